@@ -1,0 +1,123 @@
+//! The nouns that cross module borders: ids and positions, each its own type.
+
+use std::fmt;
+
+macro_rules! id {
+    ($(#[$doc:meta])* $vis:vis $name:ident($inner:ty), $debug:literal) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+        $vis struct $name($inner);
+
+        impl $name {
+            /// Wraps a raw number.
+            #[must_use]
+            $vis const fn new(raw: $inner) -> Self {
+                Self(raw)
+            }
+
+            /// The raw number.
+            #[must_use]
+            $vis const fn get(self) -> $inner {
+                self.0
+            }
+
+            /// The id that follows this one.
+            ///
+            /// # Panics
+            /// When the id space is used up, which would take centuries at a billion a second.
+            #[must_use]
+            $vis const fn next(self) -> Self {
+                match self.0.checked_add(1) {
+                    Some(next) => Self(next),
+                    None => panic!("id space is used up"),
+                }
+            }
+        }
+
+        impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(f, $debug, self.0)
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(f, "{}", self.0)
+            }
+        }
+    };
+}
+
+id!(
+    /// Names one committed transaction. Ids rise by one; 0 is the empty database before the first commit.
+    pub TxnId(u64), "t{}"
+);
+id!(
+    /// A byte position in the endless commit log. Positions never repeat, also when files are recycled.
+    pub Lsn(u64), "@{}"
+);
+id!(
+    /// Names a page of the data file: its offset divided by the page size.
+    pub PageId(u64), "p{}"
+);
+id!(
+    /// Names a table for the life of the database. Ids are never reused.
+    pub TableId(u32), "table{}"
+);
+id!(
+    /// Counts checkpoints. A page carries the generation that wrote it.
+    pub Generation(u32), "g{}"
+);
+
+impl TxnId {
+    /// The state before the first commit.
+    pub const ZERO: Self = Self::new(0);
+    /// Above every real transaction: "all versions, committed or not".
+    pub(crate) const MAX: Self = Self::new(u64::MAX);
+}
+
+impl TableId {
+    /// System table: table name to [`TableId`] and description. Ordinary, logged, versioned data.
+    pub(crate) const NAMES: Self = Self::new(0);
+    /// System table: [`TableId`] to tree root. Written by checkpoints only, never through the log.
+    pub(crate) const ROOTS: Self = Self::new(1);
+    /// The first id given to a user's table.
+    pub(crate) const FIRST_USER: Self = Self::new(16);
+}
+
+impl Lsn {
+    /// The position `bytes` after this one.
+    ///
+    /// # Panics
+    /// On overflow of 64 bits, which no log reaches.
+    #[must_use]
+    pub(crate) const fn plus(self, bytes: u64) -> Self {
+        match self.0.checked_add(bytes) {
+            Some(at) => Self(at),
+            None => panic!("log position overflows"),
+        }
+    }
+}
+
+/// How a parent names a child page: where it is, and what must be found there.
+///
+/// The checksum and generation catch lost, stale and misdirected reads and writes. Spec: FF-004.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub(crate) struct PageRef {
+    /// Where the page is.
+    pub(crate) id: PageId,
+    /// Its CRC-32C, equal to the `checksum` field of its header.
+    pub(crate) checksum: u32,
+    /// The checkpoint that wrote it.
+    pub(crate) generation: Generation,
+}
+
+impl fmt::Debug for PageRef {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{:?}/{:?}#{:08x}",
+            self.id, self.generation, self.checksum
+        )
+    }
+}

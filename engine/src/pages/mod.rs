@@ -1,0 +1,82 @@
+//! Pages as a store: reading through the cache, writing by checkpoints, meta slots, free space.
+//! Knows pages, not keys. The traits here are what trees ask of the store.
+
+use crate::format::page::{Page, PageError};
+use crate::ids::{PageId, PageRef};
+
+/// Why a page is read: decides how long the cache keeps it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Class {
+    /// A point read: worth keeping.
+    Point,
+    /// Part of a scan: gone first, so that a full scan leaves the hot set alone.
+    Scan,
+    /// Read once by a checkpoint or a check: never enters the cache on a miss.
+    Once,
+}
+
+/// A resident page seen under an epoch guard.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct View<'g> {
+    /// The cache frame that holds it.
+    pub(crate) frame: u32,
+    /// The page; its bytes do not change while the guard lives.
+    pub(crate) page: Page<'g>,
+}
+
+/// Where a child pointer was found: lets the cache keep a frame hint beside it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Link {
+    /// Frame of the parent branch.
+    pub(crate) parent: u32,
+    /// Index of the child in the parent.
+    pub(crate) index: u32,
+}
+
+/// Reading side of the store, as trees see it.
+pub(crate) trait PageRead {
+    /// An epoch guard. Held for one get or one leaf step, never across I/O or user code.
+    type Guard<'a>
+    where
+        Self: 'a;
+    /// A page held by count for as long as its owner likes.
+    type Pin<'a>: PagePin
+    where
+        Self: 'a;
+
+    /// Enters an epoch.
+    fn enter(&self) -> Self::Guard<'_>;
+    /// The page, if resident. No I/O, no lock, no allocation.
+    fn try_view<'g>(
+        &self,
+        guard: &'g Self::Guard<'_>,
+        page: PageRef,
+        link: Option<Link>,
+    ) -> Option<View<'g>>;
+    /// Turns a view into a counted pin.
+    fn pin<'a>(&'a self, view: View<'_>) -> Self::Pin<'a>;
+    /// The page, read and verified if need be. May block for I/O: no guard may be held.
+    fn load(&self, page: PageRef, class: Class) -> Result<Self::Pin<'_>, PageError>;
+    /// Starts reading pages that will be asked for soon. May do nothing.
+    fn prefetch(&self, pages: &[PageRef], class: Class);
+}
+
+/// A page held by count.
+pub(crate) trait PagePin {
+    /// The page.
+    fn page(&self) -> Page<'_>;
+    /// The frame that holds it, if it is in the cache.
+    fn frame(&self) -> Option<u32>;
+}
+
+/// Writing side of the store, as `tree::merge` sees it. Pages get their ids here, in writing order.
+pub(crate) trait PageWrite {
+    /// Bytes of a page.
+    fn page_bytes(&self) -> usize;
+    /// Seals a built page (all but id, generation, database, checksum is set) and takes it for writing.
+    fn write(&mut self, page: &mut [u8]) -> Result<PageRef, PageError>;
+    /// The same for pages that must be neighbours on disk, at ascending ids: an overflow extent.
+    fn write_extent(&mut self, pages: &mut [Box<[u8]>]) -> Result<Vec<PageRef>, PageError>;
+    /// Says that the new tree no longer uses `count` pages from `first` on.
+    fn retire(&mut self, first: PageId, count: u32);
+}

@@ -1,0 +1,215 @@
+//! The seam: what every backend offers. One [`Disk`] makes [`File`]s and, per thread, [`Queue`]s.
+
+use std::fmt::Debug;
+use std::path::Path;
+use std::sync::Arc;
+
+use crate::{Buf, IoError};
+
+/// How to open a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OpenMode {
+    /// It must exist; reads only.
+    Read,
+    /// It must exist; reads and writes.
+    Write,
+    /// It must not exist; it is created, empty.
+    CreateNew,
+}
+
+/// How a write is made durable.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SyncMethod {
+    /// `pwrite`, then `fdatasync`.
+    WriteThenSync,
+    /// `pwritev2` with `RWF_DSYNC`.
+    WriteDsync,
+    /// An io_uring write with `RWF_DSYNC`.
+    RingDsync,
+    /// Nothing to do: the disk is memory.
+    None,
+}
+
+/// A namespace of files.
+pub trait Disk: Debug + Send + Sync {
+    /// Opens one file.
+    ///
+    /// # Errors
+    /// The kernel's, `ENOENT` and `EEXIST` among them.
+    fn open(&self, path: &Path, mode: OpenMode) -> Result<Arc<dyn File>, IoError>;
+    /// Creates a directory and its missing parents; fine if it exists.
+    ///
+    /// # Errors
+    /// The kernel's.
+    fn create_dir(&self, path: &Path) -> Result<(), IoError>;
+    /// Names of the entries of a directory, sorted.
+    ///
+    /// # Errors
+    /// The kernel's.
+    fn list(&self, path: &Path) -> Result<Vec<String>, IoError>;
+    /// Renames a file within the disk, replacing the target. Volatile until [`Disk::sync_dir`].
+    ///
+    /// # Errors
+    /// The kernel's.
+    fn rename(&self, from: &Path, to: &Path) -> Result<(), IoError>;
+    /// Removes a file. Volatile until [`Disk::sync_dir`].
+    ///
+    /// # Errors
+    /// The kernel's.
+    fn remove(&self, path: &Path) -> Result<(), IoError>;
+    /// Makes the directory's entries durable.
+    ///
+    /// # Errors
+    /// The kernel's.
+    fn sync_dir(&self, path: &Path) -> Result<(), IoError>;
+    /// Takes the exclusive lock file at `path`, creating it if need be, for as long as the value lives.
+    ///
+    /// # Errors
+    /// [`LockError::Held`] with the holder's process id if it can be read.
+    fn lock(&self, path: &Path) -> Result<Box<dyn FileLock>, LockError>;
+    /// A new queue for the calling thread, with room for `depth` operations in flight.
+    ///
+    /// # Errors
+    /// None in practice: a refused ring falls back to plain system calls.
+    fn queue(&self, depth: u32) -> Result<Box<dyn Queue>, IoError>;
+    /// What this disk runs on, and what it had to do without.
+    fn status(&self) -> DiskStatus;
+}
+
+/// Held for as long as the lock is wanted.
+pub trait FileLock: Debug + Send + Sync {}
+
+/// Why a lock was not had.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum LockError {
+    /// Another process, or another handle in this one, holds it.
+    #[error("{path} is locked by {}", .pid.map_or_else(|| "another process".to_owned(), |pid| format!("process {pid}")))]
+    Held {
+        /// The lock file.
+        path: Arc<str>,
+        /// The holder, as it wrote itself into the lock file.
+        pid: Option<u32>,
+    },
+    /// The lock file cannot be made or locked.
+    #[error(transparent)]
+    Io(#[from] IoError),
+}
+
+/// What a disk runs on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DiskStatus {
+    /// `io_uring`, `pread` or `memory`.
+    pub backend: &'static str,
+    /// Transfers bypass the kernel's page cache.
+    pub direct: bool,
+    /// One sentence for each thing the disk wanted and was refused.
+    pub warnings: Vec<String>,
+}
+
+/// An open file. All calls block; for many operations at once use a [`Queue`].
+pub trait File: Debug + Send + Sync {
+    /// Length in bytes.
+    ///
+    /// # Errors
+    /// The kernel's.
+    fn len(&self) -> Result<u64, IoError>;
+    /// Cuts or extends (with zeros) to `len` bytes. Volatile until [`File::sync`].
+    ///
+    /// # Errors
+    /// The kernel's.
+    fn set_len(&self, len: u64) -> Result<(), IoError>;
+    /// Gives the space of a range back to the file system; the range then reads as zeros.
+    /// Does nothing where the file system cannot.
+    ///
+    /// # Errors
+    /// The kernel's, `EOPNOTSUPP` excepted.
+    fn punch(&self, offset: u64, len: u64) -> Result<(), IoError>;
+    /// Bytes of storage the file occupies.
+    ///
+    /// # Errors
+    /// The kernel's.
+    fn allocated(&self) -> Result<u64, IoError>;
+    /// Fills `buf` from `offset`.
+    ///
+    /// # Errors
+    /// The kernel's; [`IoError::END_OF_FILE`] if the file ends first.
+    fn read_at(&self, offset: u64, buf: &mut Buf) -> Result<(), IoError>;
+    /// Writes the first `len` bytes of `buf` at `offset`.
+    ///
+    /// # Errors
+    /// The kernel's.
+    fn write_at(&self, offset: u64, buf: &Buf, len: usize) -> Result<(), IoError>;
+    /// As [`File::write_at`], then durable in the way `method` says.
+    ///
+    /// # Errors
+    /// The kernel's. After an error the file's content at the range is unknown.
+    fn write_durable(
+        &self,
+        offset: u64,
+        buf: &Buf,
+        len: usize,
+        method: SyncMethod,
+    ) -> Result<(), IoError>;
+    /// Makes every completed write durable (`fdatasync`).
+    ///
+    /// # Errors
+    /// The kernel's. After an error nothing is known about earlier writes; do not retry.
+    fn sync(&self) -> Result<(), IoError>;
+    /// For backends to find their own files again.
+    fn as_any(&self) -> &dyn std::any::Any;
+}
+
+/// One operation of a [`Queue`]. Transfers cover the whole buffer.
+#[derive(Debug)]
+pub enum Op {
+    /// Fill `buf` from `offset`.
+    Read {
+        /// Where from.
+        file: Arc<dyn File>,
+        /// Bytes from the start of the file.
+        offset: u64,
+        /// Filled whole.
+        buf: Buf,
+    },
+    /// Write `buf` at `offset`.
+    Write {
+        /// Where to.
+        file: Arc<dyn File>,
+        /// Bytes from the start of the file.
+        offset: u64,
+        /// Written whole.
+        buf: Buf,
+    },
+    /// Make completed writes durable.
+    Sync {
+        /// Which file's.
+        file: Arc<dyn File>,
+    },
+}
+
+/// An operation that ended.
+#[derive(Debug)]
+pub struct Completion {
+    /// As given to [`Queue::submit`].
+    pub token: u64,
+    /// The operation's buffer, if it had one.
+    pub buf: Option<Buf>,
+    /// How it went.
+    pub result: Result<(), IoError>,
+}
+
+/// Operations in flight, owned by one thread at a time.
+pub trait Queue: Debug + Send {
+    /// Starts an operation. Blocks only while `depth` operations are in flight.
+    ///
+    /// # Errors
+    /// If the ring itself fails; the operation's own errors arrive as its completion.
+    fn submit(&mut self, token: u64, op: Op) -> Result<(), IoError>;
+    /// Waits until at least `at_least` operations have ended (or none is in flight) and appends all that have.
+    ///
+    /// # Errors
+    /// If the ring itself fails.
+    fn poll(&mut self, at_least: usize, ended: &mut Vec<Completion>) -> Result<(), IoError>;
+    /// Operations submitted and not yet handed back.
+    fn in_flight(&self) -> usize;
+}
