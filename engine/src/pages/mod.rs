@@ -59,6 +59,16 @@ pub(crate) trait PageRead {
     fn load(&self, page: PageRef, class: Class) -> Result<Self::Pin<'_>, PageError>;
     /// Starts reading pages that will be asked for soon. May do nothing.
     fn prefetch(&self, pages: &[PageRef], class: Class);
+    /// Reads `count` neighbouring pages that no parent names one by one (an overflow extent), and hands them to
+    /// `each` in order. Every page is verified in itself; `each` compares generation and checksums with the row
+    /// that names the run. May block for I/O: no guard may be held.
+    fn read_run(
+        &self,
+        first: PageId,
+        count: u32,
+        class: Class,
+        each: &mut dyn FnMut(Page<'_>) -> Result<(), PageError>,
+    ) -> Result<(), PageError>;
 }
 
 /// A page held by count.
