@@ -1,26 +1,330 @@
-//! Aligned buffers. Placeholder until the allocation lands: see the module's owner.
+//! Memory that the kernel may transfer into and out of: one buffer, or one large mapping.
+//!
+//! Invariants:
+//! 1. A [`Buf`] starts at a multiple of [`Buf::ALIGN`] and its length is a multiple of it: any direct transfer
+//!    of a whole buffer is well aligned.
+//! 2. A `Buf` is the only way to its bytes while it lives. Moving it into a queue therefore moves the right to
+//!    touch them, and the queue may lend them to the kernel.
+//! 3. A [`Mapping`] stays where it is until dropped; whoever hands out parts of it (as [`Buf::from_raw`]) keeps
+//!    it alive through the `keep` of each part.
+//!
+//! - Threads: both may move between threads; a mapping may be shared, it gives out only a raw pointer.
+//! - Cost: a mapping costs address space until touched; a buffer costs its bytes at once, zeroed.
+#![expect(
+    unsafe_code,
+    reason = "aligned allocation, mappings, and buffers lent to the kernel"
+)]
+
+use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
+use std::any::Any;
+use std::fmt;
+use std::ptr::NonNull;
+use std::sync::Arc;
+
+use crate::{IoError, IoKind};
 
 /// A buffer aligned for direct I/O (4 KiB), owned by whoever holds it.
-#[derive(Debug)]
-pub struct Buf(Vec<u8>);
+pub struct Buf {
+    ptr: NonNull<u8>,
+    len: usize,
+    owner: Owner,
+}
+
+/// Who frees a buffer's bytes.
+enum Owner {
+    /// The buffer itself: allocated by [`Buf::zeroed`].
+    Heap,
+    /// Somebody else, kept alive from here.
+    Kept(#[expect(dead_code, reason = "held only for its drop")] Arc<dyn Any + Send + Sync>),
+}
+
+// SAFETY: a `Buf` has exclusive access to its bytes (its own allocation, or by the contract of `from_raw`), and
+// its keeper is `Send + Sync`; nothing in it is tied to a thread.
+unsafe impl Send for Buf {}
+// SAFETY: through a shared `Buf` its bytes can only be read.
+unsafe impl Sync for Buf {}
 
 impl Buf {
+    /// Alignment of the start and of the length, in bytes: what every direct transfer accepts.
+    pub const ALIGN: usize = 4096;
+
     /// A zeroed buffer of `len` bytes; `len` is a multiple of 4096.
+    ///
+    /// # Panics
+    /// If `len` is not a multiple of [`Buf::ALIGN`].
     #[must_use]
     pub fn zeroed(len: usize) -> Self {
-        Self(vec![0; len])
+        assert!(len.is_multiple_of(Self::ALIGN), "buffer of {len} bytes");
+        if len == 0 {
+            return Self {
+                ptr: dangling(),
+                len,
+                owner: Owner::Heap,
+            };
+        }
+        let layout = layout(len);
+        // SAFETY: the layout's size is not zero, checked above.
+        let start = unsafe { alloc_zeroed(layout) };
+        let Some(ptr) = NonNull::new(start) else {
+            handle_alloc_error(layout)
+        };
+        Self {
+            ptr,
+            len,
+            owner: Owner::Heap,
+        }
+    }
+
+    /// A buffer over memory that belongs to `keep`, such as a frame of a cache.
+    ///
+    /// # Panics
+    /// If `ptr` or `len` is not a multiple of [`Buf::ALIGN`].
+    ///
+    /// # Safety
+    /// `ptr` starts `len` initialised bytes, readable and writable, that stay valid while `keep` lives; until the
+    /// buffer is dropped nobody else reads or writes them.
+    #[must_use]
+    pub unsafe fn from_raw(ptr: NonNull<u8>, len: usize, keep: Arc<dyn Any + Send + Sync>) -> Self {
+        assert!(
+            ptr.addr().get().is_multiple_of(Self::ALIGN),
+            "buffer at {ptr:?}"
+        );
+        assert!(len.is_multiple_of(Self::ALIGN), "buffer of {len} bytes");
+        Self {
+            ptr,
+            len,
+            owner: Owner::Kept(keep),
+        }
+    }
+
+    /// Where the bytes start.
+    #[must_use]
+    pub fn as_ptr(&self) -> NonNull<u8> {
+        self.ptr
+    }
+}
+
+fn dangling() -> NonNull<u8> {
+    NonNull::<Aligned>::dangling().cast()
+}
+
+/// Only for its alignment.
+#[repr(align(4096))]
+struct Aligned;
+const _: () = assert!(align_of::<Aligned>() == Buf::ALIGN);
+
+fn layout(len: usize) -> Layout {
+    match Layout::from_size_align(len, Buf::ALIGN) {
+        Ok(layout) => layout,
+        Err(_) => panic!("buffer of {len} bytes exceeds the address space"),
+    }
+}
+
+impl Drop for Buf {
+    fn drop(&mut self) {
+        if matches!(self.owner, Owner::Heap) && self.len > 0 {
+            // SAFETY: allocated in `zeroed` with this very layout, freed only here.
+            unsafe { dealloc(self.ptr.as_ptr(), layout(self.len)) }
+        }
     }
 }
 
 impl std::ops::Deref for Buf {
     type Target = [u8];
     fn deref(&self) -> &[u8] {
-        &self.0
+        // SAFETY: `len` initialised bytes from `ptr` are ours alone (invariant 2), borrowed as long as `self`.
+        unsafe { std::slice::from_raw_parts(self.ptr.as_ptr(), self.len) }
     }
 }
 
 impl std::ops::DerefMut for Buf {
     fn deref_mut(&mut self) -> &mut [u8] {
-        &mut self.0
+        // SAFETY: as in `deref`, and `self` is borrowed exclusively.
+        unsafe { std::slice::from_raw_parts_mut(self.ptr.as_ptr(), self.len) }
+    }
+}
+
+impl fmt::Debug for Buf {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Buf({} bytes at {:?})", self.len, self.ptr)
+    }
+}
+
+/// A large private region of zeroed memory, given pages only where touched, backed by 2 MiB pages where the
+/// kernel grants them.
+pub struct Mapping {
+    /// First usable byte: on a 2 MiB boundary if the region is that large.
+    ptr: NonNull<u8>,
+    len: usize,
+    /// What was mapped, and is unmapped: the usable part and the slack in front of and behind it.
+    whole: NonNull<u8>,
+    whole_len: usize,
+}
+
+// SAFETY: the region belongs to the value, not to a thread.
+unsafe impl Send for Mapping {}
+// SAFETY: a shared mapping gives out a raw pointer, a length, and `release`, which the kernel serialises.
+unsafe impl Sync for Mapping {}
+
+impl Mapping {
+    /// Size and alignment of a huge page, in bytes.
+    const HUGE: usize = 2 << 20;
+
+    /// Reserves `len` bytes of address space, rounded up to 4096, all zero; memory is taken when first touched.
+    ///
+    /// # Errors
+    /// The kernel's, with [`IoKind::Memory`].
+    pub fn reserve(len: usize) -> Result<Self, IoError> {
+        let refused = |errno| IoError::new(IoKind::Memory, "anonymous mapping", 0, len, errno);
+        let slack = if len >= Self::HUGE { Self::HUGE } else { 0 };
+        let rounded = len.max(1).checked_next_multiple_of(Buf::ALIGN);
+        let sizes = rounded.and_then(|len| Some((len, len.checked_add(slack)?)));
+        let (len, whole_len) = sizes.ok_or_else(|| refused(libc::ENOMEM))?;
+        // SAFETY: a new anonymous mapping at an address of the kernel's choice touches no existing memory.
+        let start = unsafe {
+            libc::mmap(
+                std::ptr::null_mut(),
+                whole_len,
+                libc::PROT_READ | libc::PROT_WRITE,
+                libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE,
+                -1,
+                0,
+            )
+        };
+        let whole = match NonNull::new(start.cast::<u8>()) {
+            Some(whole) if start != libc::MAP_FAILED => whole,
+            _ => return Err(refused(IoError::last_errno())),
+        };
+        let lead = if slack > 0 {
+            whole.as_ptr().align_offset(Self::HUGE)
+        } else {
+            0
+        };
+        debug_assert!(lead <= slack, "lead {lead} of slack {slack}");
+        // SAFETY: the next multiple of 2 MiB is at most `slack` bytes away, so the sum lies inside the mapping.
+        let ptr = unsafe { whole.add(lead) };
+        let mapping = Self {
+            ptr,
+            len,
+            whole,
+            whole_len,
+        };
+        #[cfg(target_os = "linux")]
+        if slack > 0 {
+            // Huge pages are a wish: a kernel built without them refuses, and nothing is lost but speed.
+            // SAFETY: advises on the region just mapped, which `mapping` owns; its contents do not change.
+            let _refusal_is_fine =
+                unsafe { libc::madvise(ptr.as_ptr().cast(), len, libc::MADV_HUGEPAGE) };
+        }
+        Ok(mapping)
+    }
+
+    /// Where the region starts: valid for reads and writes of [`Mapping::len`] bytes while the mapping lives.
+    #[must_use]
+    pub fn as_ptr(&self) -> NonNull<u8> {
+        self.ptr
+    }
+
+    /// Bytes in the region.
+    #[must_use]
+    #[expect(
+        clippy::len_without_is_empty,
+        reason = "never empty: at least 4096 bytes"
+    )]
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Gives the memory of a range back to the system; the range then reads as zeros. Does nothing where the
+    /// kernel refuses, for instance for locked memory: the bytes are then unchanged.
+    ///
+    /// # Panics
+    /// If the range is not inside the mapping or not aligned to [`Buf::ALIGN`].
+    ///
+    /// # Safety
+    /// Nobody reads or writes the range during the call or holds a reference into it.
+    pub unsafe fn release(&self, offset: usize, len: usize) {
+        let end = offset.checked_add(len);
+        assert!(
+            end.is_some_and(|end| end <= self.len),
+            "{offset}+{len} of {}",
+            self.len
+        );
+        assert!(
+            (offset | len).is_multiple_of(Buf::ALIGN),
+            "{offset}+{len} is not aligned"
+        );
+        // SAFETY: the range lies inside the mapping, asserted above.
+        let start = unsafe { self.ptr.add(offset) };
+        // SAFETY: the range is ours and, as the caller promises, nobody looks at it while it turns to zeros.
+        let _refusal_is_fine =
+            unsafe { libc::madvise(start.as_ptr().cast(), len, libc::MADV_DONTNEED) };
+    }
+}
+
+impl Drop for Mapping {
+    fn drop(&mut self) {
+        // SAFETY: exactly what `reserve` mapped; parts handed out keep the mapping alive, so none is left.
+        let failed = unsafe { libc::munmap(self.whole.as_ptr().cast(), self.whole_len) };
+        debug_assert_eq!(failed, 0, "munmap: errno {}", IoError::last_errno());
+    }
+}
+
+impl fmt::Debug for Mapping {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Mapping({} bytes at {:?})", self.len, self.ptr)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_buffer_is_aligned_zeroed_and_its_own() {
+        let mut buf = Buf::zeroed(8192);
+        assert_eq!(buf.as_ptr().addr().get() % Buf::ALIGN, 0);
+        assert!(buf.iter().all(|&byte| byte == 0));
+        buf[8191] = 7;
+        assert_eq!(buf.last(), Some(&7));
+        assert!(Buf::zeroed(0).is_empty());
+    }
+
+    #[test]
+    fn a_mapping_is_zeroed_huge_aligned_and_released_to_zeros() {
+        let mapping = Arc::new(Mapping::reserve(3 * Mapping::HUGE).unwrap());
+        assert_eq!(mapping.as_ptr().addr().get() % Mapping::HUGE, 0);
+        assert_eq!(mapping.len(), 3 * Mapping::HUGE);
+        let keep: Arc<dyn Any + Send + Sync> = Arc::<Mapping>::clone(&mapping);
+        // SAFETY: the first 4096 bytes of the mapping, used through this buffer only.
+        let mut buf = unsafe { Buf::from_raw(mapping.as_ptr(), 4096, keep) };
+        assert_eq!(buf[0], 0);
+        buf[4095] = 9;
+        drop(buf);
+        // SAFETY: the only buffer over the range was dropped above.
+        unsafe { mapping.release(0, 4096) };
+        // SAFETY: inside the mapping.
+        let last = unsafe { mapping.as_ptr().add(4095) };
+        // SAFETY: initialised, and nobody writes to it.
+        assert_eq!(unsafe { last.read() }, 0);
+    }
+
+    #[test]
+    fn a_part_keeps_its_mapping_alive() {
+        let mapping = Arc::new(Mapping::reserve(1).unwrap());
+        assert_eq!(mapping.len(), 4096);
+        let start = mapping.as_ptr();
+        let keep: Arc<dyn Any + Send + Sync> = mapping;
+        // SAFETY: the whole mapping, moved into this buffer.
+        let mut buf = unsafe { Buf::from_raw(start, 4096, keep) };
+        buf[0] = 1;
+        assert_eq!(buf[0], 1);
+    }
+
+    #[test]
+    fn an_impossible_mapping_is_a_memory_error() {
+        let error = Mapping::reserve(usize::MAX - 5).unwrap_err();
+        assert_eq!((error.kind, error.errno), (IoKind::Memory, libc::ENOMEM));
+        assert_eq!(Mapping::reserve(1 << 62).unwrap_err().kind, IoKind::Memory);
     }
 }

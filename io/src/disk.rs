@@ -4,7 +4,7 @@ use std::fmt::Debug;
 use std::path::Path;
 use std::sync::Arc;
 
-use crate::{Buf, IoError};
+use crate::{Buf, IoCounters, IoError, Mapping};
 
 /// How to open a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -74,6 +74,8 @@ pub trait Disk: Debug + Send + Sync {
     fn queue(&self, depth: u32) -> Result<Box<dyn Queue>, IoError>;
     /// What this disk runs on, and what it had to do without.
     fn status(&self) -> DiskStatus;
+    /// What was read, written and synced through this disk's files and queues.
+    fn counters(&self) -> &IoCounters;
 }
 
 /// Held for as long as the lock is wanted.
@@ -107,6 +109,10 @@ pub struct DiskStatus {
 }
 
 /// An open file. All calls block; for many operations at once use a [`Queue`].
+#[expect(
+    clippy::len_without_is_empty,
+    reason = "asking is a system call that can fail; one suffices"
+)]
 pub trait File: Debug + Send + Sync {
     /// Length in bytes.
     ///
@@ -212,4 +218,10 @@ pub trait Queue: Debug + Send {
     fn poll(&mut self, at_least: usize, ended: &mut Vec<Completion>) -> Result<(), IoError>;
     /// Operations submitted and not yet handed back.
     fn in_flight(&self) -> usize;
+    /// Tells the queue that many buffers will lie in `mapping`, so that the kernel may pin it once instead of per
+    /// transfer. False if it was refused or there is nothing to gain; transfers work either way.
+    fn register(&mut self, mapping: &Arc<Mapping>) -> bool {
+        let _nothing_to_gain = mapping;
+        false
+    }
 }

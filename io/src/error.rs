@@ -1,6 +1,7 @@
 //! What I/O can report: which operation, on which file, where, and the kernel's reason.
 
 use std::fmt;
+use std::path::Path;
 use std::sync::Arc;
 
 /// The operation that failed.
@@ -44,6 +45,30 @@ pub struct IoError {
 impl IoError {
     /// `errno` of a read that met the end of the file: not a number the kernel uses.
     pub const END_OF_FILE: i32 = -1;
+
+    /// An error with all it can say.
+    #[must_use]
+    pub fn new(kind: IoKind, path: &str, offset: u64, len: usize, errno: i32) -> Self {
+        Self {
+            kind,
+            path: path.into(),
+            offset,
+            len,
+            errno,
+        }
+    }
+
+    /// An error of a path as a whole.
+    pub(crate) fn at(kind: IoKind, path: &Path, errno: i32) -> Self {
+        Self::new(kind, &path.to_string_lossy(), 0, 0, errno)
+    }
+
+    /// What the kernel last said on this thread.
+    pub(crate) fn last_errno() -> i32 {
+        std::io::Error::last_os_error()
+            .raw_os_error()
+            .unwrap_or(libc::EIO)
+    }
 
     /// True when the device or quota is full.
     #[must_use]

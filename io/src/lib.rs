@@ -10,11 +10,16 @@
 //! 4. Nothing else is ordered. File lengths and directory entries are volatile until synced.
 
 mod buf;
+mod counters;
 mod disk;
 mod error;
+mod inline;
+mod mem;
 
-pub use buf::Buf;
+pub use buf::{Buf, Mapping};
+pub use counters::{IoCounters, IoCounts};
 pub use disk::{
     Completion, Disk, DiskStatus, File, FileLock, LockError, Op, OpenMode, Queue, SyncMethod,
 };
 pub use error::{IoError, IoKind};
+pub use mem::MemoryDisk;
