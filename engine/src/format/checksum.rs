@@ -14,6 +14,34 @@ pub(crate) fn crc32c(bytes: &[u8]) -> u32 {
     }
 }
 
+/// CRC-32C of bytes that arrive in pieces.
+#[derive(Debug)]
+pub(crate) struct Crc32c(crc_fast::Digest);
+
+impl Crc32c {
+    /// Of no bytes yet.
+    pub(crate) fn new() -> Self {
+        Self(crc_fast::Digest::new(CrcAlgorithm::Crc32Iscsi))
+    }
+
+    /// Takes the next piece.
+    pub(crate) fn update(&mut self, bytes: &[u8]) {
+        self.0.update(bytes);
+    }
+
+    /// The checksum of all pieces.
+    #[must_use]
+    pub(crate) fn finish(&self) -> u32 {
+        #[expect(
+            clippy::cast_possible_truncation,
+            reason = "a 32-bit CRC in a 64-bit return type"
+        )]
+        {
+            self.0.finalize() as u32
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -22,5 +50,9 @@ mod tests {
     fn crc32c_gives_the_published_check_value() {
         assert_eq!(crc32c(b"123456789"), 0xe306_9283);
         assert_eq!(crc32c(b""), 0);
+        let mut pieces = Crc32c::new();
+        pieces.update(b"1234");
+        pieces.update(b"56789");
+        assert_eq!(pieces.finish(), 0xe306_9283);
     }
 }

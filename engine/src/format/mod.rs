@@ -4,4 +4,6 @@
 //! panics, never allocates by an unchecked number. Spec: `spec/file_format_v0.md`, `spec/commit_record_v0.md`.
 
 pub(crate) mod checksum;
+pub(crate) mod group;
 pub(crate) mod page;
+pub(crate) mod record;

@@ -1,0 +1,175 @@
+use super::*;
+use crate::ids::TableId;
+use proptest::collection::vec;
+use proptest::prelude::*;
+
+/// An operation that owns its bytes, so that strategies can make it.
+#[derive(Debug, Clone)]
+enum OwnedOp {
+    Put(u32, Vec<u8>, Vec<u8>),
+    Delete(u32, Vec<u8>),
+    DeleteRange(u32, Vec<u8>, Option<Vec<u8>>),
+    DropTable(u32),
+}
+
+impl OwnedOp {
+    fn view(&self) -> Op<'_> {
+        let id = TableId::new;
+        match self {
+            Self::Put(table, key, value) => Op::Put {
+                table: id(*table),
+                key,
+                value,
+            },
+            Self::Delete(table, key) => Op::Delete {
+                table: id(*table),
+                key,
+            },
+            Self::DeleteRange(table, from, to) => Op::DeleteRange {
+                table: id(*table),
+                from,
+                to: to.as_deref(),
+            },
+            Self::DropTable(table) => Op::DropTable { table: id(*table) },
+        }
+    }
+}
+
+fn any_op() -> impl Strategy<Value = OwnedOp> {
+    let key = || vec(any::<u8>(), 0..200);
+    prop_oneof![
+        (any::<u32>(), key(), vec(any::<u8>(), 0..2000))
+            .prop_map(|(t, k, v)| OwnedOp::Put(t, k, v)),
+        (any::<u32>(), key()).prop_map(|(t, k)| OwnedOp::Delete(t, k)),
+        (any::<u32>(), key(), proptest::option::of(key()))
+            .prop_map(|(t, from, to)| OwnedOp::DeleteRange(t, from, to)),
+        any::<u32>().prop_map(OwnedOp::DropTable),
+    ]
+}
+
+fn encode(txn: u64, tag: &[u8], ops: &OpWriter) -> Vec<u8> {
+    let (head, tail) = encode_frame(TxnId::new(txn), txn * 10, tag, ops.bytes(), ops.count());
+    [&head, tag, ops.bytes(), &tail].concat()
+}
+
+fn writer(ops: &[OwnedOp]) -> OpWriter {
+    let mut writer = OpWriter::new();
+    ops.iter().for_each(|op| writer.push(op.view()));
+    writer
+}
+
+proptest! {
+    #[test]
+    fn records_come_back_as_written(
+        txn in 1..u64::MAX / 16, tag in vec(any::<u8>(), 0..100), ops in vec(any_op(), 0..20)
+    ) {
+        let mut bytes = encode(txn, &tag, &writer(&ops));
+        bytes.extend_from_slice(b"next");
+        let (record, rest) = Record::decode(&bytes).unwrap();
+        prop_assert_eq!(rest, b"next");
+        prop_assert_eq!((record.txn.get(), record.timestamp_ns, record.tag), (txn, txn * 10, &tag[..]));
+        let read: Vec<_> = record.ops().map(Result::unwrap).collect();
+        prop_assert_eq!(read, ops.iter().map(OwnedOp::view).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn a_truncated_writer_is_as_if_later_ops_never_were(
+        ops in vec(any_op(), 0..10), later in vec(any_op(), 0..10)
+    ) {
+        let before = writer(&ops);
+        let mut after = before.clone();
+        let mark = after.mark();
+        later.iter().for_each(|op| after.push(op.view()));
+        after.truncate(mark);
+        prop_assert_eq!((before.bytes(), before.count()), (after.bytes(), after.count()));
+    }
+
+    #[test]
+    fn a_flipped_or_cut_record_is_noticed(
+        ops in vec(any_op(), 1..4), at in any::<prop::sample::Index>(), bit in 0..8_u8
+    ) {
+        let bytes = encode(7, b"tag", &writer(&ops));
+        let at = at.index(bytes.len());
+        let mut damaged = bytes.clone();
+        damaged[at] ^= 1 << bit;
+        prop_assert!(Record::decode(&damaged).is_err());
+        prop_assert!(Record::decode(&bytes[..at]).is_err());
+    }
+
+    #[test]
+    fn random_bytes_never_panic_the_decoders(bytes in vec(any::<u8>(), 0..300), count in any::<u32>()) {
+        prop_assert!(Record::decode(&bytes).is_err());
+        prop_assert!(Ops::new(&bytes, count).count() <= bytes.len() + 1);
+    }
+}
+
+#[test]
+fn an_op_count_that_does_not_match_the_payload_is_an_error() {
+    let ops = writer(&[
+        OwnedOp::Delete(1, b"a".into()),
+        OwnedOp::Delete(1, b"b".into()),
+    ]);
+    let fields: Vec<_> = [1, 2, 3]
+        .map(|count| {
+            Ops::new(ops.bytes(), count)
+                .find_map(Result::err)
+                .map(|error| error.field)
+        })
+        .into();
+    assert_eq!(
+        fields,
+        [
+            Some(RecordField::OpCount),
+            None,
+            Some(RecordField::Available)
+        ]
+    );
+}
+
+#[test]
+fn hostile_numbers_in_ops_are_errors() {
+    let cases: [(&[u8], RecordField); 7] = [
+        (&[9, 0], RecordField::OpKind),
+        (&[0, 0], RecordField::OpKind),
+        (&[2, 0xff, 0xff, 0xff, 0xff, 0x1f, 0], RecordField::Table),
+        (
+            &[
+                2, 1, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 2,
+            ],
+            RecordField::Varint,
+        ),
+        (
+            &[
+                2, 1, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0,
+            ],
+            RecordField::Varint,
+        ),
+        (&[2, 1, 0x81, 0x20, 0], RecordField::KeyLength),
+        (
+            &[
+                1, 1, 0, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 1,
+            ],
+            RecordField::Available,
+        ),
+    ];
+    for (bytes, field) in cases {
+        let mut ops = Ops::new(bytes, 1);
+        assert_eq!(ops.next().unwrap().unwrap_err().field, field, "{bytes:x?}");
+        assert!(ops.next().is_none());
+    }
+}
+
+#[test]
+fn unknown_flags_under_a_sound_checksum_are_an_error() {
+    let bytes = encode(7, b"", &OpWriter::new());
+    for at in [38, 39, 40, 47] {
+        let mut newer = bytes.clone();
+        newer[at] = 1;
+        let checksum = crc32c(&newer[8..48]).to_le_bytes();
+        newer[4..8].copy_from_slice(&checksum);
+        assert_eq!(
+            Record::decode(&newer).unwrap_err().field,
+            RecordField::Flags
+        );
+    }
+}
