@@ -218,6 +218,14 @@ impl<'a> Record<'a> {
         Ok((record, rest))
     }
 
+    /// Fails unless the record is that of `txn`.
+    ///
+    /// # Errors
+    /// [`RecordField::Txn`].
+    pub(crate) fn expect_txn(&self, txn: TxnId) -> Result<(), RecordError> {
+        expect(RecordField::Txn, self.txn.get(), txn.get())
+    }
+
     /// The operations, in the order they were made.
     pub(crate) fn ops(&self) -> Ops<'a> {
         Ops::new(self.ops, self.op_count)

@@ -1,1 +1,80 @@
-//! log.
+//! The commit log: one endless stream of groups, kept in recycled segment files.
+//!
+//! A commit waits for one thing, the durable write of its group here. Everything else the database keeps can be
+//! rebuilt from this stream. Knows records and positions; does not know trees or pages of the data file.
+//!
+//! Invariants:
+//! 1. A block that was acknowledged is never written again while its segment holds it.
+//! 2. Groups follow each other without a gap, each carrying the checksum of the header before it.
+//! 3. After a failed write or sync nothing more is written through the same [`LogWriter`].
+//! 4. Reading writes nothing. What a crash left half-written is cut only by [`LogWriter::start_at`], durably,
+//!    after [`scan`] has found no proof that it was acknowledged.
+
+#![forbid(unsafe_code)]
+
+mod append;
+mod group;
+mod probe;
+mod read;
+mod scan;
+mod segment;
+#[cfg(test)]
+mod tests;
+
+pub(crate) use append::{LogCounters, LogWriter};
+pub(crate) use group::{GroupBuilder, SealedGroup};
+pub(crate) use probe::{Probe, fingerprint, probe};
+pub(crate) use scan::{ScanEnd, ScanStart, scan};
+pub(crate) use segment::Segments;
+
+use crate::format::group::GroupError;
+use crate::format::record::RecordError;
+use crate::ids::{Lsn, TxnId};
+use northstar_io::IoError;
+
+/// A border between two groups, with all that is needed to read or write on from it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct LogPosition {
+    /// Where the next group begins.
+    pub(crate) lsn: Lsn,
+    /// The chain: header checksum of the group that ends here, or the seed of a new log.
+    pub(crate) checksum: u32,
+    /// The last transaction before the border.
+    pub(crate) last_txn: TxnId,
+}
+
+/// What the log can report.
+#[derive(Debug, Clone, thiserror::Error)]
+pub(crate) enum LogError {
+    /// The device did not deliver. From [`LogWriter::append`]: whether the group is durable is unknown.
+    #[error(transparent)]
+    Io(#[from] IoError),
+    /// A group that is proven to have been durable is damaged, or a sound one makes no sense.
+    #[error(
+        "log is damaged at {at}, though all before {durable_through} was durable{}: {why}",
+        .later.map_or_else(String::new, |later| format!(" (says the group at {later})"))
+    )]
+    Corrupt {
+        /// The end of the readable log.
+        at: Lsn,
+        /// The group that proves it, if the proof is in the log.
+        later: Option<Lsn>,
+        /// What is proven.
+        durable_through: Lsn,
+        /// What is wrong with the group at `at`.
+        why: GroupError,
+    },
+    /// A record inside a sound group contradicts itself.
+    #[error("record of transaction {txn} in the group at {group}: {source}")]
+    Record {
+        /// Where the group begins.
+        group: Lsn,
+        /// The transaction expected there.
+        txn: TxnId,
+        /// What is wrong.
+        source: RecordError,
+    },
+    /// An earlier write failed; reopening the database recovers.
+    #[error("the log has halted after an earlier error")]
+    Halted,
+}

@@ -1,0 +1,231 @@
+//! The writing end of the log: one durable write per group.
+//!
+//! Invariants:
+//! 1. Groups are written in order, each exactly where the one before it ended.
+//! 2. After any error the writer refuses everything: whether the failed group is durable is unknown, and a sync
+//!    that failed is never repeated.
+//!
+//! - Threads: owned by whoever holds the writer role.
+//! - Cost: a group in one buffer and one segment is one `write_durable` and no other system call.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use northstar_io::{Buf, File, IoError, SyncMethod};
+
+use super::group::{CHUNK, SealedGroup};
+use super::segment::Segments;
+use super::{LogError, LogPosition};
+use crate::ids::Lsn;
+
+/// What the log has done since it was opened. Plain tallies: a late value harms nobody.
+#[derive(Debug, Default)]
+pub(crate) struct LogCounters {
+    groups: AtomicU64,
+    records: AtomicU64,
+    writes: AtomicU64,
+    flushes: AtomicU64,
+    bytes: AtomicU64,
+}
+
+impl LogCounters {
+    /// Groups made durable.
+    pub(crate) fn groups(&self) -> u64 {
+        self.groups.load(Ordering::Relaxed)
+    }
+
+    /// Records made durable.
+    pub(crate) fn records(&self) -> u64 {
+        self.records.load(Ordering::Relaxed)
+    }
+
+    /// Writes issued.
+    pub(crate) fn writes(&self) -> u64 {
+        self.writes.load(Ordering::Relaxed)
+    }
+
+    /// Durable writes and syncs issued.
+    pub(crate) fn flushes(&self) -> u64 {
+        self.flushes.load(Ordering::Relaxed)
+    }
+
+    /// Bytes written, padding included.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.bytes.load(Ordering::Relaxed)
+    }
+
+    fn add(&self, counter: impl FnOnce(&Self) -> &AtomicU64, amount: u64) {
+        counter(self).fetch_add(amount, Ordering::Relaxed);
+    }
+}
+
+/// Appends groups to the log.
+#[derive(Debug)]
+pub(crate) struct LogWriter {
+    segments: Arc<Segments>,
+    position: LogPosition,
+    method: SyncMethod,
+    /// The segment being written.
+    current: (u64, Arc<dyn File>),
+    /// Holds what of a buffer goes into a second segment, since a write begins with a buffer's first byte.
+    scratch: Option<Buf>,
+    halted: bool,
+    counters: Arc<LogCounters>,
+}
+
+impl LogWriter {
+    /// Cuts the log at `end` durably, so that nothing after it can ever parse, and writes on from there.
+    ///
+    /// # Errors
+    /// The disk's. Nothing before `end` is touched, and the cut can be repeated.
+    pub(crate) fn start_at(
+        segments: Arc<Segments>,
+        end: LogPosition,
+        method: SyncMethod,
+    ) -> Result<Self, LogError> {
+        segments.cut_at(end.lsn)?;
+        let number = segments.locate(end.lsn).0;
+        let file = segments.open_head(number)?;
+        Ok(Self {
+            segments,
+            position: end,
+            method,
+            current: (number, file),
+            scratch: None,
+            halted: false,
+            counters: Arc::default(),
+        })
+    }
+
+    /// The end of the last durable group.
+    pub(crate) fn position(&self) -> LogPosition {
+        self.position
+    }
+
+    /// How writes are made durable.
+    pub(crate) fn method(&self) -> SyncMethod {
+        self.method
+    }
+
+    /// Changes how writes are made durable, after a [`super::probe`].
+    pub(crate) fn set_method(&mut self, method: SyncMethod) {
+        self.method = method;
+    }
+
+    /// The tallies, shared.
+    pub(crate) fn counters(&self) -> Arc<LogCounters> {
+        Arc::clone(&self.counters)
+    }
+
+    /// The segments written to.
+    pub(crate) fn segments(&self) -> &Arc<Segments> {
+        &self.segments
+    }
+
+    /// Writes the group and returns once it is durable, with the new end of the log.
+    ///
+    /// # Errors
+    /// [`LogError::Io`]: the outcome is unknown. [`LogError::Halted`] ever after.
+    ///
+    /// # Panics
+    /// If the group does not begin where the last one ended.
+    pub(crate) fn append(&mut self, group: &SealedGroup) -> Result<LogPosition, LogError> {
+        if self.halted {
+            return Err(LogError::Halted);
+        }
+        assert!(
+            group.start == self.position,
+            "group after {:?}, log ends at {:?}",
+            group.start,
+            self.position
+        );
+        // Until proven otherwise, so that a panic halts too.
+        self.halted = true;
+        self.write(group)?;
+        self.halted = false;
+        self.position = group.end;
+        self.counters.add(|counters| &counters.groups, 1);
+        self.counters
+            .add(|counters| &counters.records, group.record_count.into());
+        self.counters
+            .add(|counters| &counters.bytes, group.len_bytes() as u64);
+        Ok(self.position)
+    }
+
+    fn write(&mut self, group: &SealedGroup) -> Result<(), IoError> {
+        let segment_bytes = self.segments.segment_bytes();
+        let (mut from, len) = (0, group.len_bytes());
+        while from < len {
+            let (number, offset) = self.segments.locate(group.start.lsn.plus(from as u64));
+            let room = usize::try_from(segment_bytes - offset).unwrap_or(usize::MAX);
+            let to = len.min(from.saturating_add(room));
+            let file = self.file(number)?;
+            self.write_part(&*file, offset, group, from, to)?;
+            from = to;
+        }
+        Ok(())
+    }
+
+    /// Writes bytes `from..to` of the group into one segment and makes them durable.
+    fn write_part(
+        &mut self,
+        file: &dyn File,
+        offset: u64,
+        group: &SealedGroup,
+        from: usize,
+        to: usize,
+    ) -> Result<(), IoError> {
+        let touched = from / CHUNK..to.div_ceil(CHUNK);
+        let single = touched.len() == 1;
+        for (index, (buf, used)) in group
+            .chunks()
+            .enumerate()
+            .skip(touched.start)
+            .take(touched.len())
+        {
+            let base = index * CHUNK;
+            let (start, end) = (from.saturating_sub(base), used.min(to - base));
+            let at = offset + (base + start - from) as u64;
+            let (buf, len) = if start == 0 {
+                (buf, end)
+            } else {
+                let scratch = self.scratch.get_or_insert_with(|| Buf::zeroed(CHUNK));
+                scratch[..end - start].copy_from_slice(&buf[start..end]);
+                (&*scratch, end - start)
+            };
+            self.counters.add(|counters| &counters.writes, 1);
+            if single {
+                file.write_durable(at, buf, len, self.method)?;
+            } else {
+                file.write_at(at, buf, len)?;
+            }
+        }
+        if !single {
+            file.sync()?;
+        }
+        self.counters.add(|counters| &counters.flushes, 1);
+        Ok(())
+    }
+
+    fn file(&mut self, number: u64) -> Result<Arc<dyn File>, IoError> {
+        if self.current.0 != number {
+            self.current = (number, self.segments.open_head(number)?);
+        }
+        Ok(Arc::clone(&self.current.1))
+    }
+
+    /// A file, and offsets from and to which nothing of the stream was written yet, at least `room` apart.
+    pub(super) fn unused(&self, room: u64) -> Result<(Arc<dyn File>, u64, u64), IoError> {
+        let end = self.segments.segment_bytes();
+        let (number, used) = self.segments.locate(self.position.lsn);
+        if number == self.current.0 && used + room <= end {
+            return Ok((Arc::clone(&self.current.1), used, end));
+        }
+        Ok((self.segments.open_next()?, 0, end))
+    }
+
+    /// The position everything before which is durable.
+    pub(crate) fn durable_through(&self) -> Lsn {
+        self.position.lsn
+    }
+}

@@ -1,0 +1,272 @@
+//! Recovery's reading of the log: every sound group in order, then the decision where the log ends.
+//!
+//! Invariants:
+//! 1. A record is shown only after its whole group was verified and found to follow the one before it.
+//! 2. The end is where the first group is missing or broken, and only if nothing proves that it was once durable:
+//!    no later group, and not the caller's own knowledge, says *durable through* beyond it.
+//! 3. Nothing is written, so an interrupted scan can be repeated and ends the same.
+//!
+//! - Cost: one pass at device bandwidth; no allocation per group or record.
+//! - Limit: looking ahead covers one largest group of existing bytes.
+//! - Failure: [`LogError::Corrupt`] names the place, the proof and what is wrong. Spec: CR-004.
+
+use super::read::Reader;
+use super::segment::Segments;
+use super::{LogError, LogPosition};
+use crate::format::group::{self, Group, GroupError, GroupField};
+use crate::format::record::Record;
+use crate::ids::{Lsn, TxnId};
+use crate::limits::LOG_BLOCK_BYTES;
+
+/// Where a scan begins and what is known beforehand.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct ScanStart {
+    /// A border between two groups, from meta.
+    pub(crate) from: LogPosition,
+    /// Low 64 bits of the database's id.
+    pub(crate) database: u64,
+    /// The log is known to have been durable up to here, from meta; `from.lsn` if nothing more is known.
+    pub(crate) proven_through: Lsn,
+}
+
+/// What a scan found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct ScanEnd {
+    /// The end of the last sound group: where [`super::LogWriter::start_at`] goes on.
+    pub(crate) end: LogPosition,
+    /// Groups read.
+    pub(crate) groups: u64,
+    /// Records shown.
+    pub(crate) records: u64,
+    /// A half-written group was found at the end, none of it acknowledged.
+    pub(crate) torn: bool,
+}
+
+/// Shows every record from `start` on, in order, to `visit` with the position of its group, and finds the end.
+///
+/// Records are shown before the end is known, so effects are to be kept only if the scan succeeds.
+///
+/// # Errors
+/// [`LogError::Corrupt`] if acknowledged groups are damaged, [`LogError::Record`] if a sound group holds nonsense,
+/// [`LogError::Io`], and whatever `visit` returns.
+pub(crate) fn scan<E: From<LogError>>(
+    segments: &Segments,
+    start: ScanStart,
+    mut visit: impl FnMut(Lsn, Record<'_>) -> Result<(), E>,
+) -> Result<ScanEnd, E> {
+    check_border(start.from.lsn)?;
+    let mut reader = Reader::new(segments).map_err(LogError::Io)?;
+    let mut found = ScanEnd {
+        end: start.from,
+        groups: 0,
+        records: 0,
+        torn: false,
+    };
+    let why = loop {
+        match next_group(&mut reader, found.end, start.database)? {
+            Next::Group {
+                group,
+                checksum,
+                payload,
+            } => {
+                let last_txn = show(&group, payload, &mut visit)?;
+                found.end = LogPosition {
+                    lsn: group.end(),
+                    checksum,
+                    last_txn,
+                };
+                found.groups += 1;
+                found.records += u64::from(group.record_count);
+            }
+            Next::Broken(why) => break why,
+        }
+    };
+    let at = found.end.lsn;
+    if start.proven_through > at {
+        let durable_through = start.proven_through;
+        Err(LogError::Corrupt {
+            at,
+            later: None,
+            durable_through,
+            why,
+        })?;
+    }
+    if let Some((later, durable_through)) = find_proof(&mut reader, segments, at, start.database)? {
+        Err(LogError::Corrupt {
+            at,
+            later: Some(later),
+            durable_through,
+            why,
+        })?;
+    }
+    // Both come after the position was found to be right: bytes of this very group.
+    found.torn = matches!(
+        why.field,
+        GroupField::HeaderChecksum | GroupField::PayloadChecksum
+    );
+    Ok(found)
+}
+
+/// Fails unless a group can begin at `at`.
+fn check_border(at: Lsn) -> Result<(), LogError> {
+    let block = LOG_BLOCK_BYTES as u64;
+    let (expected, found) = (at.get() / block * block, at.get());
+    if expected == found {
+        return Ok(());
+    }
+    let why = GroupError {
+        at,
+        field: GroupField::Position,
+        expected,
+        found,
+    };
+    Err(LogError::Corrupt {
+        at,
+        later: None,
+        durable_through: at,
+        why,
+    })
+}
+
+/// What lies at the end of what was read so far.
+enum Next<'r> {
+    /// A sound group that follows.
+    Group {
+        group: Group,
+        checksum: u32,
+        payload: &'r [u8],
+    },
+    /// Nothing, or something a crash can leave.
+    Broken(GroupError),
+}
+
+fn next_group<'r>(
+    reader: &'r mut Reader<'_>,
+    end: LogPosition,
+    database: u64,
+) -> Result<Next<'r>, LogError> {
+    let at = end.lsn;
+    let block = reader
+        .bytes(at, LOG_BLOCK_BYTES as u64)?
+        .unwrap_or_default();
+    let (group, checksum) = match Group::decode(block, at, database) {
+        Ok(decoded) => decoded,
+        Err(why) => return broken(why),
+    };
+    let error = |field, expected, found| GroupError {
+        at,
+        field,
+        expected,
+        found,
+    };
+    if group.previous != end.checksum {
+        let (expected, found) = (end.checksum.into(), group.previous.into());
+        return broken(error(GroupField::Previous, expected, found));
+    }
+    let payload = match group.payload(reader.bytes(at, group.len_bytes)?.unwrap_or_default()) {
+        Ok(payload) => payload,
+        Err(why) => return broken(why),
+    };
+    let last = end.last_txn.get();
+    if last.checked_add(1) != Some(group.first_txn.get()) {
+        let (expected, found) = (last.saturating_add(1), group.first_txn.get());
+        return broken(error(GroupField::FirstTxn, expected, found));
+    }
+    Ok(Next::Group {
+        group,
+        checksum,
+        payload,
+    })
+}
+
+/// Tells what a crash can leave from what only a fault or a newer program can.
+fn broken<'r>(why: GroupError) -> Result<Next<'r>, LogError> {
+    match why.field {
+        GroupField::Available
+        | GroupField::Magic
+        | GroupField::Position
+        | GroupField::HeaderChecksum
+        | GroupField::PayloadChecksum
+        | GroupField::Previous => Ok(Next::Broken(why)),
+        // The header's checksum holds, at its own position: written whole, and not to be cut.
+        GroupField::Format
+        | GroupField::Database
+        | GroupField::Length
+        | GroupField::DurableThrough
+        | GroupField::RecordCount
+        | GroupField::FirstTxn
+        | GroupField::Padding => Err(LogError::Corrupt {
+            at: why.at,
+            later: None,
+            durable_through: why.at,
+            why,
+        }),
+    }
+}
+
+/// Shows the records of a verified group and gives the id of the last.
+fn show<E: From<LogError>>(
+    group: &Group,
+    mut rest: &[u8],
+    visit: &mut impl FnMut(Lsn, Record<'_>) -> Result<(), E>,
+) -> Result<TxnId, E> {
+    let mut txn = group.first_txn;
+    for index in 0..group.record_count {
+        if index > 0 {
+            txn = txn.next();
+        }
+        let (record, after) = Record::decode(rest)
+            .and_then(|(record, after)| record.expect_txn(txn).map(|()| (record, after)))
+            .map_err(|source| LogError::Record {
+                group: group.lsn,
+                txn,
+                source,
+            })?;
+        visit(group.lsn, record)?;
+        rest = after;
+    }
+    group.check_padding(rest).map_err(|why| LogError::Corrupt {
+        at: group.lsn,
+        later: None,
+        durable_through: group.lsn,
+        why,
+    })?;
+    Ok(txn)
+}
+
+/// Looks behind `end` for a group that says more than `end` was durable. Gives its position and claim.
+fn find_proof(
+    reader: &mut Reader<'_>,
+    segments: &Segments,
+    end: Lsn,
+    database: u64,
+) -> Result<Option<(Lsn, Lsn)>, LogError> {
+    let mut budget = group::LEN_BYTES_MAX;
+    let chunk_bytes = segments.chunk_bytes();
+    for number in segments.numbers_from(segments.locate(end).0) {
+        let start = Lsn::new(number * segments.segment_bytes());
+        for index in 0..segments.segment_bytes() / chunk_bytes {
+            let base = start.plus(index * chunk_bytes);
+            if base.plus(chunk_bytes) <= end {
+                continue;
+            }
+            let chunk = reader.chunk(base)?;
+            let blocks = chunk.chunks_exact(LOG_BLOCK_BYTES);
+            for (block, offset) in blocks.zip((0..).step_by(LOG_BLOCK_BYTES)) {
+                let at = base.plus(offset);
+                if at > end
+                    && group::claims_position(block, at)
+                    && let Ok((later, _)) = Group::decode(block, at, database)
+                    && later.durable_through > end
+                {
+                    return Ok(Some((at, later.durable_through)));
+                }
+            }
+            budget = budget.saturating_sub(chunk_bytes);
+            if budget == 0 {
+                return Ok(None);
+            }
+        }
+    }
+    Ok(None)
+}

@@ -1,0 +1,357 @@
+//! Segment files: the log stream cut into equal pieces, made once and recycled by renaming.
+//!
+//! A segment is filled with zeros and synced before it gets its name, so later writes to it change neither its
+//! length nor its extents and a sync has no metadata to commit. Recycled segments keep their stale groups: these
+//! carry other positions and never parse.
+//!
+//! Invariants:
+//! 1. A file named `<number>.seg` was once whole and durable under that name before anything was appended to it.
+//! 2. Segment `n` holds the stream's bytes from `n * segment_bytes` on and nothing else; it has no header.
+//! 3. Spares are only made from segments below the recycling position, which the caller's meta has passed durably.
+//!
+//! - Threads: any; one lock, held while a file is made. Appending to the present segment takes no lock.
+//! - Failure: half-made files carry other names and are removed at the next start.
+//! - Spec: CR-002.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use northstar_io::{Buf, Disk, File, IoError, OpenMode};
+
+use crate::ids::Lsn;
+use crate::limits::LOG_BLOCK_BYTES;
+
+/// Bytes read or written at once when a segment is filled, checked or scanned: where bandwidth has levelled off.
+pub(super) const CHUNK_BYTES: usize = 1024 * 1024;
+
+/// The segment files of one database.
+#[derive(Debug)]
+pub(crate) struct Segments {
+    disk: Arc<dyn Disk>,
+    dir: PathBuf,
+    segment_bytes: u64,
+    /// The segment that is written now. Set by the writer, read by who prepares the next one; a late value only
+    /// makes that one come late.
+    head: AtomicU64,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// Numbers of the segments in the directory.
+    segments: BTreeSet<u64>,
+    /// Numbers in the names of spare files.
+    spares: BTreeSet<u64>,
+    /// Names of half-made files.
+    leftovers: BTreeSet<String>,
+}
+
+fn segment_name(number: u64) -> String {
+    format!("{number:020}.seg")
+}
+
+fn spare_name(number: u64) -> String {
+    format!("spare-{number:020}")
+}
+
+fn parse_number(digits: &str) -> Option<u64> {
+    let plain = digits.len() == 20 && digits.bytes().all(|byte| byte.is_ascii_digit());
+    plain.then(|| digits.parse().ok()).flatten()
+}
+
+impl Segments {
+    /// Looks at what is in `dir`, which must exist. Writes nothing.
+    ///
+    /// # Errors
+    /// The directory cannot be listed.
+    ///
+    /// # Panics
+    /// If `segment_bytes` is not a multiple of the block size, or above 1 MiB not one of 1 MiB.
+    pub(crate) fn open(
+        disk: Arc<dyn Disk>,
+        dir: impl Into<PathBuf>,
+        segment_bytes: u64,
+    ) -> Result<Arc<Self>, IoError> {
+        let chunk = segment_bytes.min(CHUNK_BYTES as u64);
+        assert!(
+            segment_bytes > 0
+                && segment_bytes.is_multiple_of(chunk)
+                && chunk.is_multiple_of(LOG_BLOCK_BYTES as u64),
+            "segments of {segment_bytes} bytes"
+        );
+        let dir = dir.into();
+        let mut state = State::default();
+        // A number beyond the last position of the stream is not one of ours.
+        let in_stream = |number: &u64| *number < u64::MAX / segment_bytes;
+        for name in disk.list(&dir)? {
+            if let Some(number) = name
+                .strip_suffix(".seg")
+                .and_then(parse_number)
+                .filter(in_stream)
+            {
+                state.segments.insert(number);
+            } else if let Some(number) = name.strip_prefix("spare-").and_then(parse_number) {
+                state.spares.insert(number);
+            } else if name.ends_with(".tmp") {
+                state.leftovers.insert(name);
+            }
+        }
+        let head = AtomicU64::new(0);
+        Ok(Arc::new(Self {
+            disk,
+            dir,
+            segment_bytes,
+            head,
+            state: Mutex::new(state),
+        }))
+    }
+
+    /// The disk the segments lie on.
+    pub(super) fn disk(&self) -> &dyn Disk {
+        &*self.disk
+    }
+
+    /// Where the segments lie.
+    pub(crate) fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// Bytes of one segment.
+    pub(crate) fn segment_bytes(&self) -> u64 {
+        self.segment_bytes
+    }
+
+    /// Bytes read at once: a chunk never crosses segments.
+    pub(super) fn chunk_bytes(&self) -> u64 {
+        self.segment_bytes.min(CHUNK_BYTES as u64)
+    }
+
+    /// The segment that holds `lsn` and the offset in it.
+    pub(super) fn locate(&self, lsn: Lsn) -> (u64, u64) {
+        (
+            lsn.get() / self.segment_bytes,
+            lsn.get() % self.segment_bytes,
+        )
+    }
+
+    /// Numbers of all segments from `number` on, rising.
+    pub(super) fn numbers_from(&self, number: u64) -> Vec<u64> {
+        self.state().segments.range(number..).copied().collect()
+    }
+
+    /// Segments and spares in the directory.
+    pub(crate) fn counts(&self) -> (usize, usize) {
+        let state = self.state();
+        (state.segments.len(), state.spares.len())
+    }
+
+    /// Opens a segment, if there is one of that number.
+    pub(super) fn open_file(
+        &self,
+        number: u64,
+        mode: OpenMode,
+    ) -> Result<Option<Arc<dyn File>>, IoError> {
+        if !self.state().segments.contains(&number) {
+            return Ok(None);
+        }
+        self.disk
+            .open(&self.dir.join(segment_name(number)), mode)
+            .map(Some)
+    }
+
+    /// Opens the segment that is written from now on, making it if nobody prepared it.
+    pub(super) fn open_head(&self, number: u64) -> Result<Arc<dyn File>, IoError> {
+        self.head.store(number, Ordering::Relaxed);
+        let mut state = self.state();
+        self.ensure(&mut state, number)?;
+        self.disk
+            .open(&self.dir.join(segment_name(number)), OpenMode::Write)
+    }
+
+    /// Opens the segment after the present one, making it if need be.
+    pub(super) fn open_next(&self) -> Result<Arc<dyn File>, IoError> {
+        self.prepare_spare()?;
+        let next = self.head.load(Ordering::Relaxed) + 1;
+        self.disk
+            .open(&self.dir.join(segment_name(next)), OpenMode::Write)
+    }
+
+    /// True if the segment after the present one is not there yet. Cheap, for deciding whom to wake.
+    pub(crate) fn needs_spare(&self) -> bool {
+        !self
+            .state()
+            .segments
+            .contains(&(self.head.load(Ordering::Relaxed) + 1))
+    }
+
+    /// Makes the segment after the present one, from a spare or by filling a new file, so that commits never wait
+    /// for it. For a background thread.
+    ///
+    /// # Errors
+    /// The disk's; nothing is lost, and the writer tries again itself when it gets there.
+    pub(crate) fn prepare_spare(&self) -> Result<(), IoError> {
+        let mut state = self.state();
+        self.ensure(&mut state, self.head.load(Ordering::Relaxed) + 1)
+    }
+
+    /// Turns segments that lie wholly before `lsn` into spares, at most `keep_spares` in all; removes the others.
+    ///
+    /// To be called once a durable meta starts the log at or after `lsn`.
+    ///
+    /// # Errors
+    /// The disk's. What was not recycled will be at the next call.
+    pub(crate) fn recycle_before(&self, lsn: Lsn, keep_spares: usize) -> Result<(), IoError> {
+        let first_kept = self.locate(lsn).0;
+        let mut state = self.state();
+        let old: Vec<u64> = state.segments.range(..first_kept).copied().collect();
+        let surplus = state.spares.len().saturating_sub(keep_spares);
+        let surplus: Vec<u64> = state.spares.iter().copied().take(surplus).collect();
+        if old.is_empty() && surplus.is_empty() {
+            return Ok(());
+        }
+        for number in surplus {
+            self.disk.remove(&self.dir.join(spare_name(number)))?;
+            state.spares.remove(&number);
+        }
+        for number in old {
+            let from = self.dir.join(segment_name(number));
+            if state.spares.len() < keep_spares {
+                self.disk
+                    .rename(&from, &self.dir.join(spare_name(number)))?;
+                state.spares.insert(number);
+            } else {
+                self.disk.remove(&from)?;
+            }
+            state.segments.remove(&number);
+        }
+        self.disk.sync_dir(&self.dir)
+    }
+
+    /// Makes `lsn` the end of the stream, durably: nothing but zeros follows it in its segment, and no segment
+    /// that ever held later bytes is left. Interrupted, it can be repeated.
+    pub(super) fn cut_at(&self, lsn: Lsn) -> Result<(), IoError> {
+        let (last, offset) = self.locate(lsn);
+        let mut state = self.state();
+        let mut changed = false;
+        for number in state.segments.range(last..).copied().collect::<Vec<_>>() {
+            let path = self.dir.join(segment_name(number));
+            let from = if number == last { offset } else { 0 };
+            let file = self.disk.open(&path, OpenMode::Write)?;
+            let len = file.len()?;
+            if len >= self.segment_bytes && is_zero(&*file, from, self.segment_bytes)? {
+                if number <= last + 1 {
+                    continue;
+                }
+            } else if number == last {
+                let block = LOG_BLOCK_BYTES as u64;
+                let from = from.min(len / block * block);
+                fill_with_zeros(&*file, from, self.segment_bytes)?;
+                file.sync()?;
+                continue;
+            }
+            self.disk.remove(&path)?;
+            state.segments.remove(&number);
+            changed = true;
+        }
+        while let Some(name) = state.leftovers.first().cloned() {
+            self.disk.remove(&self.dir.join(&name))?;
+            state.leftovers.remove(&name);
+            changed = true;
+        }
+        self.head.store(last, Ordering::Relaxed);
+        if changed {
+            self.disk.sync_dir(&self.dir)
+        } else {
+            Ok(())
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        // The sets are changed after the disk was; a panic in between leaves them merely behind it.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn ensure(&self, state: &mut State, number: u64) -> Result<(), IoError> {
+        if state.segments.contains(&number) {
+            return Ok(());
+        }
+        let path = self.dir.join(segment_name(number));
+        if !self.rename_spare(state, &path)? {
+            self.make(state, number, &path)?;
+        }
+        self.disk.sync_dir(&self.dir)?;
+        state.segments.insert(number);
+        Ok(())
+    }
+
+    /// Gives a spare the name `path`. False if none of the right length is left.
+    fn rename_spare(&self, state: &mut State, path: &Path) -> Result<bool, IoError> {
+        while let Some(spare) = state.spares.pop_first() {
+            let from = self.dir.join(spare_name(spare));
+            if self.disk.open(&from, OpenMode::Write)?.len()? == self.segment_bytes {
+                self.disk.rename(&from, path)?;
+                return Ok(true);
+            }
+            self.disk.remove(&from)?;
+        }
+        Ok(false)
+    }
+
+    /// Makes a new file of zeros and then gives it the name `path`.
+    fn make(&self, state: &mut State, number: u64, path: &Path) -> Result<(), IoError> {
+        let name = format!("{number:020}.tmp");
+        let temporary = self.dir.join(&name);
+        if !state.leftovers.insert(name.clone()) {
+            self.disk.remove(&temporary)?;
+        }
+        let file = self
+            .disk
+            .open(&temporary, OpenMode::CreateNew)
+            .inspect_err(|_| {
+                state.leftovers.remove(&name);
+            })?;
+        fill_with_zeros(&*file, 0, self.segment_bytes)?;
+        file.sync()?;
+        self.disk.rename(&temporary, path)?;
+        state.leftovers.remove(&name);
+        Ok(())
+    }
+}
+
+/// Offsets and lengths of the pieces of `from..to`, none longer than a chunk.
+fn pieces(from: u64, to: u64) -> impl Iterator<Item = (u64, usize)> {
+    (from..to).step_by(CHUNK_BYTES).map(move |at| {
+        (
+            at,
+            usize::try_from(to - at).map_or(CHUNK_BYTES, |left| left.min(CHUNK_BYTES)),
+        )
+    })
+}
+
+fn fill_with_zeros(file: &dyn File, from: u64, to: u64) -> Result<(), IoError> {
+    let zeros = Buf::zeroed(pieces(from, to).next().map_or(0, |(_, len)| len));
+    pieces(from, to).try_for_each(|(at, len)| file.write_at(at, &zeros, len))
+}
+
+fn is_zero(file: &dyn File, from: u64, to: u64) -> Result<bool, IoError> {
+    let mut buf = Buf::zeroed(0);
+    for (at, len) in pieces(from, to) {
+        if buf.len() != len {
+            buf = Buf::zeroed(len);
+        }
+        file.read_at(at, &mut buf)?;
+        if !all_zero(&buf) {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+/// Folding whole blocks keeps the loop free of branches, so that it becomes vector code.
+fn all_zero(bytes: &[u8]) -> bool {
+    bytes
+        .chunks(LOG_BLOCK_BYTES)
+        .all(|block| block.iter().fold(0, |seen, byte| seen | byte) == 0)
+}
