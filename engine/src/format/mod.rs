@@ -3,7 +3,26 @@
 //! Bytes from disk are never trusted: every decoder returns an error for what it does not understand, never
 //! panics, never allocates by an unchecked number. Spec: `spec/file_format_v0.md`, `spec/commit_record_v0.md`.
 
+pub(crate) mod branch;
 pub(crate) mod checksum;
 pub(crate) mod group;
+pub(crate) mod leaf;
+pub(crate) mod node;
+pub(crate) mod overflow;
 pub(crate) mod page;
 pub(crate) mod record;
+
+use page::{Page, PageError, PageKind};
+
+/// Checks the inside of a page once, when it enters the cache: after this, accessors that fail mean a bug.
+///
+/// # Errors
+/// The first contradiction found.
+pub(crate) fn check_node(page: Page<'_>) -> Result<(), PageError> {
+    match page.kind() {
+        PageKind::Leaf => leaf::Leaf::view(page)?.check(),
+        PageKind::Branch => branch::Branch::view(page)?.check(),
+        PageKind::Overflow => overflow::payload(page).map(|_| ()),
+        PageKind::Meta | PageKind::FreeMap | PageKind::FreeDirectory => Ok(()),
+    }
+}

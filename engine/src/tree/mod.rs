@@ -1,1 +1,14 @@
-//! tree.
+//! The immutable B+tree: search, cursor, merge, check. Knows pages and keys, not who commits or when.
+//!
+//! A tree is named by the [`crate::ids::PageRef`] of its root; an empty tree has none. Its pages never change:
+//! [`merge`] reads one tree and writes another that shares the untouched part.
+
+pub(crate) mod build;
+pub(crate) mod merge;
+pub(crate) mod overflow;
+mod run;
+pub(crate) mod search;
+mod simd;
+#[cfg(test)]
+#[expect(clippy::cast_possible_truncation, reason = "test numbers are small")]
+mod tests;

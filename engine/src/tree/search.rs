@@ -1,0 +1,356 @@
+//! Point lookups: from the root down to one leaf, by heads.
+//!
+//! A lookup whose pages are resident enters one epoch, allocates nothing, takes no lock and touches, per level, the
+//! header line, the heads, and one child pointer. On a miss it leaves the epoch, loads the page (which may wait for
+//! the device), and goes on below it.
+//!
+//! - Failure: hostile pages give [`PageError`]; levels must fall by one from parent to child, so a walk ends.
+
+use std::cmp::Ordering;
+use std::ops::Range;
+
+use super::simd;
+use crate::format::branch::Branch;
+use crate::format::leaf::{Leaf, RowValue};
+use crate::format::node::{LEVEL_MAX, Suffix, strip, structure};
+use crate::format::overflow::ExtentRef;
+use crate::format::page::{Page, PageError};
+use crate::ids::{PageRef, TxnId};
+use crate::pages::{Class, Link, PagePin, PageRead, View};
+
+/// What a lookup finds, for as long as its leaf is held.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Lookup<'a> {
+    /// The row, if the key is present.
+    pub(crate) row: Option<Row<'a>>,
+    /// The leaf that holds the key, or would hold it. Its header tells since when nothing changed or was deleted.
+    pub(crate) leaf: Page<'a>,
+}
+
+/// A row as a lookup sees it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Row<'a> {
+    /// The transaction that wrote it.
+    pub(crate) txn: TxnId,
+    /// Its value.
+    pub(crate) value: RowValue<'a>,
+}
+
+/// A row whose leaf is pinned.
+#[derive(Debug)]
+pub(crate) struct Found<Pin> {
+    /// The transaction that wrote it.
+    pub(crate) txn: TxnId,
+    /// The leaf.
+    pub(crate) pin: Pin,
+    /// Where the value is.
+    pub(crate) value: FoundValue,
+}
+
+/// Where the value of a [`Found`] row is.
+#[derive(Debug, Clone)]
+pub(crate) enum FoundValue {
+    /// In these bytes of the pinned leaf.
+    Inline(Range<usize>),
+    /// In pages of its own: see [`super::overflow::read_extent`].
+    Extent(ExtentRef),
+}
+
+impl<Pin: PagePin> Found<Pin> {
+    /// The inline value, or nothing where it lives in an extent.
+    pub(crate) fn inline(&self) -> Option<&[u8]> {
+        match &self.value {
+            FoundValue::Inline(range) => self.pin.page().bytes().get(range.clone()),
+            FoundValue::Extent(_) => None,
+        }
+    }
+}
+
+/// A leaf reached by a lookup.
+enum Held<'g, Pin> {
+    View(View<'g>),
+    Pin(Pin),
+}
+
+impl<Pin: PagePin> Held<'_, Pin> {
+    fn page(&self) -> Page<'_> {
+        match self {
+            Self::View(view) => view.page,
+            Self::Pin(pin) => pin.page(),
+        }
+    }
+}
+
+/// Looks `key` up and runs `then` on the result, under the epoch guard: `then` must be short, and never user code.
+///
+/// # Errors
+/// A page that cannot be read or contradicts itself.
+pub(crate) fn get_then<P: PageRead, R>(
+    pages: &P,
+    root: PageRef,
+    key: &[u8],
+    then: impl FnOnce(Lookup<'_>) -> R,
+) -> Result<R, PageError> {
+    reach(pages, root, key, |held| {
+        let leaf = Leaf::view(held.page())?;
+        Ok(then(Lookup {
+            row: find(&leaf, key)?,
+            leaf: leaf.page(),
+        }))
+    })
+}
+
+/// Looks `key` up and pins its leaf.
+///
+/// # Errors
+/// A page that cannot be read or contradicts itself.
+pub(crate) fn get<'p, P: PageRead>(
+    pages: &'p P,
+    root: PageRef,
+    key: &[u8],
+) -> Result<Option<Found<P::Pin<'p>>>, PageError> {
+    reach(pages, root, key, |held| {
+        let leaf = Leaf::view(held.page())?;
+        let Some(row) = find(&leaf, key)? else {
+            return Ok(None);
+        };
+        let value = match row.value {
+            RowValue::Inline(value) => {
+                let start = value.as_ptr() as usize - leaf.page().bytes().as_ptr() as usize;
+                FoundValue::Inline(start..start + value.len())
+            }
+            RowValue::Extent(extent) => FoundValue::Extent(extent),
+        };
+        let txn = row.txn;
+        let pin = match held {
+            Held::View(view) => pages.pin(view),
+            Held::Pin(pin) => pin,
+        };
+        Ok(Some(Found { txn, pin, value }))
+    })
+}
+
+/// Lookups that are under way together: their misses are read from the device at the same time.
+const TOGETHER_MAX: usize = 64;
+
+/// Looks many keys up and runs `then(index of the key, result)` for each, in no particular order and under the
+/// epoch guard. All misses of a level are asked for before any is waited for.
+///
+/// # Errors
+/// The first page that cannot be read or contradicts itself; other keys may then lack their result.
+pub(crate) fn multi_get<P: PageRead, K: AsRef<[u8]>>(
+    pages: &P,
+    root: PageRef,
+    keys: &[K],
+    mut then: impl FnMut(usize, Lookup<'_>),
+) -> Result<(), PageError> {
+    let mut missing: Vec<PageRef> = Vec::new();
+    for (batch, keys) in keys.chunks(TOGETHER_MAX).enumerate() {
+        let mut finish = |index: usize, key: &[u8], page: Page<'_>| {
+            let leaf = Leaf::view(page)?;
+            then(
+                batch * TOGETHER_MAX + index,
+                Lookup {
+                    row: find(&leaf, key)?,
+                    leaf: page,
+                },
+            );
+            Ok(())
+        };
+        let mut steps: Vec<(usize, &[u8], Step)> = keys
+            .iter()
+            .enumerate()
+            .map(|(i, key)| (i, key.as_ref(), Step::at(root)))
+            .collect();
+        while !steps.is_empty() {
+            let mut missed = Vec::new();
+            // Level by level for all keys, so that their cache misses overlap. `steps` holds resident pages only.
+            let guard = pages.enter();
+            while !steps.is_empty() {
+                let mut views = Vec::with_capacity(steps.len());
+                for (index, key, step) in steps.drain(..) {
+                    if let Some(view) = pages.try_view(&guard, step.page, step.link) {
+                        simd::prefetch(view.page.bytes());
+                        views.push((index, key, step, view));
+                    } else {
+                        missed.push((index, key, step));
+                    }
+                }
+                for (index, key, mut step, view) in views {
+                    if step.descend(view.page, Some(view.frame), key)? {
+                        steps.push((index, key, step));
+                    } else {
+                        finish(index, key, view.page)?;
+                    }
+                }
+            }
+            drop(guard);
+            missing.clear();
+            missing.extend(missed.iter().map(|(_, _, step)| step.page));
+            missing.sort_unstable_by_key(|page| page.id);
+            missing.dedup();
+            pages.prefetch(&missing, Class::Point);
+            for (index, key, mut step) in missed {
+                let pin = pages.load(step.page, Class::Point)?;
+                // The parent is not held on to, so no hint is left beside it.
+                if step.descend(pin.page(), None, key)? {
+                    steps.push((index, key, step));
+                } else {
+                    finish(index, key, pin.page())?;
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+/// How far down a lookup is.
+struct Step {
+    page: PageRef,
+    link: Option<Link>,
+    /// The level that `page` must have; the root may have any.
+    level: Option<u8>,
+}
+
+impl Step {
+    fn at(root: PageRef) -> Self {
+        Self {
+            page: root,
+            link: None,
+            level: None,
+        }
+    }
+
+    /// Goes from the branch `page` to the child that covers `key`; false if `page` is a leaf.
+    #[inline]
+    fn descend(
+        &mut self,
+        page: Page<'_>,
+        frame: Option<u32>,
+        key: &[u8],
+    ) -> Result<bool, PageError> {
+        let level = check_level(page, self.level)?;
+        if level == 0 {
+            return Ok(false);
+        }
+        let branch = Branch::view(page)?;
+        let index = child_index(&branch, key)?;
+        self.page = branch.child(index)?;
+        self.level = Some(level - 1);
+        let index = u32::try_from(index).ok();
+        self.link = frame
+            .zip(index)
+            .map(|(parent, index)| Link { parent, index });
+        Ok(true)
+    }
+}
+
+/// The level of `page`, which must be `expected`, or a possible one for a root.
+#[inline]
+pub(super) fn check_level(page: Page<'_>, expected: Option<u8>) -> Result<u8, PageError> {
+    let level = page.header().level;
+    let limit = expected.unwrap_or(LEVEL_MAX);
+    if level > limit || (level != limit && expected.is_some()) {
+        return Err(structure(page, "level", level.into(), limit.into()));
+    }
+    Ok(level)
+}
+
+#[inline]
+fn reach<'p, P: PageRead, R>(
+    pages: &'p P,
+    root: PageRef,
+    key: &[u8],
+    at_leaf: impl FnOnce(Held<'_, P::Pin<'p>>) -> Result<R, PageError>,
+) -> Result<R, PageError> {
+    let mut step = Step::at(root);
+    // Keeps the frame that `step.link` names until the child was looked for.
+    let mut parent: Option<P::Pin<'p>> = None;
+    loop {
+        {
+            let guard = pages.enter();
+            while let Some(view) = pages.try_view(&guard, step.page, step.link) {
+                if !step.descend(view.page, Some(view.frame), key)? {
+                    return at_leaf(Held::View(view));
+                }
+            }
+        }
+        drop(parent.take());
+        let pin = pages.load(step.page, Class::Point)?;
+        if !step.descend(pin.page(), pin.frame(), key)? {
+            return at_leaf(Held::Pin(pin));
+        }
+        parent = Some(pin);
+    }
+}
+
+/// The row with `key`.
+#[inline]
+fn find<'a>(leaf: &Leaf<'a>, key: &[u8]) -> Result<Option<Row<'a>>, PageError> {
+    Ok(match row_index(leaf, key)? {
+        Ok(index) => {
+            let row = leaf.row(index)?;
+            Some(Row {
+                txn: row.txn,
+                value: row.value,
+            })
+        }
+        Err(_) => None,
+    })
+}
+
+/// Index of the row with `key`, or of the first row above it.
+#[inline]
+pub(super) fn row_index(leaf: &Leaf<'_>, key: &[u8]) -> Result<Result<usize, usize>, PageError> {
+    let suffix = match strip(key, leaf.prefix()) {
+        Ok(suffix) => Suffix::of(suffix),
+        Err(Ordering::Less) => return Ok(Err(0)),
+        Err(_) => return Ok(Err(leaf.count())),
+    };
+    let heads = leaf.arrays().heads;
+    let mut low = simd::count_below(heads, suffix.head);
+    let mut high = low + equal_run(heads.get(low..).unwrap_or_default(), suffix.head);
+    while low < high {
+        let middle = low.midpoint(high);
+        match leaf.suffix(middle)?.compare(&suffix) {
+            Ordering::Less => low = middle + 1,
+            Ordering::Equal => return Ok(Ok(middle)),
+            Ordering::Greater => high = middle,
+        }
+    }
+    Ok(Err(low))
+}
+
+/// Index of the child that covers `key`.
+#[inline]
+pub(super) fn child_index(branch: &Branch<'_>, key: &[u8]) -> Result<usize, PageError> {
+    let suffix = match strip(key, branch.prefix()) {
+        Ok(suffix) => Suffix::of(suffix),
+        Err(Ordering::Less) => return Ok(0),
+        Err(_) => return Ok(branch.count() - 1),
+    };
+    // Separators 1 and following; `low` of them are at or below the key, which makes it the child's index.
+    let heads = branch.arrays().heads.get(1..).unwrap_or_default();
+    let mut low = simd::count_below(heads, suffix.head);
+    let mut high = low + equal_run(heads.get(low..).unwrap_or_default(), suffix.head);
+    while low < high {
+        let middle = low.midpoint(high);
+        if branch.separator(middle + 1)?.compare(&suffix).is_le() {
+            low = middle + 1;
+        } else {
+            high = middle;
+        }
+    }
+    Ok(low)
+}
+
+/// How many of the leading heads equal `head`; none is below it.
+#[inline]
+fn equal_run(heads: &[zerocopy::little_endian::U32], head: u32) -> usize {
+    match heads {
+        [first, ..] if first.get() != head => 0,
+        [_, second, ..] if second.get() == head => simd::count_up_to(heads, head),
+        [] => 0,
+        _ => 1,
+    }
+}
