@@ -19,7 +19,7 @@ use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
 use std::any::Any;
 use std::fmt;
 use std::ptr::NonNull;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::{IoError, IoKind};
 
@@ -159,6 +159,8 @@ pub struct Mapping {
     /// What was mapped, and is unmapped: the usable part and the slack in front of and behind it.
     whole: NonNull<u8>,
     whole_len: usize,
+    /// The kernel holds the pages themselves, not their addresses: releasing one would part the two views.
+    pinned: Mutex<bool>,
 }
 
 // SAFETY: the region belongs to the value, not to a thread.
@@ -208,6 +210,7 @@ impl Mapping {
             len,
             whole,
             whole_len,
+            pinned: Mutex::new(false),
         };
         #[cfg(target_os = "linux")]
         if slack > 0 {
@@ -235,8 +238,16 @@ impl Mapping {
         self.len
     }
 
-    /// Gives the memory of a range back to the system; the range then reads as zeros. Does nothing where the
-    /// kernel refuses, for instance for locked memory: the bytes are then unchanged.
+    /// Runs `pin`, which may pin pages for good; if it says that it did, [`Mapping::release`] does nothing from
+    /// now on.
+    #[cfg(target_os = "linux")]
+    pub(crate) fn pin(&self, pin: impl FnOnce() -> bool) {
+        let mut pinned = self.pinned.lock().unwrap_or_else(PoisonError::into_inner);
+        *pinned |= pin();
+    }
+
+    /// Gives the memory of a range back to the system; the range then reads as zeros. Does nothing, leaving the
+    /// bytes as they are, where the kernel refuses or a queue has the mapping registered.
     ///
     /// # Panics
     /// If the range is not inside the mapping or not aligned to [`Buf::ALIGN`].
@@ -254,6 +265,11 @@ impl Mapping {
             (offset | len).is_multiple_of(Buf::ALIGN),
             "{offset}+{len} is not aligned"
         );
+        // Held over the call, so that no page is pinned between the look and the release.
+        let pinned = self.pinned.lock().unwrap_or_else(PoisonError::into_inner);
+        if *pinned {
+            return;
+        }
         // SAFETY: the range lies inside the mapping, asserted above.
         let start = unsafe { self.ptr.add(offset) };
         // SAFETY: the range is ours and, as the caller promises, nobody looks at it while it turns to zeros.
@@ -277,8 +293,24 @@ impl fmt::Debug for Mapping {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
+
+    /// A buffer over a part of a mapping; the test makes no two that overlap.
+    pub(crate) fn part(mapping: &Arc<Mapping>, at: usize, len: usize) -> Buf {
+        assert!(at + len <= mapping.len());
+        // SAFETY: inside the mapping, asserted above.
+        let start = unsafe { mapping.as_ptr().add(at) };
+        let keep: Arc<dyn Any + Send + Sync> = Arc::<Mapping>::clone(mapping);
+        // SAFETY: zeroed by the kernel, kept by `keep`, and touched by no one else, as the test promises.
+        unsafe { Buf::from_raw(start, len, keep) }
+    }
+
+    /// Releases a range no buffer of the test lies over any more.
+    pub(crate) fn release(mapping: &Mapping, offset: usize, len: usize) {
+        // SAFETY: the test dropped its buffers there.
+        unsafe { mapping.release(offset, len) }
+    }
 
     #[test]
     fn a_buffer_is_aligned_zeroed_and_its_own() {
@@ -295,28 +327,20 @@ mod tests {
         let mapping = Arc::new(Mapping::reserve(3 * Mapping::HUGE).unwrap());
         assert_eq!(mapping.as_ptr().addr().get() % Mapping::HUGE, 0);
         assert_eq!(mapping.len(), 3 * Mapping::HUGE);
-        let keep: Arc<dyn Any + Send + Sync> = Arc::<Mapping>::clone(&mapping);
-        // SAFETY: the first 4096 bytes of the mapping, used through this buffer only.
-        let mut buf = unsafe { Buf::from_raw(mapping.as_ptr(), 4096, keep) };
+        let mut buf = part(&mapping, 0, 4096);
         assert_eq!(buf[0], 0);
         buf[4095] = 9;
         drop(buf);
-        // SAFETY: the only buffer over the range was dropped above.
-        unsafe { mapping.release(0, 4096) };
-        // SAFETY: inside the mapping.
-        let last = unsafe { mapping.as_ptr().add(4095) };
-        // SAFETY: initialised, and nobody writes to it.
-        assert_eq!(unsafe { last.read() }, 0);
+        release(&mapping, 0, 4096);
+        assert_eq!(part(&mapping, 0, 4096)[4095], 0);
     }
 
     #[test]
     fn a_part_keeps_its_mapping_alive() {
         let mapping = Arc::new(Mapping::reserve(1).unwrap());
         assert_eq!(mapping.len(), 4096);
-        let start = mapping.as_ptr();
-        let keep: Arc<dyn Any + Send + Sync> = mapping;
-        // SAFETY: the whole mapping, moved into this buffer.
-        let mut buf = unsafe { Buf::from_raw(start, 4096, keep) };
+        let mut buf = part(&mapping, 0, 4096);
+        drop(mapping);
         buf[0] = 1;
         assert_eq!(buf[0], 1);
     }

@@ -26,7 +26,7 @@ pub enum SyncMethod {
     WriteDsync,
     /// An io_uring write with `RWF_DSYNC`.
     RingDsync,
-    /// Nothing to do: the disk is memory.
+    /// Nothing to do: the disk is memory. On any other it means [`SyncMethod::WriteThenSync`].
     None,
 }
 
@@ -109,6 +109,9 @@ pub struct DiskStatus {
 }
 
 /// An open file. All calls block; for many operations at once use a [`Queue`].
+///
+/// Offsets and lengths of transfers are multiples of [`Buf::ALIGN`], as direct I/O needs; every disk answers
+/// `EINVAL` to others. The length of a file may be any.
 #[expect(
     clippy::len_without_is_empty,
     reason = "asking is a system call that can fail; one suffices"
@@ -145,7 +148,8 @@ pub trait File: Debug + Send + Sync {
     /// # Errors
     /// The kernel's.
     fn write_at(&self, offset: u64, buf: &Buf, len: usize) -> Result<(), IoError>;
-    /// As [`File::write_at`], then durable in the way `method` says.
+    /// As [`File::write_at`], then durable in the way `method` says, or in the plainest way
+    /// ([`SyncMethod::WriteThenSync`]) where the kernel does not know that one.
     ///
     /// # Errors
     /// The kernel's. After an error the file's content at the range is unknown.
@@ -206,7 +210,10 @@ pub struct Completion {
 
 /// Operations in flight, owned by one thread at a time.
 pub trait Queue: Debug + Send {
-    /// Starts an operation. Blocks only while `depth` operations are in flight.
+    /// Takes an operation. Blocks only while `depth` operations are on their way.
+    ///
+    /// It starts now or at the latest with the next [`Queue::poll`]: a ring gathers a few, so that many cost one
+    /// system call. A caller that wants it under way while doing something else polls for 0.
     ///
     /// # Errors
     /// If the ring itself fails; the operation's own errors arrive as its completion.
@@ -218,10 +225,17 @@ pub trait Queue: Debug + Send {
     fn poll(&mut self, at_least: usize, ended: &mut Vec<Completion>) -> Result<(), IoError>;
     /// Operations submitted and not yet handed back.
     fn in_flight(&self) -> usize;
-    /// Tells the queue that many buffers will lie in `mapping`, so that the kernel may pin it once instead of per
-    /// transfer. False if it was refused or there is nothing to gain; transfers work either way.
+    /// Tells the queue that many buffers will lie in `mapping`, so that the kernel pins its pages once instead of
+    /// at each transfer. This takes all its memory at once, and it stays taken: [`Mapping::release`] then does
+    /// nothing. False if it was refused or there is nothing to gain; transfers work either way.
     fn register(&mut self, mapping: &Arc<Mapping>) -> bool {
         let _nothing_to_gain = mapping;
+        false
+    }
+    /// Tells the queue that many operations will be on `file`, so that the kernel looks it up once. The queue
+    /// keeps the file open from then on. False as for [`Queue::register`].
+    fn register_file(&mut self, file: &Arc<dyn File>) -> bool {
+        let _nothing_to_gain = file;
         false
     }
 }

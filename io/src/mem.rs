@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use crate::inline::InlineQueue;
+use crate::transfer::check;
 use crate::{
     Buf, Disk, DiskStatus, File, FileLock, IoCounters, IoError, IoKind, LockError, OpenMode, Queue,
     SyncMethod,
@@ -280,6 +281,8 @@ impl File for MemoryFile {
     }
 
     fn read_at(&self, offset: u64, buf: &mut Buf) -> Result<(), IoError> {
+        let refusal = |errno| self.refused(IoKind::Read, offset, buf.len(), errno);
+        check(offset, buf.len(), buf.len()).map_err(refusal)?;
         let content = self.content.read().unwrap_or_else(PoisonError::into_inner);
         if !content.read(offset, buf) {
             return Err(self.refused(IoKind::Read, offset, buf.len(), IoError::END_OF_FILE));
@@ -290,7 +293,9 @@ impl File for MemoryFile {
 
     fn write_at(&self, offset: u64, buf: &Buf, len: usize) -> Result<(), IoError> {
         self.change(IoKind::Write, offset, len, |content| {
-            content.write(offset, buf.get(..len).ok_or(libc::EINVAL)?)
+            check(offset, len, buf.len())?;
+            content.write(offset, &buf[..len]);
+            Ok(())
         })?;
         self.counters.add_write(len);
         Ok(())
@@ -353,11 +358,8 @@ impl Content {
         true
     }
 
-    fn write(&mut self, offset: u64, bytes: &[u8]) -> Result<(), i32> {
-        let end = offset
-            .checked_add(bytes.len() as u64)
-            .filter(|&end| end <= FILE_MAX);
-        let end = end.ok_or(libc::EFBIG)?;
+    /// The caller checked that the end is at most [`FILE_MAX`].
+    fn write(&mut self, offset: u64, bytes: &[u8]) {
         let (mut at, mut rest) = (offset, bytes);
         while !rest.is_empty() {
             let (chunk, within, step) = place(at, rest.len());
@@ -369,8 +371,7 @@ impl Content {
             stored[within..within + step].copy_from_slice(now);
             (at, rest) = (at + step as u64, later);
         }
-        self.len = self.len.max(end);
-        Ok(())
+        self.len = self.len.max(at);
     }
 
     /// Zeros `from..to`: whole chunks are dropped, parts overwritten.
