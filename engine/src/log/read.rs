@@ -120,7 +120,7 @@ impl Chunks<'_> {
             self.spare.push(buf);
         }
         let ahead = self.ahead.take();
-        if ahead.is_some() {
+        if ahead.is_some() && self.ended.is_empty() {
             self.queue.poll(1, &mut self.ended)?;
         }
         if let Some(Completion {
@@ -148,6 +148,8 @@ impl Chunks<'_> {
         if let Some(Place { file, offset, len }) = self.locate(next)? {
             let buf = self.buf(len);
             self.queue.submit(next, Op::Read { file, offset, buf })?;
+            // A queue may wait for company: this starts the read.
+            self.queue.poll(0, &mut self.ended)?;
             self.ahead = Some(next);
         }
         Ok(())

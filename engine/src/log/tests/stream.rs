@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering;
 
 use super::disk::{FusedDisk, snapshot};
 use super::*;
+use northstar_io::{Choice, NativeDisk, NativeOptions};
 
 #[test]
 fn random_groups_come_back_in_order_whatever_the_segment_size() {
@@ -261,4 +262,51 @@ fn the_probe_prefers_the_fastest_method_and_leaves_the_stream_as_it_is() {
 fn the_fingerprint_of_a_place_is_stable() {
     let dir = tempfile::tempdir().unwrap();
     assert_eq!(fingerprint(dir.path()), fingerprint(dir.path()));
+}
+
+#[test]
+fn the_same_log_lives_on_real_files_with_and_without_a_ring() {
+    for uring in [Choice::Auto, Choice::Never] {
+        let dir = tempfile::tempdir().unwrap();
+        let disk: Arc<dyn Disk> = NativeDisk::new(NativeOptions {
+            uring,
+            direct: true,
+        });
+        let open = || Segments::open(Arc::clone(&disk), dir.path(), 2048 * KIB).unwrap();
+        let (mut end, mut expected) = (LogPosition::default(), Vec::new());
+        for method in [
+            SyncMethod::WriteThenSync,
+            SyncMethod::WriteDsync,
+            SyncMethod::RingDsync,
+        ] {
+            let mut writer = LogWriter::start_at(open(), end, method).unwrap();
+            let mut builder = GroupBuilder::new();
+            for len in [10, 5000, 200_000, 3_000_000, 1, 700_000] {
+                let at = writer.position();
+                let mut ops = OpWriter::new();
+                ops.put(
+                    TableId::new(16),
+                    b"key",
+                    &vec![(len % 251).to_le_bytes()[0]; len],
+                );
+                let txn = at.last_txn.next();
+                builder.push_record(txn, 0, b"", ops.bytes(), ops.count());
+                let group = builder.seal(at, at.lsn, DATABASE);
+                writer.append(&group).unwrap();
+                builder.recycle(group);
+                expected.push(ops.bytes().to_vec());
+            }
+            writer.segments().prepare_spare().unwrap();
+            end = writer.position();
+            let mut seen = Vec::new();
+            let found = scan(&open(), start(LogPosition::default()), |_, record| {
+                let mut ops = OpWriter::new();
+                record.ops().for_each(|op| ops.push(op.unwrap()));
+                seen.push(ops.bytes().to_vec());
+                Ok::<_, LogError>(())
+            });
+            assert_eq!(found.unwrap().end, end);
+            assert!(seen == expected, "{method:?}, ring: {uring:?}");
+        }
+    }
 }
