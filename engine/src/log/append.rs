@@ -107,7 +107,7 @@ impl LogWriter {
         self.method
     }
 
-    /// Changes how writes are made durable, after a [`super::probe`].
+    /// Changes how writes are made durable, after a [`super::probe()`].
     pub(crate) fn set_method(&mut self, method: SyncMethod) {
         self.method = method;
     }

@@ -8,7 +8,7 @@
 //! 2. Groups follow each other without a gap, each carrying the checksum of the header before it.
 //! 3. After a failed write or sync nothing more is written through the same [`LogWriter`].
 //! 4. Reading writes nothing. What a crash left half-written is cut only by [`LogWriter::start_at`], durably,
-//!    after [`scan`] has found no proof that it was acknowledged.
+//!    after [`scan()`] has found no proof that it was acknowledged.
 
 #![forbid(unsafe_code)]
 
