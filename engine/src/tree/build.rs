@@ -298,7 +298,7 @@ impl<'w, W: PageWrite> Builder<'w, W> {
             let mut writer = BranchWriter::new(&mut self.page, facts, run.prefix());
             for (separator, _, child) in run.iter() {
                 writer.push(separator, child.page, child.below);
-                below.rows += child.below.rows;
+                below.rows = below.rows.saturating_add(child.below.rows);
                 below.has_extents |= child.below.has_extents;
             }
             writer.finish();

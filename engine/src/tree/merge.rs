@@ -15,10 +15,9 @@
 //!   ahead for prefetching.
 //! - Failure: on an error nothing of the old tree is lost; what the sink took is garbage to it.
 
-use std::collections::VecDeque;
-use std::iter::Fuse;
-
 use super::build::Builder;
+pub(crate) use super::change::{Change, ChangeKind, RangeDelete};
+use super::change::{Lookahead, Ranges};
 use super::run::Child;
 use super::search::{check_level, child_index, row_index};
 use crate::format::branch::{Below, Branch};
@@ -29,54 +28,6 @@ use crate::pages::{Class, PagePin, PageRead, PageWrite};
 
 /// Leaves asked for together, before the first is waited for.
 const PREFETCH_LEAVES: usize = 32;
-/// Most changes looked at ahead of the walk.
-const LOOKAHEAD_MAX: usize = 4096;
-
-/// The newest version of one key.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Change<'a> {
-    /// The key.
-    pub(crate) key: &'a [u8],
-    /// The transaction that made the change.
-    pub(crate) txn: TxnId,
-    /// What it did.
-    pub(crate) kind: ChangeKind<'a>,
-}
-
-/// What a change did.
-#[derive(Debug, Clone, Copy)]
-pub(crate) enum ChangeKind<'a> {
-    /// Wrote this value.
-    Put(&'a [u8]),
-    /// Removed the key.
-    Delete,
-}
-
-/// Removes every row from `from` to below `to` that is older than `txn`. Changes older than `txn` are ignored.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct RangeDelete<'a> {
-    /// The first key.
-    pub(crate) from: &'a [u8],
-    /// The first key that stays; `None` for no bound.
-    pub(crate) to: Option<&'a [u8]>,
-    /// The transaction that deleted.
-    pub(crate) txn: TxnId,
-}
-
-impl RangeDelete<'_> {
-    fn covers(&self, key: &[u8]) -> bool {
-        self.from <= key && self.to.is_none_or(|to| key < to)
-    }
-
-    fn covers_all(&self, lower: &[u8], upper: Option<&[u8]>) -> bool {
-        let is_above = match (self.to, upper) {
-            (None, _) => true,
-            (Some(_), None) => false,
-            (Some(to), Some(upper)) => to >= upper,
-        };
-        self.from <= lower && is_above
-    }
-}
 
 /// Hears of every row that a merge replaces or removes, in key order.
 pub(crate) trait Supersede {
@@ -185,11 +136,7 @@ where
         pages,
         builder: Builder::new(sink, table),
         changes: Lookahead::new(changes.into_iter(), key_max),
-        ranges: Ranges {
-            all: ranges,
-            next: 0,
-            active: Vec::new(),
-        },
+        ranges: Ranges::new(ranges),
         superseded,
         rows_delta: 0,
         key: Vec::new(),
@@ -257,7 +204,7 @@ where
             Fate::Drop => {
                 self.builder.open_region(lower);
                 self.builder
-                    .inherit(child.delete_txn_max.max(self.ranges.txn_max()));
+                    .inherit(child.delete_txn_max.max(self.ranges.txn_max(upper)));
                 let rows = i64::try_from(child.below.rows).unwrap_or(i64::MAX);
                 self.rows_delta = self.rows_delta.saturating_sub(rows);
                 Ok(self.drop_subtree(child.page, level, child.below.has_extents)?)
@@ -272,11 +219,14 @@ where
         }
         let is_dropped =
             |range: &RangeDelete<'_>| range.covers_all(lower, upper) && range.txn.get() > txn_max;
-        match self.ranges.active.as_slice() {
-            [] => Fate::Keep,
-            active if !S::LISTENS && active.iter().any(is_dropped) => Fate::Drop,
-            _ => Fate::Visit,
+        let mut overlapping = self.ranges.overlapping(upper).peekable();
+        if overlapping.peek().is_none() {
+            return Fate::Keep;
         }
+        if !S::LISTENS && overlapping.any(is_dropped) {
+            return Fate::Drop;
+        }
+        Fate::Visit
     }
 
     /// Attaches an untouched subtree, unless something before it is too small to stand alone.
@@ -373,7 +323,7 @@ where
         self.builder.open_region(lower);
         let delete_txn_max = leaf.page().header().delete_txn_max.get();
         self.builder
-            .inherit(delete_txn_max.max(self.ranges.txn_max()));
+            .inherit(delete_txn_max.max(self.ranges.txn_max(upper)));
         let mut next = 0;
         loop {
             let change = self.changes.next_below(upper);
@@ -629,111 +579,4 @@ fn child_of(branch: &Branch<'_>, index: usize) -> Result<Child, PageError> {
         txn_max: header.txn_max.get(),
         delete_txn_max: header.delete_txn_max.get(),
     })
-}
-
-/// The changes, with as many looked at ahead as prefetching asks for.
-struct Lookahead<'c, I: Iterator<Item = Change<'c>>> {
-    source: Fuse<I>,
-    ahead: VecDeque<Change<'c>>,
-    last: Option<&'c [u8]>,
-    taken: u64,
-    key_max: usize,
-}
-
-impl<'c, I: Iterator<Item = Change<'c>>> Lookahead<'c, I> {
-    fn new(source: I, key_max: usize) -> Self {
-        Self {
-            source: source.fuse(),
-            ahead: VecDeque::new(),
-            last: None,
-            taken: 0,
-            key_max,
-        }
-    }
-
-    fn fill(&mut self, count: usize) -> Result<(), MergeError> {
-        while self.ahead.len() < count {
-            let Some(change) = self.source.next() else {
-                break;
-            };
-            if self.last.is_some_and(|last| last >= change.key) {
-                return Err(MergeError::Unsorted { index: self.taken });
-            }
-            if change.key.len() > self.key_max {
-                return Err(MergeError::KeyTooLong {
-                    len: change.key.len(),
-                    max: self.key_max,
-                });
-            }
-            self.taken += 1;
-            self.last = Some(change.key);
-            self.ahead.push_back(change);
-        }
-        Ok(())
-    }
-
-    /// The change after `ahead` others, unless that is too far ahead.
-    fn peek_at(&mut self, ahead: usize) -> Result<Option<Change<'c>>, MergeError> {
-        if ahead >= LOOKAHEAD_MAX {
-            return Ok(None);
-        }
-        self.fill(ahead + 1)?;
-        Ok(self.ahead.get(ahead).copied())
-    }
-
-    fn is_next_below(&self, upper: Option<&[u8]>) -> bool {
-        self.next_below(upper).is_some()
-    }
-
-    #[inline]
-    fn next_below(&self, upper: Option<&[u8]>) -> Option<Change<'c>> {
-        let next = *self.ahead.front()?;
-        upper.is_none_or(|upper| next.key < upper).then_some(next)
-    }
-
-    #[inline]
-    fn advance(&mut self) -> Result<(), MergeError> {
-        self.ahead.pop_front();
-        self.fill(1)
-    }
-}
-
-/// The range deletes; those that overlap the subtree at hand are active.
-struct Ranges<'s, 'c> {
-    all: &'s [RangeDelete<'c>],
-    next: usize,
-    active: Vec<RangeDelete<'c>>,
-}
-
-impl Ranges<'_, '_> {
-    fn advance(&mut self, lower: &[u8], upper: Option<&[u8]>) {
-        self.active
-            .retain(|range| range.to.is_none_or(|to| to > lower));
-        while let Some(range) = self.all.get(self.next)
-            && upper.is_none_or(|upper| range.from < upper)
-        {
-            self.next += 1;
-            if range.to.is_none_or(|to| to > lower) {
-                self.active.push(*range);
-            }
-        }
-    }
-
-    /// The oldest covering range delete that is newer than `txn`.
-    #[inline]
-    fn first_after(&self, key: &[u8], txn: TxnId) -> Option<TxnId> {
-        let hits = self
-            .active
-            .iter()
-            .filter(|range| range.txn > txn && range.covers(key));
-        hits.map(|range| range.txn).min()
-    }
-
-    fn txn_max(&self) -> u64 {
-        self.active
-            .iter()
-            .map(|range| range.txn.get())
-            .max()
-            .unwrap_or(0)
-    }
 }

@@ -3,7 +3,10 @@
 //! A tree is named by the [`crate::ids::PageRef`] of its root; an empty tree has none. Its pages never change:
 //! [`merge`] reads one tree and writes another that shares the untouched part.
 
-pub(crate) mod build;
+mod build;
+mod change;
+pub(crate) mod check;
+pub(crate) mod cursor;
 pub(crate) mod merge;
 pub(crate) mod overflow;
 mod run;

@@ -1,0 +1,509 @@
+//! Walking a tree row by row, in either direction.
+//!
+//! A cursor holds one counted pin a level, so rows it shows stay valid until it moves, and nothing else does. There
+//! are no sibling pointers: the way to the next leaf leads through the parents held on the stack. From the second
+//! leaf on it asks for the leaves ahead of it, at first 4, then up to 16.
+//!
+//! Invariants:
+//! 1. After an error every move repeats it, until the next seek: an error never skips rows.
+//! 2. Keys are assembled in one buffer; moving allocates nothing beyond that buffer's growth.
+//!
+//! - Cost: a row of the same leaf costs its decoding and the copy of its key; a leaf costs one load.
+
+use std::ops::{Bound, ControlFlow, Range};
+
+use super::search::{check_level, child_index, row_index};
+use crate::format::branch::Branch;
+use crate::format::leaf::{Leaf, LeafRow, RowValue};
+use crate::format::overflow::ExtentRef;
+use crate::format::page::{Page, PageError};
+use crate::ids::{PageRef, TxnId};
+use crate::pages::{Class, PagePin, PageRead};
+
+/// Leaves asked for ahead, at first and at most.
+const WINDOW_MIN: usize = 4;
+const WINDOW_MAX: usize = 16;
+
+/// A row under a cursor.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct CursorRow<'a> {
+    /// The whole key.
+    pub(crate) key: &'a [u8],
+    /// The transaction that wrote the row.
+    pub(crate) txn: TxnId,
+    /// Its value.
+    pub(crate) value: RowValue<'a>,
+}
+
+/// A position in a tree.
+#[derive(Debug)]
+pub(crate) struct Cursor<'p, P: PageRead> {
+    pages: &'p P,
+    root: Option<PageRef>,
+    class: Class,
+    /// The branches above the leaf, root first.
+    parents: Vec<Parent<P::Pin<'p>>>,
+    leaf: Option<P::Pin<'p>>,
+    /// Row of the leaf; also known before the first and after the last row.
+    index: usize,
+    place: Place,
+    key: Vec<u8>,
+    txn: TxnId,
+    value: Value,
+    failed: Option<PageError>,
+    ahead: Ahead,
+}
+
+#[derive(Debug)]
+struct Parent<Pin> {
+    pin: Pin,
+    index: usize,
+    count: usize,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Place {
+    /// Not in a leaf.
+    Nowhere,
+    Before,
+    On,
+    After,
+}
+
+#[derive(Debug, Clone)]
+enum Value {
+    Inline(Range<usize>),
+    Extent(ExtentRef),
+}
+
+/// Which way a step goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Way {
+    Forward,
+    Backward,
+}
+
+/// Where a descent leads.
+#[derive(Clone, Copy)]
+enum Aim<'k> {
+    First,
+    Last,
+    Key(&'k [u8]),
+}
+
+/// How far leaves were asked for, in children of the last parent beyond its current one.
+#[derive(Debug)]
+struct Ahead {
+    way: Way,
+    window: usize,
+    asked: usize,
+}
+
+impl<'p, P: PageRead> Cursor<'p, P> {
+    /// A cursor that is nowhere yet. `class` is that of the leaves; branches count as point reads.
+    pub(crate) fn new(pages: &'p P, root: Option<PageRef>, class: Class) -> Self {
+        Self {
+            pages,
+            root,
+            class,
+            parents: Vec::new(),
+            leaf: None,
+            index: 0,
+            place: Place::Nowhere,
+            key: Vec::new(),
+            txn: TxnId::ZERO,
+            value: Value::Inline(0..0),
+            failed: None,
+            ahead: Ahead {
+                way: Way::Forward,
+                window: 0,
+                asked: 0,
+            },
+        }
+    }
+
+    /// Goes to the first row within the lower bound `from`; false if there is none.
+    ///
+    /// # Errors
+    /// A page that cannot be read or contradicts itself.
+    pub(crate) fn seek(&mut self, from: Bound<&[u8]>) -> Result<bool, PageError> {
+        self.restart();
+        self.attempt(|cursor| {
+            let aim = match from {
+                Bound::Included(key) | Bound::Excluded(key) => Aim::Key(key),
+                Bound::Unbounded => Aim::First,
+            };
+            let Some(count) = cursor.descend_root(aim)? else {
+                return Ok(false);
+            };
+            cursor.index = match from {
+                Bound::Unbounded => 0,
+                Bound::Included(key) | Bound::Excluded(key) => match cursor.find(key)? {
+                    Ok(hit) => hit + usize::from(matches!(from, Bound::Excluded(_))),
+                    Err(gap) => gap,
+                },
+            };
+            if cursor.index < count {
+                return cursor.settle();
+            }
+            cursor.index = count - 1;
+            cursor.step(Way::Forward)
+        })
+    }
+
+    /// Goes to the last row within the upper bound `to`; false if there is none.
+    ///
+    /// # Errors
+    /// A page that cannot be read or contradicts itself.
+    pub(crate) fn seek_back(&mut self, to: Bound<&[u8]>) -> Result<bool, PageError> {
+        self.restart();
+        self.attempt(|cursor| {
+            let aim = match to {
+                Bound::Included(key) | Bound::Excluded(key) => Aim::Key(key),
+                Bound::Unbounded => Aim::Last,
+            };
+            let Some(count) = cursor.descend_root(aim)? else {
+                return Ok(false);
+            };
+            let end = match to {
+                Bound::Unbounded => count,
+                Bound::Included(key) | Bound::Excluded(key) => match cursor.find(key)? {
+                    Ok(hit) => hit + usize::from(matches!(to, Bound::Included(_))),
+                    Err(gap) => gap,
+                },
+            };
+            if let Some(index) = end.checked_sub(1) {
+                cursor.index = index;
+                return cursor.settle();
+            }
+            cursor.index = 0;
+            cursor.step(Way::Backward)
+        })
+    }
+
+    /// Goes to the next row; false behind the last one, from where [`Self::prev`] leads back to it.
+    ///
+    /// # Errors
+    /// A page that cannot be read or contradicts itself.
+    #[inline]
+    pub(crate) fn next(&mut self) -> Result<bool, PageError> {
+        self.attempt(|cursor| match cursor.place {
+            Place::Nowhere | Place::After => Ok(false),
+            Place::Before => cursor.settle(),
+            Place::On => cursor.step(Way::Forward),
+        })
+    }
+
+    /// Goes to the row before; false before the first one, from where [`Self::next`] leads back to it.
+    ///
+    /// # Errors
+    /// A page that cannot be read or contradicts itself.
+    #[inline]
+    pub(crate) fn prev(&mut self) -> Result<bool, PageError> {
+        self.attempt(|cursor| match cursor.place {
+            Place::Nowhere | Place::Before => Ok(false),
+            Place::After => cursor.settle(),
+            Place::On => cursor.step(Way::Backward),
+        })
+    }
+
+    /// The row under the cursor.
+    #[inline]
+    pub(crate) fn row(&self) -> Option<CursorRow<'_>> {
+        if self.place != Place::On {
+            return None;
+        }
+        let value = match &self.value {
+            Value::Inline(range) => {
+                RowValue::Inline(self.leaf.as_ref()?.page().bytes().get(range.clone())?)
+            }
+            Value::Extent(extent) => RowValue::Extent(*extent),
+        };
+        Some(CursorRow {
+            key: &self.key,
+            txn: self.txn,
+            value,
+        })
+    }
+
+    /// The leaf under the cursor. Its header tells since when nothing in it changed or was deleted.
+    pub(crate) fn leaf(&self) -> Option<Page<'_>> {
+        self.leaf.as_ref().map(PagePin::page)
+    }
+
+    /// Visits the row under the cursor and those after it, until `visit` breaks or the rows end. The cursor then is
+    /// on the row that broke, or behind the last one. The fastest way through many rows.
+    ///
+    /// # Errors
+    /// A page that cannot be read or contradicts itself.
+    pub(crate) fn scan(
+        &mut self,
+        visit: impl FnMut(&[u8], RowValue<'_>, TxnId) -> ControlFlow<()>,
+    ) -> Result<(), PageError> {
+        self.scan_way(Way::Forward, visit)
+    }
+
+    /// The same from the row under the cursor towards the first one.
+    ///
+    /// # Errors
+    /// A page that cannot be read or contradicts itself.
+    pub(crate) fn scan_back(
+        &mut self,
+        visit: impl FnMut(&[u8], RowValue<'_>, TxnId) -> ControlFlow<()>,
+    ) -> Result<(), PageError> {
+        self.scan_way(Way::Backward, visit)
+    }
+
+    fn scan_way(
+        &mut self,
+        way: Way,
+        mut visit: impl FnMut(&[u8], RowValue<'_>, TxnId) -> ControlFlow<()>,
+    ) -> Result<(), PageError> {
+        self.attempt(|cursor| {
+            while cursor.place == Place::On {
+                let mut key = std::mem::take(&mut cursor.key);
+                let outcome = cursor.scan_leaf(way, &mut key, &mut visit);
+                cursor.key = key;
+                if outcome?.is_break() {
+                    cursor.settle()?;
+                    return Ok(true);
+                }
+                cursor.step(way)?;
+            }
+            Ok(false)
+        })
+        .map(|_| ())
+    }
+
+    fn scan_leaf(
+        &mut self,
+        way: Way,
+        key: &mut Vec<u8>,
+        visit: &mut impl FnMut(&[u8], RowValue<'_>, TxnId) -> ControlFlow<()>,
+    ) -> Result<ControlFlow<()>, PageError> {
+        let Some(pin) = &self.leaf else {
+            return Ok(ControlFlow::Break(()));
+        };
+        let leaf = Leaf::view(pin.page())?;
+        let prefix = leaf.prefix();
+        key.clear();
+        key.extend_from_slice(prefix);
+        loop {
+            let row = leaf.row(self.index)?;
+            key.truncate(prefix.len());
+            row.suffix.append_to(key);
+            if visit(key, row.value, row.txn).is_break() {
+                return Ok(ControlFlow::Break(()));
+            }
+            match way {
+                Way::Forward if self.index + 1 < leaf.count() => self.index += 1,
+                Way::Backward if self.index > 0 => self.index -= 1,
+                Way::Forward | Way::Backward => return Ok(ControlFlow::Continue(())),
+            }
+        }
+    }
+
+    /// Runs a move unless an earlier one failed; a failure sticks.
+    #[inline]
+    fn attempt(
+        &mut self,
+        walk: impl FnOnce(&mut Self) -> Result<bool, PageError>,
+    ) -> Result<bool, PageError> {
+        if let Some(error) = &self.failed {
+            return Err(error.clone());
+        }
+        let outcome = walk(self);
+        if let Err(error) = &outcome {
+            self.place = Place::Nowhere;
+            self.failed = Some(error.clone());
+        }
+        outcome
+    }
+
+    fn restart(&mut self) {
+        self.parents.clear();
+        self.leaf = None;
+        self.place = Place::Nowhere;
+        self.failed = None;
+        self.ahead = Ahead {
+            way: Way::Forward,
+            window: 0,
+            asked: 0,
+        };
+    }
+
+    /// Decodes the row at `index`.
+    fn settle(&mut self) -> Result<bool, PageError> {
+        let Some(pin) = &self.leaf else {
+            return Ok(false);
+        };
+        let leaf = Leaf::view(pin.page())?;
+        let LeafRow { suffix, txn, value } = leaf.row(self.index)?;
+        self.key.clear();
+        self.key.extend_from_slice(leaf.prefix());
+        suffix.append_to(&mut self.key);
+        self.txn = txn;
+        self.value = match value {
+            RowValue::Extent(extent) => Value::Extent(extent),
+            RowValue::Inline(value) => {
+                let start = value.as_ptr() as usize - leaf.page().bytes().as_ptr() as usize;
+                Value::Inline(start..start + value.len())
+            }
+        };
+        self.place = Place::On;
+        Ok(true)
+    }
+
+    fn find(&self, key: &[u8]) -> Result<Result<usize, usize>, PageError> {
+        match &self.leaf {
+            Some(pin) => row_index(&Leaf::view(pin.page())?, key),
+            None => Ok(Err(0)),
+        }
+    }
+
+    /// Goes from `index` one row along.
+    fn step(&mut self, way: Way) -> Result<bool, PageError> {
+        let Some(pin) = &self.leaf else {
+            return Ok(false);
+        };
+        match way {
+            Way::Forward if self.index + 1 < usize::from(pin.page().header().count.get()) => {
+                self.index += 1;
+            }
+            Way::Backward if self.index > 0 => self.index -= 1,
+            Way::Forward | Way::Backward => {
+                let Some(count) = self.next_leaf(way)? else {
+                    self.place = if way == Way::Forward {
+                        Place::After
+                    } else {
+                        Place::Before
+                    };
+                    return Ok(false);
+                };
+                self.index = if way == Way::Forward { 0 } else { count - 1 };
+            }
+        }
+        self.settle()
+    }
+
+    /// Goes to the leaf beside the current one and returns its number of rows; stays if there is none.
+    fn next_leaf(&mut self, way: Way) -> Result<Option<usize>, PageError> {
+        let can_move = |parent: &Parent<_>| match way {
+            Way::Forward => parent.index + 1 < parent.count,
+            Way::Backward => parent.index > 0,
+        };
+        let Some(depth) = self.parents.iter().rposition(can_move) else {
+            return Ok(None);
+        };
+        if depth + 1 < self.parents.len() || self.ahead.way != way {
+            self.ahead.asked = 0;
+        }
+        self.ahead.way = way;
+        self.parents.truncate(depth + 1);
+        let Some(parent) = self.parents.last_mut() else {
+            return Ok(None);
+        };
+        match way {
+            Way::Forward => parent.index += 1,
+            Way::Backward => parent.index -= 1,
+        }
+        let page = parent.pin.page();
+        let child = Branch::view(page)?.child(parent.index)?;
+        let level = page.header().level - 1;
+        self.ahead.asked = self.ahead.asked.saturating_sub(1);
+        let aim = if way == Way::Forward {
+            Aim::First
+        } else {
+            Aim::Last
+        };
+        if level == 0 {
+            self.read_ahead()?;
+            return self.descend(child, Some(level), aim).map(Some);
+        }
+        let count = self.descend(child, Some(level), aim)?;
+        self.read_ahead()?;
+        Ok(Some(count))
+    }
+
+    /// Asks for the leaves after the one the last parent stands on.
+    fn read_ahead(&mut self) -> Result<(), PageError> {
+        let Some(parent) = self.parents.last() else {
+            return Ok(());
+        };
+        let ahead = &mut self.ahead;
+        if ahead.window > 0 && ahead.asked > ahead.window / 2 {
+            return Ok(());
+        }
+        ahead.window = (ahead.window * 2).clamp(WINDOW_MIN, WINDOW_MAX);
+        let left = match ahead.way {
+            Way::Forward => parent.count - 1 - parent.index,
+            Way::Backward => parent.index,
+        };
+        let branch = Branch::view(parent.pin.page())?;
+        let mut wanted = [PageRef::default(); WINDOW_MAX];
+        let mut count = 0;
+        for (slot, distance) in wanted
+            .iter_mut()
+            .zip(ahead.asked + 1..=ahead.window.min(left))
+        {
+            *slot = branch.child(match ahead.way {
+                Way::Forward => parent.index + distance,
+                Way::Backward => parent.index - distance,
+            })?;
+            count += 1;
+        }
+        ahead.asked += count;
+        if let Some(wanted @ [_, ..]) = wanted.get(..count) {
+            self.pages.prefetch(wanted, self.class);
+        }
+        Ok(())
+    }
+
+    fn descend_root(&mut self, aim: Aim<'_>) -> Result<Option<usize>, PageError> {
+        match self.root {
+            Some(root) => self.descend(root, None, aim).map(Some),
+            None => Ok(None),
+        }
+    }
+
+    /// Goes down from `page` to a leaf and returns its number of rows.
+    fn descend(
+        &mut self,
+        mut page: PageRef,
+        mut level: Option<u8>,
+        aim: Aim<'_>,
+    ) -> Result<usize, PageError> {
+        loop {
+            let class = if level == Some(0) {
+                self.class
+            } else {
+                Class::Point
+            };
+            let pin = self.pages.load(page, class)?;
+            let found = check_level(pin.page(), level)?;
+            if found == 0 {
+                let count = Leaf::view(pin.page())?.count();
+                self.leaf = Some(pin);
+                return match count {
+                    0 => Err(PageError::Structure {
+                        page: page.id,
+                        what: "row count",
+                        found: 0,
+                        expected: 1,
+                    }),
+                    _ => Ok(count),
+                };
+            }
+            let branch = Branch::view(pin.page())?;
+            let count = branch.count();
+            let index = match aim {
+                Aim::First => 0,
+                Aim::Last => count - 1,
+                Aim::Key(key) => child_index(&branch, key)?,
+            };
+            page = branch.child(index)?;
+            level = Some(found - 1);
+            self.parents.push(Parent { pin, index, count });
+        }
+    }
+}
