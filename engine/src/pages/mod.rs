@@ -4,34 +4,7 @@
 use crate::format::page::{Page, PageError};
 use crate::ids::{PageId, PageRef};
 
-/// Why a page is read: decides how long the cache keeps it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Class {
-    /// A point read: worth keeping.
-    Point,
-    /// Part of a scan: gone first, so that a full scan leaves the hot set alone.
-    Scan,
-    /// Read once by a checkpoint or a check: never enters the cache on a miss.
-    Once,
-}
-
-/// A resident page seen under an epoch guard.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct View<'g> {
-    /// The cache frame that holds it.
-    pub(crate) frame: u32,
-    /// The page; its bytes do not change while the guard lives.
-    pub(crate) page: Page<'g>,
-}
-
-/// Where a child pointer was found: lets the cache keep a frame hint beside it.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Link {
-    /// Frame of the parent branch.
-    pub(crate) parent: u32,
-    /// Index of the child in the parent.
-    pub(crate) index: u32,
-}
+pub(crate) use crate::cache::{Class, Link, View};
 
 /// Reading side of the store, as trees see it.
 pub(crate) trait PageRead {
