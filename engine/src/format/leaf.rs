@@ -150,7 +150,7 @@ impl<'a> Leaf<'a> {
     ///
     /// # Errors
     /// [`PageError::Structure`] where the index or the row leaves the page.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn row(&self, index: usize) -> Result<LeafRow<'a>, PageError> {
         self.decode(index)
             .ok_or_else(|| structure(self.page(), "row", index as u64, self.count() as u64))
@@ -165,7 +165,7 @@ impl<'a> Leaf<'a> {
         self.row(index).map(|row| row.suffix)
     }
 
-    #[inline]
+    #[inline(always)]
     fn decode(&self, index: usize) -> Option<LeafRow<'a>> {
         let (head, mut bytes) = self.arrays.entry(index)?;
         let lead = take_varint(&mut bytes)?;

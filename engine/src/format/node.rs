@@ -62,6 +62,9 @@ pub(crate) fn common_prefix(a: &[u8], b: &[u8]) -> usize {
 /// `key` without `prefix`, or on which side of all keys with that prefix it lies.
 #[inline]
 pub(crate) fn strip<'k>(key: &'k [u8], prefix: &[u8]) -> Result<&'k [u8], Ordering> {
+    if prefix.is_empty() {
+        return Ok(key);
+    }
     match key.split_at_checked(prefix.len()) {
         Some((start, suffix)) if start == prefix => Ok(suffix),
         _ => Err(key.cmp(prefix)),
@@ -180,6 +183,7 @@ pub(crate) struct Arrays<'a> {
 impl<'a> Arrays<'a> {
     /// Finds the arrays of a node of `kind`; also returns the bytes from `gap.start` to `gap.end` after the heads,
     /// where `gap` follows from the entry count.
+    #[inline]
     pub(crate) fn view(
         page: Page<'a>,
         kind: PageKind,

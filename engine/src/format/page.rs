@@ -258,17 +258,20 @@ impl<'a> Page<'a> {
     }
 
     /// Takes bytes that were verified when they entered the cache.
+    #[inline]
     pub(crate) fn trusted(bytes: &'a [u8]) -> Self {
         debug_assert!(bytes.len() >= HEADER_BYTES, "a frame holds a whole page");
         Self { bytes }
     }
 
     /// The whole page.
+    #[inline]
     pub(crate) fn bytes(self) -> &'a [u8] {
         self.bytes
     }
 
     /// The fixed part.
+    #[inline]
     pub(crate) fn header(self) -> &'a PageHeader {
         match PageHeader::ref_from_prefix(self.bytes) {
             Ok((header, _)) => header,
@@ -310,6 +313,7 @@ impl<'a> Page<'a> {
     ///
     /// # Errors
     /// [`PageError::Kind`].
+    #[inline]
     pub(crate) fn expect(self, kind: PageKind) -> Result<Self, PageError> {
         if self.header().kind == kind as u8 {
             return Ok(self);

@@ -172,6 +172,13 @@ impl<'s, 'c> Ranges<'s, 'c> {
         active.filter(move |range| upper.is_none_or(|upper| range.from < upper))
     }
 
+    /// Whether an active range goes on at `lower`.
+    pub(super) fn reach(&self, lower: &[u8]) -> bool {
+        let goes_on = |range: &RangeDelete<'_>| range.to.is_none_or(|to| to > lower);
+        self.active.iter().any(goes_on)
+    }
+
+    /// Highest txn of the active ranges that begin below `upper`; 0 if there is none.
     pub(super) fn txn_max(&self, upper: Option<&[u8]>) -> u64 {
         let txns = self.overlapping(upper).map(|range| range.txn.get());
         txns.max().unwrap_or(0)

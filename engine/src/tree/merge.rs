@@ -280,8 +280,13 @@ where
             } else {
                 upper
             };
-            if level == 0 && index >= prefetched && self.changes.is_next_below(upper) {
-                prefetched = self.prefetch_leaves(branch, index)?;
+            if level == 0 && index >= prefetched {
+                self.ranges.advance(&low, upper);
+                if self.changes.is_next_below(upper) {
+                    prefetched = self.prefetch_touched(branch, index)?;
+                } else if S::LISTENS && self.ranges.overlapping(upper).next().is_some() {
+                    prefetched = self.prefetch_deleted(branch, index)?;
+                }
             }
             let child = child_of(branch, index)?;
             self.decide(child, level, &low, upper)?;
@@ -291,7 +296,7 @@ where
     }
 
     /// Asks for the leaves that the next changes touch, from child `index` on; returns the child after the last.
-    fn prefetch_leaves(&mut self, branch: &Branch<'_>, index: usize) -> Result<usize, MergeError> {
+    fn prefetch_touched(&mut self, branch: &Branch<'_>, index: usize) -> Result<usize, MergeError> {
         let mut wanted = Vec::with_capacity(PREFETCH_LEAVES);
         let (mut end, mut ahead) = (index, 0);
         while wanted.len() < PREFETCH_LEAVES {
@@ -312,6 +317,23 @@ where
             self.pages.prefetch(&wanted, Class::Once);
         }
         Ok(end.max(index + 1))
+    }
+
+    /// Asks for the leaves that range deletes touch, from child `index` on; returns the child after the last.
+    fn prefetch_deleted(&mut self, branch: &Branch<'_>, index: usize) -> Result<usize, MergeError> {
+        let mut wanted = Vec::with_capacity(PREFETCH_LEAVES);
+        let mut separator = Vec::new();
+        for child in index..branch.count().min(index + PREFETCH_LEAVES) {
+            if child > index {
+                branch.separator_into(child, &mut separator)?;
+                if !self.ranges.reach(&separator) {
+                    break;
+                }
+            }
+            wanted.push(branch.child(child)?);
+        }
+        self.pages.prefetch(&wanted, Class::Once);
+        Ok(index + wanted.len())
     }
 
     fn visit_leaf(

@@ -9,7 +9,7 @@ use rand::{Rng, SeedableRng};
 
 use super::check::{CheckOptions, check};
 use super::cursor::Cursor;
-use super::merge::{Change, ChangeKind, Forget, Merged, RangeDelete, merge, row_count};
+use super::merge::{Change, ChangeKind, Forget, Merged, RangeDelete, Supersede, merge, row_count};
 use super::overflow::read_extent;
 use super::search::{FoundValue, get, get_then, multi_get};
 use crate::format::leaf::RowValue;
@@ -28,6 +28,7 @@ pub(super) struct Store {
     pub(super) pages: BTreeMap<u64, Box<[u8]>>,
     next: u64,
     views: Cell<u32>,
+    /// Loads of the last merge and since.
     loads: Cell<u32>,
     pub(super) trust: Trust,
 }
@@ -165,6 +166,36 @@ impl PageWrite for Sink {
 pub(super) type Edit = (Vec<u8>, u64, Option<Vec<u8>>);
 pub(super) type RangeEdit = (Vec<u8>, Option<Vec<u8>>, u64);
 
+pub(super) fn changes_of(edits: &[Edit]) -> impl Iterator<Item = Change<'_>> {
+    edits.iter().map(|(key, txn, value)| Change {
+        key,
+        txn: TxnId::new(*txn),
+        kind: value
+            .as_ref()
+            .map_or(ChangeKind::Delete, |value| ChangeKind::Put(value)),
+    })
+}
+
+/// Key, txn, length of the value and end of every row superseded.
+#[derive(Default)]
+struct Heard(Vec<(Vec<u8>, u64, usize, u64)>);
+
+impl Supersede for Heard {
+    const LISTENS: bool = true;
+
+    fn superseded(
+        &mut self,
+        key: &[u8],
+        from: TxnId,
+        value: RowValue<'_>,
+        to: TxnId,
+    ) -> Result<(), PageError> {
+        self.0
+            .push((key.to_vec(), from.get(), value.len(), to.get()));
+        Ok(())
+    }
+}
+
 /// Txn and value.
 type Row = (u64, Vec<u8>);
 
@@ -202,13 +233,6 @@ impl Tree {
             written: BTreeMap::new(),
             retired: Vec::new(),
         };
-        let changes = edits.iter().map(|(key, txn, value)| Change {
-            key,
-            txn: TxnId::new(*txn),
-            kind: value
-                .as_ref()
-                .map_or(ChangeKind::Delete, |value| ChangeKind::Put(value)),
-        });
         let deletes: Vec<_> = ranges
             .iter()
             .map(|(from, to, txn)| RangeDelete {
@@ -217,12 +241,14 @@ impl Tree {
                 txn: TxnId::new(*txn),
             })
             .collect();
+        self.check_superseded(&sink, edits, &deletes);
+        self.store.loads.set(0);
         let merged = merge(
             &self.store,
             &mut sink,
             TABLE,
             self.root,
-            changes,
+            changes_of(edits),
             &deletes,
             &mut Forget,
         )
@@ -260,6 +286,42 @@ impl Tree {
         self.root = merged.root;
         assert_eq!(row_count(&self.store, self.root).unwrap(), merged.rows);
         (merged, sink.retired)
+    }
+
+    /// Merges once more, for a listener, and drops the outcome.
+    fn check_superseded(&self, sink: &Sink, edits: &[Edit], deletes: &[RangeDelete<'_>]) {
+        let mut expected = Vec::new();
+        for (key, (txn, value)) in &self.model {
+            let change = edits
+                .iter()
+                .filter(|(other, ..)| other == key)
+                .map(|(_, txn, _)| *txn);
+            let covering = deletes.iter().filter(|range| {
+                range.from <= key.as_slice() && range.to.is_none_or(|to| key.as_slice() < to)
+            });
+            let ends = change.chain(covering.map(|range| range.txn.get()));
+            if let Some(end) = ends.filter(|end| end > txn).min() {
+                expected.push((key.clone(), *txn, value.len(), end));
+            }
+        }
+        let mut heard = Heard::default();
+        let mut sink = Sink {
+            written: BTreeMap::new(),
+            retired: Vec::new(),
+            ..*sink
+        };
+        let (root, changes) = (self.root, changes_of(edits));
+        merge(
+            &self.store,
+            &mut sink,
+            TABLE,
+            root,
+            changes,
+            deletes,
+            &mut heard,
+        )
+        .unwrap();
+        assert_eq!(heard.0, expected);
     }
 
     pub(super) fn value(&self, value: RowValue<'_>) -> Vec<u8> {

@@ -6,11 +6,11 @@ use std::ops::{Bound, ControlFlow};
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 
-use super::{Edit, Sink, TABLE, Tree, Trust, keys_of, random_edits};
+use super::{Edit, Sink, TABLE, Tree, Trust, changes_of, keys_of, random_edits};
 use crate::format::page::PageError;
-use crate::ids::{Generation, TxnId};
+use crate::ids::Generation;
 use crate::tree::check::{CheckOptions, TreeReport, check};
-use crate::tree::merge::{Change, ChangeKind, Forget, merge};
+use crate::tree::merge::{Forget, merge};
 use crate::tree::search::get_then;
 
 /// `count` rows of 16 + 100 bytes with rising keys, all of one transaction.
@@ -99,7 +99,6 @@ fn a_range_delete_drops_subtrees_without_reading_their_leaves() {
     let (from, ..) = rising(5000, 1, 1).remove(0);
     let (to, ..) = rising(45_000, 1, 1).remove(0);
     assert_eq!(report(&tree).level, 2);
-    tree.store.loads.set(0);
     let (_, retired) = tree.merge(&[], &[(from, Some(to), 2)]);
     assert!(
         retired.len() > 1000 && tree.store.loads.get() < 40,
@@ -264,13 +263,7 @@ fn hostile_pages_give_errors_and_never_a_panic() {
             written: BTreeMap::new(),
             retired: Vec::new(),
         };
-        let changes = edits.iter().map(|(key, txn, value)| Change {
-            key,
-            txn: TxnId::new(*txn),
-            kind: value
-                .as_ref()
-                .map_or(ChangeKind::Delete, |value| ChangeKind::Put(value)),
-        });
+        let changes = changes_of(&edits);
         let _ = merge(
             &tree.store,
             &mut sink,
