@@ -1,1 +1,424 @@
-//! delta.
+//! The delta: records of commits that are not yet in the trees, ordered, with all their versions, in memory.
+//!
+//! Each table has a tree of wide nodes over one arena; each key a chain of versions, newest first. Nothing is removed: the
+//! arena goes as a whole when the last reader lets go of the delta. A filter in front answers for absent keys.
+//!
+//! ```text
+//! table id -> Table -> branches -> leaf (14 heads, 14 records) -> version -> older version ...
+//!                \-> range deletes, newest first
+//! ```
+//!
+//! Invariants:
+//! 1. One [`DeltaWriter`] exists per [`Delta`], and only it writes.
+//! 2. A reader at snapshot `T` sees exactly the standing versions with `txn <= T`, provided that it learned `T` after they
+//!    were written (the visible transaction id is published with `Release` and read with `Acquire`).
+//! 3. Transaction ids never fall from one write to the next, except after a roll-back, which takes back what was above.
+//! 4. A write that returns [`DeltaFull`] has changed nothing.
+//!
+//! - Threads: one writer, any number of readers; no reader waits for anything.
+//! - Cost: 20 bytes and on average about 30 bytes of node for each key beyond key and value; 20 for each further version.
+//! - Failure: [`DeltaFull`] when the reserved address space is used up; everything written stays readable.
+
+mod arena;
+mod cursor;
+mod filter;
+mod node;
+mod range;
+mod table;
+mod tree;
+mod version;
+
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use northstar_io::IoError;
+
+use crate::ids::{TableId, TxnId};
+use arena::{Arena, At, NewRecord, Record};
+use filter::Filter;
+
+use table::{TABLE_BYTES_MAX, Tables};
+use tree::{INSERT_BYTES_MAX, Path, Table};
+use version::{DELETE, DELETE_FROM, DELETE_TO, PUT, newer_of, visible};
+
+pub(crate) use arena::ArenaFull as DeltaFull;
+pub(crate) use cursor::DeltaCursor;
+pub(crate) use range::{RangeDelete, RangeDeletes};
+pub(crate) use version::{Hit, Versions};
+
+/// How large a delta may become.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct DeltaConfig {
+    /// Address space reserved, in bytes; memory is taken as it is used. At most 32 GiB.
+    pub(crate) arena_bytes: usize,
+    /// Number of keys the filter is sized for, at 1.25 bytes each. More keys make it weaker, not wrong.
+    pub(crate) filter_keys: usize,
+}
+
+/// Committed records, and those of the commit in progress, that are not yet in the trees.
+pub(crate) struct Delta {
+    arena: Arena,
+    tables: Tables,
+    filter: Filter,
+    /// Standing versions and range deletes. Written by the writer only, like the three below; late values are harmless.
+    len: AtomicU64,
+    range_deletes: AtomicU64,
+    first_txn: AtomicU64,
+    last_txn: AtomicU64,
+}
+
+/// The only way to write to a [`Delta`].
+pub(crate) struct DeltaWriter {
+    delta: Arc<Delta>,
+    path: Path,
+    /// Records written since the oldest mark that may still be rolled back to.
+    undo: Vec<At<Record>>,
+    /// Number of records forgotten before `undo`.
+    forgotten: u64,
+}
+
+/// A point in the writes of a [`DeltaWriter`] to roll back to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Mark {
+    writes: u64,
+    first_txn: u64,
+    last_txn: u64,
+}
+
+impl Delta {
+    /// An empty delta and its writer.
+    ///
+    /// # Errors
+    /// The system's, if it refuses the address space.
+    #[expect(clippy::new_ret_no_self, reason = "a delta comes with its only writer")]
+    pub(crate) fn new(config: DeltaConfig) -> Result<(Arc<Self>, DeltaWriter), IoError> {
+        let delta = Arc::new(Self {
+            arena: Arena::reserve(config.arena_bytes)?,
+            tables: Tables::new(),
+            filter: Filter::for_keys(config.filter_keys),
+            len: AtomicU64::new(0),
+            range_deletes: AtomicU64::new(0),
+            first_txn: AtomicU64::new(0),
+            last_txn: AtomicU64::new(0),
+        });
+        let writer = DeltaWriter {
+            delta: Arc::clone(&delta),
+            path: Path::default(),
+            undo: Vec::new(),
+            forgotten: 0,
+        };
+        Ok((delta, writer))
+    }
+
+    /// What the delta knows of `key` at snapshot `at`; none if only lower layers can tell.
+    #[inline]
+    pub(crate) fn get(&self, table: TableId, key: &[u8], at: TxnId) -> Option<Hit<'_>> {
+        let ranges = self.table(table)?.ranges.load();
+        let version = self
+            .newest(table, key)
+            .and_then(|newest| visible(&self.arena, newest, at));
+        let version = version.map(|(at, record)| (at, Hit::of(&record)));
+        match ranges {
+            None => version.map(|(_, hit)| hit),
+            Some(_) => {
+                let ranges = RangeDeletes {
+                    arena: &self.arena,
+                    next: ranges,
+                    at,
+                };
+                newer_of(version, ranges.covering(key))
+            }
+        }
+    }
+
+    /// The newest transaction, committed or in progress, that wrote or deleted `key`, by itself or within a range.
+    pub(crate) fn newest_txn(&self, table: TableId, key: &[u8]) -> Option<TxnId> {
+        self.get(table, key, TxnId::MAX).map(|hit| hit.txn)
+    }
+
+    /// A key at or above `from` and below `to` that a transaction above `after` wrote or deleted; for a range delete, where it
+    /// begins to matter.
+    pub(crate) fn changed_since<'a>(
+        &'a self,
+        table: TableId,
+        from: &'a [u8],
+        to: Option<&[u8]>,
+        after: TxnId,
+    ) -> Option<&'a [u8]> {
+        if self.last_txn().is_none_or(|last| last <= after) {
+            return None;
+        }
+        let mut deletes = self.range_deletes(table, TxnId::MAX);
+        if let Some(delete) = deletes.find(|delete| delete.txn > after && delete.overlaps(from, to))
+        {
+            return Some(from.max(delete.from));
+        }
+        let mut cursor = self.cursor(table, TxnId::MAX);
+        let mut item = cursor.seek(from);
+        while let Some((key, hit)) = item {
+            if to.is_some_and(|to| key >= to) {
+                return None;
+            }
+            if hit.txn > after {
+                return Some(key);
+            }
+            item = cursor.next();
+        }
+        None
+    }
+
+    /// The range deletes of a table that snapshot `at` sees, newest first.
+    pub(crate) fn range_deletes(&self, table: TableId, at: TxnId) -> RangeDeletes<'_> {
+        let next = self.table(table).and_then(|table| table.ranges.load());
+        RangeDeletes {
+            arena: &self.arena,
+            next,
+            at,
+        }
+    }
+
+    /// The newest transaction that snapshot `at` sees and that deleted a range with `key` in it: rows of lower layers with this
+    /// key are gone.
+    #[inline]
+    pub(crate) fn covered(&self, table: TableId, key: &[u8], at: TxnId) -> Option<TxnId> {
+        self.range_deletes(table, at)
+            .covering(key)
+            .map(|(_, txn)| txn)
+    }
+
+    /// Range deletes written so far, in all tables. Lookups walk those of their table.
+    pub(crate) fn range_deletes_count(&self) -> u64 {
+        self.range_deletes.load(Ordering::Relaxed)
+    }
+
+    /// A cursor over a table as snapshot `at` sees it, before its first seek. It also feeds checkpoints: see
+    /// [`DeltaCursor::versions`].
+    pub(crate) fn cursor(&self, table: TableId, at: TxnId) -> DeltaCursor<'_> {
+        DeltaCursor::new(&self.arena, self.table(table), at)
+    }
+
+    /// The tables written to, in id order.
+    pub(crate) fn tables(&self) -> impl Iterator<Item = TableId> + '_ {
+        self.tables
+            .iter(&self.arena)
+            .filter(|(_, table)| table.is_used())
+            .map(|(id, _)| id)
+    }
+
+    /// Number of versions and range deletes, those rolled back not counted.
+    pub(crate) fn len(&self) -> u64 {
+        self.len.load(Ordering::Relaxed)
+    }
+
+    /// Whether nothing stands in the delta.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The transaction of the first write.
+    pub(crate) fn first_txn(&self) -> Option<TxnId> {
+        Some(self.first_txn.load(Ordering::Relaxed))
+            .filter(|&txn| txn != 0)
+            .map(TxnId::new)
+    }
+
+    /// The transaction of the last write.
+    pub(crate) fn last_txn(&self) -> Option<TxnId> {
+        Some(self.last_txn.load(Ordering::Relaxed))
+            .filter(|&txn| txn != 0)
+            .map(TxnId::new)
+    }
+
+    /// Bytes of the arena in use, of what was rolled back too.
+    pub(crate) fn used_bytes(&self) -> usize {
+        self.arena.used_bytes()
+    }
+
+    #[inline]
+    fn table(&self, table: TableId) -> Option<&Table> {
+        self.tables.get(&self.arena, table)
+    }
+
+    /// The newest record of a key, standing or not.
+    #[inline]
+    fn newest(&self, table: TableId, key: &[u8]) -> Option<At<Record>> {
+        if !self.filter.may_contain(filter::hash(table, key)) {
+            return None;
+        }
+        self.table(table)?.find(&self.arena, key)
+    }
+}
+
+impl std::fmt::Debug for Delta {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Delta")
+            .field("len", &self.len())
+            .field("arena", &self.arena)
+            .finish_non_exhaustive()
+    }
+}
+
+impl DeltaWriter {
+    /// The delta this writes to.
+    pub(crate) fn delta(&self) -> &Arc<Delta> {
+        &self.delta
+    }
+
+    /// Stores `value` under `key` as of `txn`.
+    ///
+    /// # Errors
+    /// [`DeltaFull`]; nothing has changed then.
+    pub(crate) fn put(
+        &mut self,
+        table: TableId,
+        key: &[u8],
+        value: &[u8],
+        txn: TxnId,
+    ) -> Result<(), DeltaFull> {
+        self.write(
+            table,
+            NewRecord {
+                txn: txn.get(),
+                older: None,
+                kind: PUT,
+                key,
+                value,
+            },
+        )
+    }
+
+    /// Deletes `key` as of `txn`, whether or not it exists in any layer.
+    ///
+    /// # Errors
+    /// [`DeltaFull`]; nothing has changed then.
+    pub(crate) fn delete(
+        &mut self,
+        table: TableId,
+        key: &[u8],
+        txn: TxnId,
+    ) -> Result<(), DeltaFull> {
+        self.write(
+            table,
+            NewRecord {
+                txn: txn.get(),
+                older: None,
+                kind: DELETE,
+                key,
+                value: &[],
+            },
+        )
+    }
+
+    /// Deletes all keys from `from` up to but not including `to`, or to the end of the table, as of `txn`.
+    ///
+    /// # Errors
+    /// [`DeltaFull`]; nothing has changed then.
+    pub(crate) fn delete_range(
+        &mut self,
+        table: TableId,
+        from: &[u8],
+        to: Option<&[u8]>,
+        txn: TxnId,
+    ) -> Result<(), DeltaFull> {
+        let (kind, value) = to.map_or((DELETE_FROM, &[][..]), |to| (DELETE_TO, to));
+        let new = NewRecord {
+            txn: txn.get(),
+            older: None,
+            kind,
+            key: from,
+            value,
+        };
+        let arena = &self.delta.arena;
+        arena.require(new.arena_bytes() + TABLE_BYTES_MAX)?;
+        let table = self.delta.tables.get_or_make(arena, table)?;
+        let record = arena.alloc_record(NewRecord {
+            older: table.ranges.load(),
+            ..new
+        })?;
+        table.ranges.store(record);
+        bump(&self.delta.range_deletes);
+        self.written(record, txn.get());
+        Ok(())
+    }
+
+    /// A mark at the present state, to roll back to until the next [`DeltaWriter::forget_marks`].
+    pub(crate) fn mark(&self) -> Mark {
+        Mark {
+            writes: self.forgotten + self.undo.len() as u64,
+            first_txn: self.delta.first_txn.load(Ordering::Relaxed),
+            last_txn: self.delta.last_txn.load(Ordering::Relaxed),
+        }
+    }
+
+    /// Takes back all writes since `mark`. Their transactions must never have been visible to a snapshot; a later
+    /// transaction may reuse their ids.
+    ///
+    /// # Panics
+    /// If the mark was forgotten or lies beyond an earlier roll-back.
+    pub(crate) fn rollback(&mut self, mark: Mark) {
+        let keep = mark
+            .writes
+            .checked_sub(self.forgotten)
+            .and_then(|keep| usize::try_from(keep).ok());
+        let keep = keep.filter(|&keep| keep <= self.undo.len());
+        let Some(keep) = keep else {
+            panic!("{mark:?} is not among the {} writes kept", self.undo.len())
+        };
+        let undone = self.undo.len() - keep;
+        for record in self.undo.drain(keep..) {
+            self.delta.arena.record(record).abort();
+        }
+        let delta = &self.delta;
+        delta
+            .len
+            .store(delta.len() - undone as u64, Ordering::Relaxed);
+        delta.first_txn.store(mark.first_txn, Ordering::Relaxed);
+        delta.last_txn.store(mark.last_txn, Ordering::Relaxed);
+    }
+
+    /// Makes all writes so far final and earlier marks void. Called for each commit, so that the list for rolling back stays short.
+    pub(crate) fn forget_marks(&mut self) {
+        self.forgotten += self.undo.len() as u64;
+        self.undo.clear();
+    }
+
+    /// Writes a version of a key.
+    fn write(&mut self, table: TableId, new: NewRecord<'_>) -> Result<(), DeltaFull> {
+        let delta = &*self.delta;
+        let arena = &delta.arena;
+        // All that can be needed is asked for at once, so that nothing below stops halfway.
+        arena.require(new.arena_bytes() + TABLE_BYTES_MAX + INSERT_BYTES_MAX)?;
+        let tree = delta.tables.get_or_make(arena, table)?;
+        let spot = tree.locate(arena, new.key, &mut self.path);
+        let older = spot.as_ref().and_then(|spot| spot.existing(arena));
+        let record = arena.alloc_record(NewRecord { older, ..new })?;
+        if older.is_none() {
+            // Before the key is published: see the filter's invariant.
+            delta.filter.insert(filter::hash(table, new.key));
+        }
+        tree.insert(arena, spot, new.key, record, &mut self.path)?;
+        self.written(record, new.txn);
+        Ok(())
+    }
+
+    /// Accounts for a record of transaction `txn`.
+    fn written(&mut self, record: At<Record>, txn: u64) {
+        let delta = &self.delta;
+        let last = delta.last_txn.load(Ordering::Relaxed);
+        debug_assert!(last <= txn, "t{txn} after t{last}");
+        if last == 0 {
+            delta.first_txn.store(txn, Ordering::Relaxed);
+        }
+        delta.last_txn.store(txn, Ordering::Relaxed);
+        bump(&delta.len);
+        self.undo.push(record);
+    }
+}
+
+/// Adds one to a counter that only the writer changes.
+fn bump(counter: &AtomicU64) {
+    counter.store(counter.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
+}
