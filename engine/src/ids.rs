@@ -99,6 +99,17 @@ impl Lsn {
     }
 }
 
+/// A border between two groups, with all that is needed to read or write on from it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct LogPosition {
+    /// Where the next group begins.
+    pub(crate) lsn: Lsn,
+    /// The chain: header checksum of the group that ends here, or the seed of a new log.
+    pub(crate) checksum: u32,
+    /// The last transaction before the border.
+    pub(crate) last_txn: TxnId,
+}
+
 /// How a parent names a child page: where it is, and what must be found there.
 ///
 /// The checksum and generation catch lost, stale and misdirected reads and writes. Spec: FF-004.

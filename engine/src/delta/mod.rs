@@ -237,6 +237,11 @@ impl Delta {
         self.arena.used_bytes()
     }
 
+    /// Whether the table was ever written to here.
+    pub(crate) fn has_table(&self, table: TableId) -> bool {
+        self.table(table).is_some_and(Table::is_used)
+    }
+
     #[inline]
     fn table(&self, table: TableId) -> Option<&Table> {
         self.tables.get(&self.arena, table)

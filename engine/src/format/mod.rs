@@ -26,3 +26,4 @@ pub(crate) fn check_node(page: Page<'_>) -> Result<(), PageError> {
         PageKind::Meta | PageKind::FreeMap | PageKind::FreeDirectory => Ok(()),
     }
 }
+pub(crate) mod meta;

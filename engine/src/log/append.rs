@@ -66,7 +66,7 @@ pub(crate) struct LogWriter {
     position: LogPosition,
     method: SyncMethod,
     /// The segment being written.
-    current: (u64, Arc<dyn File>),
+    current: Option<(u64, Arc<dyn File>)>,
     /// Holds what of a buffer goes into a second segment, since a write begins with a buffer's first byte.
     scratch: Option<Buf>,
     halted: bool,
@@ -90,11 +90,24 @@ impl LogWriter {
             segments,
             position: end,
             method,
-            current: (number, file),
+            current: Some((number, file)),
             scratch: None,
             halted: false,
             counters: Arc::default(),
         })
+    }
+
+    /// A log that ends at `end` and is never written: every append is refused.
+    pub(crate) fn read_only(segments: Arc<Segments>, end: LogPosition) -> Self {
+        Self {
+            segments,
+            position: end,
+            method: SyncMethod::None,
+            current: None,
+            scratch: None,
+            halted: true,
+            counters: Arc::default(),
+        }
     }
 
     /// The end of the last durable group.
@@ -208,18 +221,25 @@ impl LogWriter {
     }
 
     fn file(&mut self, number: u64) -> Result<Arc<dyn File>, IoError> {
-        if self.current.0 != number {
-            self.current = (number, self.segments.open_head(number)?);
+        match &self.current {
+            Some((current, file)) if *current == number => Ok(Arc::clone(file)),
+            _ => {
+                let file = self.segments.open_head(number)?;
+                self.current = Some((number, Arc::clone(&file)));
+                Ok(file)
+            }
         }
-        Ok(Arc::clone(&self.current.1))
     }
 
     /// A file, and offsets from and to which nothing of the stream was written yet, at least `room` apart.
     pub(super) fn unused(&self, room: u64) -> Result<(Arc<dyn File>, u64, u64), IoError> {
         let end = self.segments.segment_bytes();
         let (number, used) = self.segments.locate(self.position.lsn);
-        if number == self.current.0 && used + room <= end {
-            return Ok((Arc::clone(&self.current.1), used, end));
+        if let Some((current, file)) = &self.current
+            && number == *current
+            && used + room <= end
+        {
+            return Ok((Arc::clone(file), used, end));
         }
         Ok((self.segments.open_next()?, 0, end))
     }

@@ -29,19 +29,9 @@ pub(crate) use segment::Segments;
 
 use crate::format::group::GroupError;
 use crate::format::record::RecordError;
+pub(crate) use crate::ids::LogPosition;
 use crate::ids::{Lsn, TxnId};
 use northstar_io::IoError;
-
-/// A border between two groups, with all that is needed to read or write on from it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(crate) struct LogPosition {
-    /// Where the next group begins.
-    pub(crate) lsn: Lsn,
-    /// The chain: header checksum of the group that ends here, or the seed of a new log.
-    pub(crate) checksum: u32,
-    /// The last transaction before the border.
-    pub(crate) last_txn: TxnId,
-}
 
 /// What the log can report.
 #[derive(Debug, Clone, thiserror::Error)]

@@ -1,6 +1,12 @@
 //! Pages as a store: reading through the cache, writing by checkpoints, meta slots, free space.
 //! Knows pages, not keys. The traits here are what trees ask of the store.
 
+mod alloc;
+mod free;
+mod metas;
+pub(crate) mod store;
+pub(crate) mod write;
+
 use crate::format::page::{Page, PageError};
 use crate::ids::{PageId, PageRef};
 

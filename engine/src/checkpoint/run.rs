@@ -1,0 +1,327 @@
+//! One checkpoint: slices until the frozen delta is merged.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use super::feed::Feed;
+use crate::clock::Clock;
+use crate::delta::Delta;
+use crate::error::{Error, Result};
+use crate::format::meta::{Meta, TreeRoot};
+use crate::ids::{Lsn, TableId, TxnId};
+use crate::log::{LogPosition, Segments};
+use crate::pages::store::Store;
+use crate::pages::write::PageSink;
+use crate::tree::merge::{Change, ChangeKind, Forget, MergeError, RangeDelete, merge};
+use crate::txn::shape::{Roots, Shapes};
+use crate::txn::table::Tables;
+use crate::writer::pipeline::Pipeline;
+
+/// Segments kept beside the ones in use, so that the log can go on without making files.
+const SPARE_SEGMENTS: usize = 2;
+
+/// Owns what checkpoints change: the meta page and the space of the data file.
+#[derive(Debug)]
+pub(crate) struct Checkpointer {
+    pub(crate) shapes: Arc<Shapes>,
+    pub(crate) pipeline: Arc<Pipeline>,
+    pub(crate) store: Arc<Store>,
+    pub(crate) segments: Arc<Segments>,
+    pub(crate) tables: Arc<Tables>,
+    pub(crate) clock: Clock,
+    /// The meta page as it is on disk.
+    pub(crate) meta: Meta,
+    /// Where the log must reach back to for the other meta slot's sake.
+    pub(crate) older_log_start: Lsn,
+    /// Bytes of new pages after which a slice ends.
+    pub(crate) slice_bytes: u64,
+    pub(crate) completed: Arc<AtomicU64>,
+    /// Where the log of the frozen delta ends, once asked: a checkpoint may take several tries.
+    pub(crate) boundary: Option<LogPosition>,
+    /// Empty flips made since the last change, to let go of what the older slot holds.
+    pub(crate) tidied: u32,
+}
+
+impl From<MergeError> for Error {
+    fn from(error: MergeError) -> Self {
+        match error {
+            MergeError::Page(error) => error.into(),
+            MergeError::KeyTooLong { len, max } => Self::TooLarge {
+                what: "key",
+                len: len as u64,
+                limit: max as u64,
+            },
+            MergeError::ValueTooLong { len } => Self::TooLarge {
+                what: "value",
+                len: len as u64,
+                limit: u64::from(u32::MAX),
+            },
+            MergeError::Unsorted { .. } => Self::Halted {
+                reason: error.to_string().into(),
+            },
+        }
+    }
+}
+
+impl Checkpointer {
+    /// Merges the oldest frozen delta. Says whether there was one.
+    ///
+    /// On an error the database is as before the slice at hand, and the call can be repeated.
+    pub(crate) fn merge_frozen(&mut self) -> Result<bool> {
+        let Some(frozen) = self.shapes.load().frozen.last().map(Arc::clone) else {
+            return Ok(false);
+        };
+        let boundary = match self.boundary {
+            Some(known) => known,
+            None => *self.boundary.insert(self.pipeline.frozen_boundary()?),
+        };
+        let tables: Vec<TableId> = frozen.tables().collect();
+        let last = frozen.last_txn().unwrap_or_default();
+        let all = frozen.len();
+        let mut done = 0;
+        let mut next = (0, Vec::new());
+        loop {
+            done += self.slice(&frozen, &tables, &mut next, (boundary, last))?;
+            self.pipeline.progress.advanced(done, all);
+            if next.0 == tables.len() {
+                break;
+            }
+        }
+        self.pipeline.progress.finished();
+        self.boundary = None;
+        self.completed.fetch_add(1, Ordering::Relaxed);
+        self.tidied = 0;
+        self.segments
+            .recycle_before(self.older_log_start, SPARE_SEGMENTS)
+            .map_err(|source| Error::from_io("the commit log", source))?;
+        Ok(true)
+    }
+
+    /// Merges one slice, from `next` (a table and a key of it) on, and moves `next` to where the following begins.
+    fn slice(
+        &mut self,
+        frozen: &Arc<Delta>,
+        tables: &[TableId],
+        next: &mut (usize, Vec<u8>),
+        (boundary, last_txn): (LogPosition, TxnId),
+    ) -> Result<u64> {
+        self.reclaim();
+        let mut roots = Roots::clone(&self.shapes.load().roots);
+        let store = Arc::clone(&self.store);
+        let mut sink = store.begin_write(self.meta.generation.next())?;
+        let mut fed = 0;
+        let merged = self.merge_tables(frozen, tables, next, &mut roots, &mut sink, &mut fed);
+        let last = next.0 == tables.len();
+        let log_start = last.then_some(boundary);
+        merged?;
+        self.flip(&roots, sink, last_txn, log_start)?;
+        let generation = self.meta.generation;
+        self.shapes.publish(|shape| {
+            shape.roots = Arc::new(roots);
+            shape.generation = generation;
+            // Rows of the delta are in the trees now: nothing before its end can be told apart any more.
+            shape.tree_txn = last_txn;
+            if last {
+                shape.frozen.retain(|delta| !Arc::ptr_eq(delta, frozen));
+            }
+        });
+        Ok(fed)
+    }
+
+    fn merge_tables(
+        &self,
+        frozen: &Delta,
+        tables: &[TableId],
+        next: &mut (usize, Vec<u8>),
+        roots: &mut Roots,
+        sink: &mut PageSink<'_>,
+        fed: &mut u64,
+    ) -> Result<()> {
+        let mut changed = Vec::new();
+        while let Some(&table) = tables.get(next.0) {
+            let written = sink.bytes_written_counter();
+            let full = || written.load(Ordering::Relaxed) >= self.slice_bytes;
+            let mut feed = Feed::new(frozen, table, &next.1, &full);
+            // The range deletes of a table take effect with its first slice.
+            let ranges: Vec<RangeDelete<'_>> = if next.1.is_empty() {
+                range_deletes(frozen, table)
+            } else {
+                Vec::new()
+            };
+            let root = roots.get(table).map(|root| root.page);
+            let merged = merge(
+                &*self.store,
+                sink,
+                table,
+                root,
+                &mut feed,
+                &ranges,
+                &mut Forget,
+            )?;
+            *fed += feed.fed;
+            let cut = feed.resume_key().map(<[u8]>::to_vec);
+            roots.set(
+                table,
+                merged.root.map(|page| TreeRoot {
+                    page,
+                    level: merged.level,
+                    rows: merged.rows,
+                }),
+            );
+            changed.push(table);
+            match cut {
+                Some(key) => {
+                    next.1 = key;
+                    break;
+                }
+                None => *next = (next.0 + 1, Vec::new()),
+            }
+        }
+        self.merge_roots(&changed, roots, sink)
+    }
+
+    /// Writes the changed roots into the tree of roots.
+    fn merge_roots(
+        &self,
+        changed: &[TableId],
+        roots: &mut Roots,
+        sink: &mut PageSink<'_>,
+    ) -> Result<()> {
+        let rows: Vec<_> = changed
+            .iter()
+            .filter(|table| **table != TableId::NAMES)
+            .map(|table| {
+                (
+                    table.get().to_be_bytes(),
+                    roots.get(*table).map(TreeRoot::encode),
+                )
+            })
+            .collect();
+        let txn = TxnId::new(u64::from(self.meta.generation.next().get()));
+        let changes = rows.iter().map(|(key, row)| Change {
+            key,
+            txn,
+            kind: row
+                .as_ref()
+                .map_or(ChangeKind::Delete, |row| ChangeKind::Put(row)),
+        });
+        let old = roots.get(TableId::ROOTS).map(|root| root.page);
+        if rows.is_empty() {
+            return Ok(());
+        }
+        let merged = merge(
+            &*self.store,
+            sink,
+            TableId::ROOTS,
+            old,
+            changes,
+            &[],
+            &mut Forget,
+        )?;
+        roots.set(
+            TableId::ROOTS,
+            merged.root.map(|page| TreeRoot {
+                page,
+                level: merged.level,
+                rows: merged.rows,
+            }),
+        );
+        Ok(())
+    }
+
+    /// Makes a slice durable: pages, then the meta page that names them.
+    fn flip(
+        &mut self,
+        roots: &Roots,
+        sink: PageSink<'_>,
+        tree_txn: TxnId,
+        log_start: Option<LogPosition>,
+    ) -> Result<()> {
+        let written = sink.finish()?;
+        let mut meta = self.meta.clone();
+        meta.generation = self.meta.generation.next();
+        meta.free_directory = Some(written.free_directory);
+        meta.pages = written.pages;
+        meta.names = roots.get(TableId::NAMES).copied();
+        meta.roots = roots.get(TableId::ROOTS).copied();
+        meta.tree_txn = tree_txn;
+        meta.next_table = self.tables.next_id();
+        meta.checkpoint_ns = self.clock.wall_ns();
+        meta.durable_through = self.pipeline.position().lsn;
+        if let Some(position) = log_start {
+            meta.log_start = position;
+        }
+        self.store.write_meta(&meta)?;
+        written.commit();
+        self.older_log_start = self.meta.log_start.lsn;
+        self.meta = meta;
+        Ok(())
+    }
+
+    /// Frees what no meta slot and no snapshot needs any more.
+    fn reclaim(&self) {
+        let oldest = self.shapes.shared.registry.oldest();
+        self.store.reclaim(self.meta.generation, oldest);
+    }
+
+    /// Flips the meta page without a change, so that the older slot and its log let go of their pages.
+    fn empty_flip(&mut self) -> Result<()> {
+        self.reclaim();
+        let store = Arc::clone(&self.store);
+        let sink = store.begin_write(self.meta.generation.next())?;
+        let roots = Arc::clone(&self.shapes.load().roots);
+        self.flip(&roots, sink, self.meta.tree_txn, None)?;
+        let generation = self.meta.generation;
+        self.shapes.publish(|shape| shape.generation = generation);
+        Ok(())
+    }
+
+    /// Takes the word of a clean close back, before the first append.
+    pub(crate) fn mark_in_use(&mut self) -> Result<()> {
+        self.meta.clean = false;
+        self.empty_flip()
+    }
+
+    /// Nobody commits: gives free space back to the file system.
+    pub(crate) fn tidy(&mut self) -> Result<()> {
+        if self.tidied >= 3 {
+            return Ok(());
+        }
+        self.tidied += 1;
+        if self.tidied < 3 {
+            return self.empty_flip();
+        }
+        self.reclaim();
+        self.store.trim()?;
+        self.segments
+            .recycle_before(self.older_log_start, 1)
+            .map_err(|source| Error::from_io("the commit log", source))
+    }
+
+    /// The last act before closing: the log starts at its end, so the next open replays nothing.
+    pub(crate) fn finish(&mut self) -> Result<()> {
+        let store = Arc::clone(&self.store);
+        let end = self.pipeline.position();
+        if self.meta.log_start != end || !self.meta.clean {
+            self.meta.clean = true;
+            self.reclaim();
+            let sink = store.begin_write(self.meta.generation.next())?;
+            let roots = Arc::clone(&self.shapes.load().roots);
+            self.flip(&roots, sink, end.last_txn, Some(end))?;
+        }
+        Ok(())
+    }
+}
+
+fn range_deletes(frozen: &Delta, table: TableId) -> Vec<RangeDelete<'_>> {
+    let mut ranges: Vec<_> = frozen
+        .range_deletes(table, TxnId::MAX)
+        .map(|range| RangeDelete {
+            from: range.from,
+            to: range.to,
+            txn: range.txn,
+        })
+        .collect();
+    ranges.sort_by(|a, b| a.from.cmp(b.from));
+    ranges
+}

@@ -1,0 +1,130 @@
+//! When to checkpoint: the thread that merges what is frozen, and cleans up when nobody commits.
+
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::time::Duration;
+
+use super::run::Checkpointer;
+use crate::error::{Error, Result};
+use crate::txn::shape::Shapes;
+use crate::writer::pipeline::Pipeline;
+
+/// Between two tries of a checkpoint that found the disk full.
+const RETRY_AFTER: Duration = Duration::from_millis(200);
+
+#[derive(Debug, Default)]
+struct Wanted {
+    stop: bool,
+    merge: bool,
+    /// Why the last checkpoint failed, until one succeeds.
+    failed: Option<Error>,
+}
+
+/// Asks for checkpoints and waits for them.
+#[derive(Debug, Default)]
+pub(crate) struct Signal {
+    wanted: Mutex<Wanted>,
+    changed: Condvar,
+}
+
+impl Signal {
+    fn lock(&self) -> std::sync::MutexGuard<'_, Wanted> {
+        self.wanted.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Something is frozen.
+    pub(crate) fn merge(&self) {
+        self.lock().merge = true;
+        self.changed.notify_all();
+    }
+
+    /// Ends the thread after the checkpoint it is at.
+    pub(crate) fn stop(&self) {
+        self.lock().stop = true;
+        self.changed.notify_all();
+    }
+
+    /// Why checkpoints fail at present.
+    pub(crate) fn failure(&self) -> Option<Error> {
+        self.lock().failed.clone()
+    }
+
+    fn done(&self, outcome: &Result<()>) {
+        self.lock().failed = outcome.as_ref().err().cloned();
+        self.changed.notify_all();
+    }
+
+    /// Blocks until nothing is frozen, or a checkpoint failed.
+    pub(crate) fn wait_merged(&self, shapes: &Shapes) -> Result<()> {
+        let mut wanted = self.lock();
+        loop {
+            if shapes.load().frozen.is_empty() {
+                return Ok(());
+            }
+            if let Some(error) = &wanted.failed {
+                return Err(error.clone());
+            }
+            if wanted.stop {
+                return Err(Error::Closed);
+            }
+            wanted = self
+                .changed
+                .wait(wanted)
+                .unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+}
+
+/// The thread's loop.
+pub(crate) fn run(
+    signal: &Signal,
+    checkpointer: &Mutex<Checkpointer>,
+    pipeline: &Arc<Pipeline>,
+    shapes: &Shapes,
+    idle_after: Duration,
+) {
+    let mut commits_seen = 0;
+    loop {
+        let mut wanted = signal.lock();
+        while !wanted.stop && !wanted.merge {
+            let retry = wanted.failed.is_some();
+            let pause = if retry { RETRY_AFTER } else { idle_after };
+            let (again, waited) = signal
+                .changed
+                .wait_timeout(wanted, pause)
+                .unwrap_or_else(PoisonError::into_inner);
+            wanted = again;
+            if waited.timed_out() {
+                break;
+            }
+        }
+        if wanted.stop {
+            return;
+        }
+        let asked = std::mem::take(&mut wanted.merge);
+        drop(wanted);
+
+        let commits = pipeline.commits();
+        let idle = commits == commits_seen;
+        commits_seen = commits;
+        if !asked && idle && shapes.load().frozen.is_empty() {
+            // Nobody committed for a while: merge the rest, if the writer is free.
+            if let Some(mut core) = pipeline.try_take_core() {
+                let _frozen = pipeline.freeze(&mut core);
+                pipeline.return_core(core);
+            }
+        }
+        let mut checkpointer = checkpointer.lock().unwrap_or_else(PoisonError::into_inner);
+        let outcome = checkpointer.merge_frozen();
+        let outcome = match outcome {
+            Ok(false) if idle && !asked => checkpointer.tidy(),
+            other => other.map(drop),
+        };
+        drop(checkpointer);
+        if let Err(error) = &outcome
+            && !matches!(error, Error::Full { .. } | Error::Halted { .. })
+        {
+            pipeline.halt(&format!("checkpoint: {error}"));
+        }
+        signal.done(&outcome);
+    }
+}

@@ -1,0 +1,433 @@
+//! The database as its users see it: opening, transactions, tables, closing.
+
+pub(crate) mod batch;
+pub(crate) mod open;
+pub(crate) mod options;
+pub(crate) mod range;
+pub(crate) mod read;
+pub(crate) mod write;
+
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+
+use northstar_io::{Disk, FileLock};
+
+use self::batch::WriteBatch;
+use self::options::Options;
+use self::read::ReadTxn;
+use self::write::WriteTxn;
+use crate::checkpoint::run::Checkpointer;
+use crate::checkpoint::thread::Signal;
+use crate::error::{Error, Result};
+use crate::ids::TxnId;
+use crate::stats::{CheckReport, Stats};
+use crate::txn::shape::Shapes;
+use crate::txn::snapshot::Snapshot;
+use crate::txn::table::{Table, Tables, check_name};
+use crate::writer::pipeline::{Pipeline, Request};
+use crate::writer::wait::{Commit, CommitHandle, Ticket};
+
+/// An open database. Cheap to clone; all clones are the same database, which may be used from any thread.
+///
+/// ```
+/// # fn main() -> northstardb::Result<()> {
+/// # let dir = tempfile::tempdir().expect("a directory");
+/// # let path = dir.path().join("db");
+/// let db = northstardb::Db::open(&path)?;
+/// let users = db.table("users")?;
+///
+/// let mut txn = db.begin_write()?;
+/// txn.put(&users, "ada", "1815")?;
+/// txn.commit()?;
+///
+/// let snapshot = db.begin_read()?;
+/// assert_eq!(snapshot.get(&users, "ada")?.as_deref(), Some(&b"1815"[..]));
+/// # drop(snapshot);
+/// db.close()?;
+/// # Ok(()) }
+/// ```
+///
+/// [`Db::close`] merges what is buffered, so that the next open replays nothing. Dropping the last clone without it
+/// flushes buffered commits and stops; nothing committed is lost, and the next open replays the log's tail.
+#[derive(Debug, Clone)]
+pub struct Db {
+    handle: Arc<Handle>,
+}
+
+/// Dropped with the last clone.
+#[derive(Debug)]
+struct Handle {
+    engine: Arc<Engine>,
+    threads: Mutex<Vec<JoinHandle<()>>>,
+}
+
+/// What all handles and background threads share.
+#[derive(Debug)]
+pub(crate) struct Engine {
+    pub(crate) shapes: Arc<Shapes>,
+    pub(crate) pipeline: Arc<Pipeline>,
+    pub(crate) tables: Arc<Tables>,
+    pub(crate) checkpointer: Mutex<Checkpointer>,
+    pub(crate) signal: Arc<Signal>,
+    pub(crate) disk: Arc<dyn Disk>,
+    pub(crate) value_bytes_max: usize,
+    pub(crate) memory_budget: usize,
+    pub(crate) read_only: bool,
+    pub(crate) replayed_records: u64,
+    dir: PathBuf,
+    /// The log can be appended to.
+    awake: AtomicBool,
+    closed: AtomicBool,
+    /// Given up by `close`, so that the database can be opened again while snapshots live on.
+    lock: Mutex<Option<Box<dyn FileLock>>>,
+}
+
+impl Db {
+    /// Opens the database in directory `path` with default [`Options`], creating it if there is none.
+    ///
+    /// # Errors
+    /// As [`Options::open`].
+    pub fn open(path: impl AsRef<Path>) -> Result<Self> {
+        Options::new().open(path)
+    }
+
+    /// Opens a new, empty database in memory.
+    ///
+    /// # Errors
+    /// As [`Options::memory`].
+    pub fn memory() -> Result<Self> {
+        Options::new().memory()
+    }
+
+    /// Options for opening.
+    pub fn options() -> Options {
+        Options::new()
+    }
+
+    fn engine(&self) -> Result<&Arc<Engine>> {
+        if self.handle.engine.closed.load(Ordering::Acquire) {
+            return Err(Error::Closed);
+        }
+        Ok(&self.handle.engine)
+    }
+
+    fn writable(&self) -> Result<&Arc<Engine>> {
+        let engine = self.engine()?;
+        if engine.read_only {
+            Err(Error::ReadOnly)
+        } else {
+            Ok(engine)
+        }
+    }
+
+    /// Begins reading the newest durable state. Nanoseconds; no lock, no allocation.
+    ///
+    /// # Errors
+    /// [`Error::Closed`].
+    pub fn begin_read(&self) -> Result<ReadTxn> {
+        Ok(ReadTxn {
+            snapshot: Snapshot::newest(&self.engine()?.shapes)?,
+        })
+    }
+
+    /// Begins reading the state right after transaction `txn`. As far back as changes are still in memory.
+    ///
+    /// # Errors
+    /// [`Error::SnapshotGone`] beyond the horizon, [`Error::Closed`].
+    pub fn begin_read_at(&self, txn: TxnId) -> Result<ReadTxn> {
+        Ok(ReadTxn {
+            snapshot: Snapshot::at(&self.engine()?.shapes, txn)?,
+        })
+    }
+
+    /// Begins the exclusive write transaction, waiting for its turn.
+    ///
+    /// # Errors
+    /// [`Error::ReadOnly`], [`Error::Halted`], [`Error::Closed`], [`Error::Full`].
+    pub fn begin_write(&self) -> Result<WriteTxn> {
+        let engine = self.writable()?;
+        engine.before_commit(0)?;
+        WriteTxn::begin(Arc::clone(engine), engine.pipeline.take_core()?)
+    }
+
+    /// Begins the exclusive write transaction if nobody else is writing.
+    ///
+    /// # Errors
+    /// [`Error::WriteBusy`] otherwise; and as [`Db::begin_write`].
+    pub fn try_begin_write(&self) -> Result<WriteTxn> {
+        let engine = self.writable()?;
+        engine.before_commit(0)?;
+        match engine.pipeline.try_take_core() {
+            Some(core) => WriteTxn::begin(Arc::clone(engine), core),
+            None => Err(Error::WriteBusy),
+        }
+    }
+
+    /// Commits a batch and waits until it is acknowledged.
+    ///
+    /// # Errors
+    /// [`Error::UnknownTable`], [`Error::TooLarge`], [`Error::Full`]: nothing is changed.
+    /// [`Error::Halted`]: the outcome is unknown. [`Error::ReadOnly`], [`Error::Closed`].
+    pub fn commit(&self, batch: WriteBatch) -> Result<Commit> {
+        let engine = self.writable()?;
+        if batch.is_empty() {
+            return engine.nothing_to_commit(batch);
+        }
+        let request = engine.request(batch, Ticket::blocking())?;
+        engine.pipeline.commit(request)
+    }
+
+    /// Hands a batch over and returns at once; the handle tells its outcome. Batches of one thread commit in the
+    /// order they were submitted.
+    ///
+    /// # Errors
+    /// As [`Db::commit`], except [`Error::Halted`], which the handle reports if it happens later.
+    pub fn submit(&self, batch: WriteBatch) -> Result<CommitHandle> {
+        let engine = self.writable()?;
+        let request = engine.request(batch, Ticket::detached())?;
+        engine.pipeline.submit(request)
+    }
+
+    /// Opens a table, creating it durably if there is none of that name.
+    ///
+    /// # Errors
+    /// As [`Db::begin_write`]; [`Error::TooLarge`] for the name.
+    pub fn table(&self, name: &str) -> Result<Table> {
+        check_name(name)?;
+        if let Some(table) = self.existing(name)? {
+            return Ok(table);
+        }
+        let mut txn = self.begin_write()?;
+        let table = txn.table(name)?;
+        txn.commit()?;
+        Ok(table)
+    }
+
+    /// Opens a table that exists.
+    ///
+    /// # Errors
+    /// [`Error::UnknownTable`].
+    pub fn open_table(&self, name: &str) -> Result<Table> {
+        self.existing(name)?.ok_or_else(|| Error::UnknownTable {
+            name: name.to_owned(),
+        })
+    }
+
+    fn existing(&self, name: &str) -> Result<Option<Table>> {
+        let id = self.begin_read()?.table_id(name)?;
+        Ok(id.map(|id| self.handle.engine.tables.handle(id, name)))
+    }
+
+    /// Names of the tables, in order.
+    ///
+    /// # Errors
+    /// [`Error::Corrupt`], [`Error::Io`], [`Error::Closed`].
+    pub fn tables(&self) -> Result<Vec<String>> {
+        self.begin_read()?.tables()
+    }
+
+    /// Renames a table; handles stay good.
+    ///
+    /// # Errors
+    /// As [`WriteTxn::rename_table`] and [`Db::begin_write`].
+    pub fn rename_table(&self, old: &str, new: &str) -> Result<Commit> {
+        let mut txn = self.begin_write()?;
+        txn.rename_table(old, new)?;
+        txn.commit()
+    }
+
+    /// Drops a table with all its rows; its space is freed by the checkpoints that follow.
+    ///
+    /// # Errors
+    /// As [`WriteTxn::drop_table`] and [`Db::begin_write`].
+    pub fn drop_table(&self, name: &str) -> Result<Commit> {
+        let mut txn = self.begin_write()?;
+        txn.drop_table(name)?;
+        txn.commit()
+    }
+
+    /// Merges everything committed so far into pages and waits for it. Needed by nobody for safety; it shortens
+    /// the next open and frees memory.
+    ///
+    /// # Errors
+    /// [`Error::Full`]: nothing is lost, and it will be tried again. [`Error::Halted`], [`Error::ReadOnly`],
+    /// [`Error::Closed`].
+    pub fn checkpoint(&self) -> Result<()> {
+        let engine = self.writable()?;
+        engine.signal.merge();
+        engine.signal.wait_merged(&engine.shapes)?;
+        let mut core = engine.pipeline.take_core()?;
+        let frozen = engine.pipeline.freeze(&mut core);
+        engine.pipeline.return_core(core);
+        frozen?;
+        engine.signal.wait_merged(&engine.shapes)
+    }
+
+    /// Figures about this database.
+    ///
+    /// # Errors
+    /// [`Error::Closed`].
+    pub fn stats(&self) -> Result<Stats> {
+        Ok(self.engine()?.stats())
+    }
+
+    /// Walks every page of the newest checkpoint, verifies every checksum and invariant, and compares what is
+    /// reachable with what is marked in use. Checkpoints wait for it; commits and reads do not.
+    ///
+    /// # Errors
+    /// [`Error::Closed`]. What it finds is in the report.
+    pub fn check(&self) -> Result<CheckReport> {
+        let engine = self.engine()?;
+        let checkpointer = engine
+            .checkpointer
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        checkpointer.check()
+    }
+
+    /// Closes the database: commits in progress end, what is buffered is merged, files are closed. Other clones
+    /// answer [`Error::Closed`] from then on; open read transactions go on reading.
+    ///
+    /// # Errors
+    /// What the last checkpoint met. Nothing committed is lost by it, and the next open replays the log's tail.
+    pub fn close(self) -> Result<()> {
+        self.handle.close()
+    }
+}
+
+impl Handle {
+    fn stop_threads(&self) {
+        self.engine.signal.stop();
+        self.engine.pipeline.stop_log_thread();
+        let threads =
+            std::mem::take(&mut *self.threads.lock().unwrap_or_else(PoisonError::into_inner));
+        for thread in threads {
+            // A background thread that panicked has halted the writer; there is nothing to add here.
+            let _ended = thread.join();
+        }
+    }
+
+    fn close(&self) -> Result<()> {
+        let engine = &self.engine;
+        if engine.closed.swap(true, Ordering::AcqRel) {
+            return Err(Error::Closed);
+        }
+        // Waits for an open write transaction; its box is kept, so nobody commits any more.
+        let core = if engine.read_only {
+            None
+        } else {
+            engine.pipeline.take_core().ok()
+        };
+        self.stop_threads();
+        let outcome = match core {
+            Some(_) if !engine.awake.load(Ordering::Acquire) => Ok(()),
+            Some(core) => engine.last_checkpoint(core),
+            None => engine.pipeline.check_running(),
+        };
+        engine.pipeline.shut();
+        *engine.lock.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        outcome
+    }
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        if self.engine.closed.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        self.stop_threads();
+        *self
+            .engine
+            .lock
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner) = None;
+    }
+}
+
+impl Engine {
+    /// Slows the caller down where checkpoints are behind, and makes sure the log has room.
+    pub(crate) fn before_commit(&self, bytes: usize) -> Result<()> {
+        self.pipeline.check_running()?;
+        self.awaken()?;
+        self.pipeline.throttle(|| self.signal.failure())?;
+        self.reserve_log(bytes)
+    }
+
+    /// Fails before anything is applied if the log cannot grow by `bytes`.
+    pub(crate) fn reserve_log(&self, bytes: usize) -> Result<()> {
+        self.pipeline.reserve_log(bytes)
+    }
+
+    fn request(&self, mut batch: WriteBatch, ticket: Arc<Ticket>) -> Result<Request> {
+        batch.check(self.value_bytes_max)?;
+        self.before_commit(batch.ops.bytes().len())?;
+        let WriteBatch {
+            ops,
+            tables,
+            tag,
+            durability,
+            ..
+        } = batch;
+        Ok(Request {
+            ops,
+            tables,
+            tag,
+            durability,
+            ticket,
+        })
+    }
+
+    /// An empty batch: waits for what was committed before it, as any commit would.
+    fn nothing_to_commit(&self, mut batch: WriteBatch) -> Result<Commit> {
+        batch.check(self.value_bytes_max)?;
+        self.pipeline.flush()?;
+        let position = self.pipeline.position();
+        Ok(Commit {
+            txn_id: position.last_txn,
+            lsn: position.lsn,
+        })
+    }
+
+    /// Merges all there is, with the writer role in hand and no thread running.
+    fn last_checkpoint(&self, mut core: Box<crate::writer::core::Core>) -> Result<()> {
+        self.pipeline.flush()?;
+        let mut checkpointer = self
+            .checkpointer
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        checkpointer.merge_frozen()?;
+        if self.pipeline.freeze(&mut core)? {
+            checkpointer.merge_frozen()?;
+        }
+        checkpointer.finish()
+    }
+
+    fn stats(&self) -> Stats {
+        let disk = self.disk.status();
+        let io = self.disk.counters();
+        let shape = self.shapes.load();
+        let shared = &self.shapes.shared;
+        let (snapshots_open, snapshot_oldest) = shared.registry.open();
+        let mut stats = Stats {
+            backend: disk.backend,
+            direct: disk.direct,
+            warnings: disk.warnings,
+            commits: self.pipeline.commits(),
+            bytes_read: io.counts().read_bytes,
+            generation: shape.generation.get(),
+            visible_txn: shared.visible(),
+            horizon_txn: shape.tree_txn,
+            delta_bytes: shape.deltas().map(|delta| delta.used_bytes() as u64).sum(),
+            memory_budget: self.memory_budget as u64,
+            snapshots_open,
+            snapshot_oldest,
+            replayed_records: self.replayed_records,
+            ..Stats::default()
+        };
+        self.pipeline.fill_stats(&mut stats);
+        shared.store.fill_stats(&mut stats);
+        stats
+    }
+}

@@ -1,0 +1,421 @@
+//! Opening: from a path to a running engine.
+
+use std::hash::{BuildHasher, Hash, Hasher, RandomState};
+use std::ops::Bound;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use northstar_io::{Choice, Disk, MemoryDisk, NativeDisk, NativeOptions, OpenMode, SyncMethod};
+
+use super::options::{Backend, Options};
+use super::{Db, Engine, Handle};
+use crate::checkpoint::run::Checkpointer;
+use crate::checkpoint::thread::{self, Signal};
+use crate::clock::Clock;
+use crate::delta::{Delta, DeltaConfig, DeltaWriter};
+use crate::error::{Corruption, Error, Result};
+use crate::format::leaf::RowValue;
+use crate::format::meta::{Meta, TreeRoot};
+use crate::ids::TableId;
+use crate::limits;
+use crate::log::{LogWriter, ScanStart, Segments, fingerprint, probe};
+use crate::pages::Class;
+use crate::pages::store::{Opened, Store, StoreOptions};
+use crate::recovery::{Replayed, replay};
+use crate::tree::cursor::Cursor;
+use crate::txn::shape::{Roots, Shape, Shapes, Shared};
+use crate::txn::table::Tables;
+use crate::writer::core::Core;
+use crate::writer::pipeline::{Parts, Pipeline};
+
+/// Memory for two groups of log buffers, queues of pages on their way to disk, and bookkeeping.
+const OTHER_BYTES: usize = 6 << 20;
+
+/// Address space of one delta: it may outgrow its trigger by one large transaction.
+const DELTA_ADDRESS_BYTES: usize = 2 << 30;
+/// A small entry in a delta: what its filter is sized for.
+const DELTA_ENTRY_BYTES: usize = 96;
+
+fn new_delta(expected_bytes: u64) -> Result<(Arc<Delta>, DeltaWriter)> {
+    let expected = usize::try_from(expected_bytes).unwrap_or(usize::MAX);
+    let config = DeltaConfig {
+        arena_bytes: DELTA_ADDRESS_BYTES,
+        filter_keys: expected / DELTA_ENTRY_BYTES,
+    };
+    Delta::new(config).map_err(|source| Error::from_io("buffered changes", source))
+}
+
+impl Db {
+    pub(crate) fn open_with(options: &Options, path: &Path) -> Result<Self> {
+        let (uring, direct) = match options.backend {
+            Backend::Auto => (Choice::Auto, true),
+            Backend::Plain => (Choice::Never, true),
+            Backend::Buffered => (Choice::Never, false),
+        };
+        let disk: Arc<dyn Disk> = NativeDisk::new(NativeOptions { uring, direct });
+        open_on(options, path, disk)
+    }
+
+    pub(crate) fn memory_with(options: &Options) -> Result<Self> {
+        open_on(options, Path::new("/memory"), MemoryDisk::new())
+    }
+}
+
+/// Opens the database in `dir` of `disk`, creating it if allowed.
+fn open_on(options: &Options, dir: &Path, disk: Arc<dyn Disk>) -> Result<Db> {
+    let clock = Clock::system();
+    let found = survey(options, dir, &*disk)?;
+    let lock_path = dir.join("LOCK");
+    let lock = match disk.lock(&lock_path) {
+        Ok(lock) => Some(lock),
+        Err(northstar_io::LockError::Io(_)) if options.read_only => None,
+        Err(error) => return Err(error.into()),
+    };
+    let store_options = store_options(options);
+    let Opened {
+        store, meta, older, ..
+    } = match found {
+        Found::Nothing => create(&disk, dir, &store_options, &clock)?,
+        Found::Database => Store::open(Arc::clone(&disk), dir, &store_options)?,
+    };
+    let store = Arc::new(store);
+    let segments = open_segments(&disk, dir)?;
+    let start = ScanStart {
+        from: meta.log_start,
+        database: meta.database_low(),
+        proven_through: meta.durable_through,
+    };
+    let delta_bytes = options.delta_bytes as u64;
+    // A clean close says where the log ended, and nothing is appended before that word is taken back. It is
+    // believed only beside a sound older slot: a newer slot that was lost may have taken it back.
+    let clean = meta.clean && older.is_some();
+    let replayed = if clean {
+        Replayed::nothing(meta.log_start, meta.next_table, new_delta(delta_bytes)?)
+    } else {
+        replay(&segments, start, meta.next_table, new_delta(delta_bytes)?)?
+    };
+    let roots = load_roots(&store, &meta)?;
+    assemble(Assembly {
+        options,
+        dir,
+        disk,
+        clock,
+        store,
+        meta,
+        older,
+        segments,
+        replayed,
+        roots,
+        lock,
+    })
+}
+
+struct Assembly<'o> {
+    options: &'o Options,
+    dir: &'o Path,
+    disk: Arc<dyn Disk>,
+    clock: Clock,
+    store: Arc<Store>,
+    meta: Meta,
+    older: Option<Meta>,
+    segments: Arc<Segments>,
+    replayed: Replayed,
+    roots: Roots,
+    lock: Option<Box<dyn northstar_io::FileLock>>,
+}
+
+fn assemble(parts: Assembly<'_>) -> Result<Db> {
+    let Assembly {
+        options,
+        dir,
+        disk,
+        clock,
+        store,
+        meta,
+        older,
+        segments,
+        replayed,
+        roots,
+        lock,
+    } = parts;
+    let Replayed {
+        delta,
+        writer,
+        end,
+        next_table,
+        last_timestamp_ns,
+    } = replayed;
+    let visible = end.end.last_txn;
+    let shared = Arc::new(Shared::new(Arc::clone(&store), visible));
+    let shapes = Arc::new(Shapes::new(Shape {
+        seq: 1,
+        generation: meta.generation,
+        tree_txn: meta.tree_txn.min(visible),
+        active: Arc::clone(&delta),
+        frozen: Vec::new(),
+        roots: Arc::new(roots),
+        shared: Arc::clone(&shared),
+    }));
+    let tables = Arc::new(Tables::new(shared.instance, next_table));
+    let signal = Arc::new(Signal::default());
+    let log = LogWriter::read_only(Arc::clone(&segments), end.end);
+    let on_freeze = {
+        let signal = Arc::clone(&signal);
+        Box::new(move || signal.merge())
+    };
+    let pipeline = Arc::new(Pipeline::new(Parts {
+        shapes: Arc::clone(&shapes),
+        clock: clock.clone(),
+        core: Core {
+            writer,
+            delta,
+            next_txn: visible.next(),
+            last_timestamp_ns,
+        },
+        log,
+        delta_bytes: options.delta_bytes as u64,
+        database: meta.database_low(),
+        new_delta,
+        on_freeze,
+    }));
+    let completed = Arc::new(AtomicU64::new(0));
+    let checkpointer = Checkpointer {
+        shapes: Arc::clone(&shapes),
+        pipeline: Arc::clone(&pipeline),
+        store,
+        segments,
+        tables: Arc::clone(&tables),
+        clock,
+        older_log_start: older.map_or(meta.log_start.lsn, |older| older.log_start.lsn),
+        meta,
+        slice_bytes: options.slice_bytes,
+        completed,
+        boundary: None,
+        // Nothing to tidy before the first change.
+        tidied: u32::MAX,
+    };
+    let engine = Arc::new(Engine {
+        shapes,
+        pipeline,
+        tables,
+        checkpointer: Mutex::new(checkpointer),
+        signal,
+        disk,
+        value_bytes_max: options.value_bytes_max,
+        memory_budget: options.memory_budget,
+        read_only: options.read_only,
+        replayed_records: end.records,
+        dir: dir.to_owned(),
+        awake: AtomicBool::new(false),
+        closed: AtomicBool::new(false),
+        lock: Mutex::new(lock),
+    });
+    if !options.read_only && end.records > 0 {
+        // A log with a tail is cut at once; after a clean close it can wait for the first commit.
+        engine.awaken()?;
+    }
+    let mut threads = Vec::new();
+    if !options.read_only {
+        threads.push(spawn("northstar-log", {
+            let (engine, flush) = (Arc::clone(&engine), options.buffered_flush);
+            move || engine.pipeline.run_log_thread(flush)
+        })?);
+        threads.push(spawn("northstar-ckpt", {
+            let (engine, idle) = (Arc::clone(&engine), options.idle_after);
+            move || {
+                let Engine {
+                    signal,
+                    checkpointer,
+                    pipeline,
+                    shapes,
+                    ..
+                } = &*engine;
+                thread::run(signal, checkpointer, pipeline, shapes, idle);
+            }
+        })?);
+    }
+    Ok(Db {
+        handle: Arc::new(Handle {
+            engine,
+            threads: Mutex::new(threads),
+        }),
+    })
+}
+
+fn spawn(name: &str, body: impl FnOnce() + Send + 'static) -> Result<std::thread::JoinHandle<()>> {
+    std::thread::Builder::new()
+        .name(name.to_owned())
+        .spawn(body)
+        .map_err(|error| Error::InvalidOption {
+            option: "threads",
+            found: error.to_string(),
+            expected: "room for two background threads".to_owned(),
+        })
+}
+
+enum Found {
+    Nothing,
+    Database,
+}
+
+/// Looks at what is at `dir` before anything is written there.
+fn survey(options: &Options, dir: &Path, disk: &dyn Disk) -> Result<Found> {
+    let not_a_database = |why: String| Error::NotADatabase {
+        path: PathBuf::from(dir),
+        why,
+    };
+    let names = match disk.list(dir) {
+        Ok(names) => names,
+        Err(error) if error.errno == libc_enoent() => {
+            if options.read_only || !options.create {
+                return Err(not_a_database("there is no such directory".to_owned()));
+            }
+            disk.create_dir(dir)
+                .map_err(|source| Error::from_io("the database", source))?;
+            Vec::new()
+        }
+        Err(error) => return Err(not_a_database(error.to_string())),
+    };
+    if names.iter().any(|name| name == "data") {
+        return Ok(Found::Database);
+    }
+    // What a creation that was interrupted leaves: the data file comes last.
+    let ours = |name: &String| matches!(name.as_str(), "LOCK" | "log" | "data.tmp" | "lost+found");
+    if let Some(foreign) = names.iter().find(|name| !ours(name)) {
+        return Err(not_a_database(format!(
+            "it holds {foreign:?}, and no file named \"data\""
+        )));
+    }
+    if options.read_only || !options.create {
+        return Err(not_a_database("it holds no file named \"data\"".to_owned()));
+    }
+    Ok(Found::Nothing)
+}
+
+const fn libc_enoent() -> i32 {
+    2
+}
+
+fn store_options(options: &Options) -> StoreOptions {
+    let deltas = 2 * options.delta_bytes + options.delta_bytes / 4;
+    let cache_bytes = options.memory_budget.saturating_sub(deltas + OTHER_BYTES);
+    StoreOptions {
+        page_bytes: options.page_bytes,
+        cache_bytes: cache_bytes.max(4 << 20),
+        read_only: options.read_only,
+    }
+}
+
+fn open_segments(disk: &Arc<dyn Disk>, dir: &Path) -> Result<Arc<Segments>> {
+    let log = dir.join("log");
+    Segments::open(Arc::clone(disk), log, limits::SEGMENT_BYTES)
+        .map_err(|source| Error::from_io("the commit log", source))
+}
+
+/// A number that no other database has, as far as hashing the moment and the process's random keys can tell.
+fn random_id(clock: &Clock) -> u128 {
+    let half = |salt: u64| {
+        let mut hasher = RandomState::new().build_hasher();
+        (salt, clock.wall_ns(), std::process::id()).hash(&mut hasher);
+        u128::from(hasher.finish())
+    };
+    half(1) << 64 | half(2)
+}
+
+/// Makes an empty database: the log directory first, the data file last, by a rename.
+fn create(
+    disk: &Arc<dyn Disk>,
+    dir: &Path,
+    options: &StoreOptions,
+    clock: &Clock,
+) -> Result<Opened> {
+    let log = dir.join("log");
+    let failed = |source| Error::from_io("a new database", source);
+    disk.create_dir(&log).map_err(failed)?;
+    for stale in disk.list(&log).map_err(failed)? {
+        disk.remove(&log.join(stale)).map_err(failed)?;
+    }
+    disk.sync_dir(dir).map_err(failed)?;
+    Store::create(
+        Arc::clone(disk),
+        dir,
+        options,
+        clock.wall_ns(),
+        random_id(clock),
+    )
+}
+
+impl Engine {
+    /// Makes the log ready for its first append: takes the word of a clean close back, durably; cuts the log where
+    /// it ends; and finds out, once per machine, how its writes become durable fastest.
+    pub(crate) fn awaken(&self) -> Result<()> {
+        // Acquire: pairs with the Release below, though all that follows is behind locks anyway.
+        if self.awake.load(Ordering::Acquire) {
+            return Ok(());
+        }
+        let mut checkpointer = self
+            .checkpointer
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        if self.awake.load(Ordering::Acquire) {
+            return Ok(());
+        }
+        let end = self.pipeline.position();
+        let segments = Arc::clone(&checkpointer.segments);
+        let machine = fingerprint(&self.dir);
+        let known = match self.disk.status().backend {
+            "memory" => Some(SyncMethod::None),
+            _ => checkpointer.meta.sync_method(machine),
+        };
+        let first = known.unwrap_or(SyncMethod::WriteThenSync);
+        let mut log = LogWriter::start_at(segments, end, first)?;
+        if known.is_none() {
+            let methods = [
+                SyncMethod::WriteDsync,
+                SyncMethod::WriteThenSync,
+                SyncMethod::RingDsync,
+            ];
+            let clock = checkpointer.clock.clone();
+            let best = probe(&mut log, &methods, &|| clock.monotonic_ns())?.best;
+            checkpointer.meta.remember_sync_method(best, machine);
+        }
+        checkpointer.mark_in_use()?;
+        self.pipeline.install_log(log);
+        self.awake.store(true, Ordering::Release);
+        Ok(())
+    }
+}
+
+/// Reads the tree of roots.
+fn load_roots(store: &Store, meta: &Meta) -> Result<Roots> {
+    let mut roots = Roots::default();
+    roots.set(TableId::NAMES, meta.names);
+    roots.set(TableId::ROOTS, meta.roots);
+    let Some(root) = &meta.roots else {
+        return Ok(roots);
+    };
+    let mut cursor = Cursor::new(store, Some(root.page), Class::Point);
+    cursor.seek(Bound::Unbounded)?;
+    while let Some(row) = cursor.row() {
+        let bad = |what: &str| {
+            Error::Corrupt(Corruption {
+                file: "data",
+                offset: None,
+                detail: format!("the row of a table root has {what}"),
+            })
+        };
+        let id = row.key.try_into().map(u32::from_be_bytes);
+        let id = id.map_err(|_| bad("a key that is no table id"))?;
+        if id >= meta.next_table.get() {
+            return Err(bad("a table id above the highest given"));
+        }
+        let RowValue::Inline(value) = row.value else {
+            return Err(bad("a value too large"));
+        };
+        let root = TreeRoot::decode(value).ok_or_else(|| bad("a value of another length"))?;
+        roots.set(TableId::new(id), Some(root));
+        cursor.next()?;
+    }
+    Ok(roots)
+}

@@ -1,0 +1,181 @@
+//! How to open a database. Every default is safe.
+
+use std::path::Path;
+use std::time::Duration;
+
+use super::Db;
+use crate::error::{Error, Result};
+use crate::limits;
+
+/// Which way to the disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub enum Backend {
+    /// `io_uring` with `O_DIRECT` where the kernel and the file system allow, else plain calls. What was refused is
+    /// in [`Stats::warnings`](crate::Stats::warnings).
+    #[default]
+    Auto,
+    /// `pread` and `pwrite`, direct where the file system allows.
+    Plain,
+    /// `pread` and `pwrite` through the kernel's page cache.
+    Buffered,
+}
+
+/// Options for opening; built by value, finished by [`Options::open`] or [`Options::memory`].
+///
+/// ```
+/// # fn main() -> northstardb::Result<()> {
+/// let db = northstardb::Options::new().memory_budget(64 << 20).memory()?;
+/// # db.close() }
+/// ```
+#[derive(Debug, Clone)]
+#[must_use]
+pub struct Options {
+    pub(crate) memory_budget: usize,
+    pub(crate) delta_bytes: usize,
+    pub(crate) page_bytes: u32,
+    pub(crate) backend: Backend,
+    pub(crate) read_only: bool,
+    pub(crate) create: bool,
+    pub(crate) buffered_flush: Duration,
+    pub(crate) idle_after: Duration,
+    pub(crate) value_bytes_max: usize,
+    pub(crate) slice_bytes: u64,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            memory_budget: 512 << 20,
+            delta_bytes: 64 << 20,
+            page_bytes: limits::PAGE_BYTES_DEFAULT,
+            backend: Backend::Auto,
+            read_only: false,
+            create: true,
+            buffered_flush: Duration::from_millis(5),
+            idle_after: Duration::from_secs(1),
+            value_bytes_max: limits::VALUE_BYTES_MAX,
+            slice_bytes: 8 << 20,
+        }
+    }
+}
+
+impl Options {
+    /// The defaults: 512 MiB of memory, 64 MiB of it for buffered changes, 16 KiB pages.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Bytes of memory for everything: page cache, buffered changes, log buffers. Default 512 MiB.
+    ///
+    /// Two deltas are set aside (see [`Options::delta_bytes`]); the rest is page cache. At least 16 MiB.
+    pub fn memory_budget(mut self, bytes: usize) -> Self {
+        self.memory_budget = bytes;
+        self
+    }
+
+    /// Bytes of changes buffered in memory before a checkpoint merges them into pages. Default 64 MiB, and at most a
+    /// quarter of the memory budget. Larger: fewer page writes per change, a longer log tail to replay after a crash.
+    pub fn delta_bytes(mut self, bytes: usize) -> Self {
+        self.delta_bytes = bytes;
+        self
+    }
+
+    /// Bytes of a page, fixed when the database is created: a power of two from 4 KiB to 64 KiB. Default 16 KiB.
+    pub fn page_bytes(mut self, bytes: u32) -> Self {
+        self.page_bytes = bytes;
+        self
+    }
+
+    /// Which way to the disk. Default [`Backend::Auto`].
+    pub fn backend(mut self, backend: Backend) -> Self {
+        self.backend = backend;
+        self
+    }
+
+    /// Opens for reading only: nothing is written, also not to recover. Default false.
+    pub fn read_only(mut self, read_only: bool) -> Self {
+        self.read_only = read_only;
+        self
+    }
+
+    /// Creates the database if the directory is missing or empty. Default true.
+    pub fn create(mut self, create: bool) -> Self {
+        self.create = create;
+        self
+    }
+
+    /// The longest a [`Buffered`](crate::Durability::Buffered) commit waits in memory. Default 5 ms.
+    pub fn buffered_flush(mut self, at_most: Duration) -> Self {
+        self.buffered_flush = at_most;
+        self
+    }
+
+    /// After this long without commits, buffered changes are merged and free space is given back. Default 1 s.
+    pub fn idle_after(mut self, quiet: Duration) -> Self {
+        self.idle_after = quiet;
+        self
+    }
+
+    /// Longest value in bytes. Default 16 MiB, at most 128 MiB.
+    pub fn value_bytes_max(mut self, bytes: usize) -> Self {
+        self.value_bytes_max = bytes;
+        self
+    }
+
+    /// Opens the database in directory `path`.
+    ///
+    /// # Errors
+    /// [`Error::Locked`], [`Error::NotADatabase`], [`Error::NewerFormat`], [`Error::Corrupt`],
+    /// [`Error::InvalidOption`], [`Error::Io`].
+    pub fn open(self, path: impl AsRef<Path>) -> Result<Db> {
+        Db::open_with(&self.checked()?, path.as_ref())
+    }
+
+    /// Opens a new, empty database in memory: the same engine over a disk that is gone with it.
+    ///
+    /// # Errors
+    /// [`Error::InvalidOption`].
+    pub fn memory(self) -> Result<Db> {
+        Db::memory_with(&self.checked()?)
+    }
+
+    fn checked(mut self) -> Result<Self> {
+        let page = self.page_bytes;
+        let sizes = limits::PAGE_BYTES_MIN..=limits::PAGE_BYTES_MAX;
+        if !page.is_power_of_two() || !sizes.contains(&page) {
+            return Err(invalid(
+                "page_bytes",
+                page,
+                "a power of two from 4096 to 65536",
+            ));
+        }
+        if self.memory_budget < 16 << 20 {
+            return Err(invalid(
+                "memory_budget",
+                self.memory_budget,
+                "at least 16777216",
+            ));
+        }
+        if self.value_bytes_max > 128 << 20 {
+            return Err(invalid(
+                "value_bytes_max",
+                self.value_bytes_max,
+                "at most 134217728",
+            ));
+        }
+        if self.delta_bytes == 0 {
+            return Err(invalid("delta_bytes", self.delta_bytes, "at least 1"));
+        }
+        self.delta_bytes = self.delta_bytes.min(self.memory_budget / 4);
+        Ok(self)
+    }
+}
+
+fn invalid(option: &'static str, found: impl ToString, expected: &str) -> Error {
+    Error::InvalidOption {
+        option,
+        found: found.to_string(),
+        expected: expected.to_owned(),
+    }
+}

@@ -1,0 +1,434 @@
+//! The exclusive write transaction: reads its own writes, alone while it lives.
+
+use std::ops::{Deref, RangeBounds};
+use std::sync::Arc;
+
+use super::Engine;
+use super::range::{Span, span};
+use super::read::ReadTxn;
+use crate::delta::Mark;
+use crate::error::{Error, Result};
+use crate::format::record::{OpMark, OpWriter};
+use crate::ids::{TableId, TxnId};
+use crate::limits;
+use crate::txn::snapshot::Snapshot;
+use crate::txn::table::{Table, check_len, check_name, encode_entry};
+use crate::writer::core::{Core, delta_full};
+use crate::writer::pipeline::Durability;
+use crate::writer::wait::{Commit, Ticket};
+
+/// A write transaction. It has the writer to itself: other commits wait until it commits, aborts or is dropped.
+///
+/// It reads like a [`ReadTxn`], and sees what it has written. Dropping it aborts. Committing from the same thread
+/// by another way while it is open waits for itself, forever.
+///
+/// ```
+/// # fn main() -> northstardb::Result<()> {
+/// let db = northstardb::Db::memory()?;
+/// let mut txn = db.begin_write()?;
+/// let stock = txn.table("stock")?;
+/// txn.put(&stock, "apples", "7")?;
+/// let before = txn.savepoint();
+/// txn.delete(&stock, "apples")?;
+/// txn.rollback_to(&before)?;
+/// assert_eq!(txn.get(&stock, "apples")?.as_deref(), Some(&b"7"[..]));
+/// let commit = txn.commit()?;
+/// assert_eq!(db.begin_read()?.txn_id(), commit.txn_id);
+/// # db.close() }
+/// ```
+#[derive(Debug)]
+pub struct WriteTxn {
+    engine: Arc<Engine>,
+    view: ReadTxn,
+    /// Taken by commit and drop.
+    core: Option<Box<Core>>,
+    start: Mark,
+    ops: OpWriter,
+    tag: Vec<u8>,
+    /// Tables dropped or created by this transaction, with the number of operations before it happened.
+    table_changes: Vec<(u32, TableChange)>,
+    /// Which transaction a savepoint belongs to.
+    serial: TxnId,
+    /// Numbers of the savepoints that are still good, rising, and the number the next one gets.
+    savepoints: Vec<u64>,
+    next_savepoint: u64,
+}
+
+#[derive(Debug)]
+enum TableChange {
+    Created(Table),
+    Dropped(Table),
+}
+
+impl TableChange {
+    fn undo(&self) {
+        match self {
+            Self::Created(table) => table.drop_from(TxnId::ZERO),
+            Self::Dropped(table) => table.revive(),
+        }
+    }
+}
+
+/// A point in a write transaction to which it can go back.
+#[derive(Debug)]
+pub struct Savepoint {
+    serial: TxnId,
+    instance: u64,
+    number: u64,
+    point: Point,
+}
+
+/// Where a transaction's changes stood.
+#[derive(Debug, Clone, Copy)]
+struct Point {
+    delta: Mark,
+    ops: OpMark,
+    op_count: u32,
+}
+
+impl Deref for WriteTxn {
+    type Target = ReadTxn;
+
+    fn deref(&self) -> &ReadTxn {
+        &self.view
+    }
+}
+
+impl WriteTxn {
+    pub(crate) fn begin(engine: Arc<Engine>, mut core: Box<Core>) -> Result<Self> {
+        let own = core.next_txn;
+        let start = core.writer.mark();
+        match Snapshot::own_writes(&engine.shapes, own) {
+            Ok(snapshot) => Ok(Self {
+                engine,
+                view: ReadTxn { snapshot },
+                core: Some(core),
+                start,
+                ops: OpWriter::new(),
+                tag: Vec::new(),
+                table_changes: Vec::new(),
+                serial: own,
+                savepoints: Vec::new(),
+                next_savepoint: 0,
+            }),
+            Err(error) => {
+                engine.pipeline.return_core(core);
+                Err(error)
+            }
+        }
+    }
+
+    fn core(&mut self) -> Result<&mut Core> {
+        self.core.as_deref_mut().ok_or(Error::Closed)
+    }
+
+    fn instance(&self) -> u64 {
+        self.engine.shapes.shared.instance
+    }
+
+    /// Opens a table, creating it if this transaction does not see one of that name.
+    ///
+    /// # Errors
+    /// [`Error::TooLarge`], [`Error::Corrupt`], [`Error::Io`].
+    pub fn table(&mut self, name: &str) -> Result<Table> {
+        check_name(name)?;
+        if let Some(id) = self.view.table_id(name)? {
+            return Ok(self.engine.tables.handle(id, name));
+        }
+        let id = self.engine.tables.new_id();
+        self.put_raw(TableId::NAMES, name.as_bytes(), &encode_entry(id))?;
+        let table = self.engine.tables.handle(id, name);
+        self.table_changes
+            .push((self.ops.count(), TableChange::Created(table.clone())));
+        Ok(table)
+    }
+
+    /// Renames a table; handles stay good.
+    ///
+    /// # Errors
+    /// [`Error::UnknownTable`], [`Error::TableExists`], [`Error::TooLarge`].
+    pub fn rename_table(&mut self, old: &str, new: &str) -> Result<()> {
+        check_name(new)?;
+        let Some(id) = self.view.table_id(old)? else {
+            return Err(Error::UnknownTable {
+                name: old.to_owned(),
+            });
+        };
+        if old == new {
+            return Ok(());
+        }
+        if self.view.table_id(new)?.is_some() {
+            return Err(Error::TableExists {
+                name: new.to_owned(),
+            });
+        }
+        let before = self.point();
+        self.delete_raw(TableId::NAMES, old.as_bytes())
+            .and_then(|()| self.put_raw(TableId::NAMES, new.as_bytes(), &encode_entry(id)))
+            .inspect_err(|_| self.roll_back(&before))
+    }
+
+    /// Drops a table with all its rows; costs the same however many there are.
+    ///
+    /// # Errors
+    /// [`Error::UnknownTable`].
+    pub fn drop_table(&mut self, name: &str) -> Result<()> {
+        let Some(id) = self.view.table_id(name)? else {
+            return Err(Error::UnknownTable {
+                name: name.to_owned(),
+            });
+        };
+        let before = self.point();
+        self.delete_raw(TableId::NAMES, name.as_bytes())
+            .and_then(|()| self.delete_range_raw(id, &[], None))
+            .inspect_err(|_| self.roll_back(&before))?;
+        let table = self.engine.tables.handle(id, name);
+        table.drop_from(self.serial);
+        self.table_changes
+            .push((self.ops.count(), TableChange::Dropped(table)));
+        Ok(())
+    }
+
+    /// Sets `key` to `value`.
+    ///
+    /// # Errors
+    /// [`Error::UnknownTable`], [`Error::TooLarge`] for the key, the value or the whole transaction. Nothing is
+    /// changed then, and the transaction goes on.
+    pub fn put(
+        &mut self,
+        table: &Table,
+        key: impl AsRef<[u8]>,
+        value: impl AsRef<[u8]>,
+    ) -> Result<()> {
+        let (key, value) = (key.as_ref(), value.as_ref());
+        let table = self.view.resolve(table)?;
+        check_len("key", key.len(), limits::KEY_BYTES_MAX)?;
+        check_len("value", value.len(), self.engine.value_bytes_max)?;
+        self.put_raw(table, key, value)
+    }
+
+    /// Removes `key`; fine if it is absent.
+    ///
+    /// # Errors
+    /// As [`WriteTxn::put`].
+    pub fn delete(&mut self, table: &Table, key: impl AsRef<[u8]>) -> Result<()> {
+        let table = self.view.resolve(table)?;
+        check_len("key", key.as_ref().len(), limits::KEY_BYTES_MAX)?;
+        self.delete_raw(table, key.as_ref())
+    }
+
+    /// Removes every key in `range`; costs the same however many there are.
+    ///
+    /// # Errors
+    /// As [`WriteTxn::put`].
+    pub fn delete_range<B: AsRef<[u8]>>(
+        &mut self,
+        table: &Table,
+        range: impl RangeBounds<B>,
+    ) -> Result<()> {
+        let table = self.view.resolve(table)?;
+        match span(&range)? {
+            Span::Empty => Ok(()),
+            Span::Keys { from, to } => self.delete_range_raw(table, &from, to.as_deref()),
+        }
+    }
+
+    /// Sets `key` to `new` (`None` removes it) if its value is `expected` (`None`: it is absent). Says whether it was.
+    ///
+    /// # Errors
+    /// As [`WriteTxn::put`] and [`ReadTxn::get`].
+    pub fn compare_and_swap(
+        &mut self,
+        table: &Table,
+        key: impl AsRef<[u8]>,
+        expected: Option<&[u8]>,
+        new: Option<&[u8]>,
+    ) -> Result<bool> {
+        let key = key.as_ref();
+        if self.view.get(table, key)?.as_deref() != expected {
+            return Ok(false);
+        }
+        match new {
+            Some(value) => self.put(table, key, value)?,
+            None => self.delete(table, key)?,
+        }
+        Ok(true)
+    }
+
+    /// Remembers this point of the transaction.
+    pub fn savepoint(&mut self) -> Savepoint {
+        let number = self.next_savepoint;
+        self.next_savepoint += 1;
+        self.savepoints.push(number);
+        let (serial, instance) = (self.serial, self.instance());
+        Savepoint {
+            serial,
+            instance,
+            number,
+            point: self.point(),
+        }
+    }
+
+    fn point(&self) -> Point {
+        let delta = self
+            .core
+            .as_deref()
+            .map_or(self.start, |core| core.writer.mark());
+        Point {
+            delta,
+            ops: self.ops.mark(),
+            op_count: self.ops.count(),
+        }
+    }
+
+    /// Undoes everything since `savepoint`, which stays good. Savepoints taken later end to be good.
+    ///
+    /// # Errors
+    /// [`Error::InvalidOption`] for a savepoint of another transaction, or one that was rolled back over.
+    pub fn rollback_to(&mut self, savepoint: &Savepoint) -> Result<()> {
+        let own = savepoint.serial == self.serial && savepoint.instance == self.instance();
+        let good = self.savepoints.binary_search(&savepoint.number);
+        let (true, Ok(at)) = (own, good) else {
+            return Err(Error::InvalidOption {
+                option: "savepoint",
+                found: format!("number {} of {:?}", savepoint.number, savepoint.serial),
+                expected: format!("one of {:?} that was not rolled back over", self.serial),
+            });
+        };
+        self.savepoints.truncate(at + 1);
+        self.roll_back(&savepoint.point);
+        Ok(())
+    }
+
+    fn roll_back(&mut self, point: &Point) {
+        if let Some(core) = self.core.as_deref_mut() {
+            core.writer.rollback(point.delta);
+        }
+        self.ops.truncate(point.ops);
+        while let Some((_, change)) = self
+            .table_changes
+            .pop_if(|(after, _)| *after > point.op_count)
+        {
+            change.undo();
+        }
+    }
+
+    /// Attaches an opaque note of up to 1 KiB to the commit: who, why, from what. Kept in the commit record.
+    ///
+    /// # Errors
+    /// [`Error::TooLarge`].
+    pub fn set_tag(&mut self, tag: &[u8]) -> Result<()> {
+        check_len("tag", tag.len(), limits::TAG_BYTES_MAX)?;
+        self.tag = tag.to_vec();
+        Ok(())
+    }
+
+    /// Commits durably. The writer is free for the next transaction before the record is on stable storage, so
+    /// concurrent transactions share a flush.
+    ///
+    /// A transaction without changes commits nothing and answers with the id of the last commit it saw.
+    ///
+    /// # Errors
+    /// [`Error::Halted`]: the outcome is unknown until the database is reopened.
+    pub fn commit(self) -> Result<Commit> {
+        self.commit_with(Durability::Durable)
+    }
+
+    /// Commits with the chosen durability.
+    ///
+    /// # Errors
+    /// As [`WriteTxn::commit`].
+    pub fn commit_with(mut self, durability: Durability) -> Result<Commit> {
+        let Some(mut core) = self.core.take() else {
+            return Err(Error::Closed);
+        };
+        let pipeline = &self.engine.pipeline;
+        if self.ops.is_empty() {
+            core.writer.forget_marks();
+            pipeline.return_core(core);
+            // What it saw may still be in flight.
+            pipeline.flush()?;
+            let txn_id = TxnId::new(self.serial.get() - 1);
+            return Ok(Commit {
+                txn_id,
+                lsn: crate::ids::Lsn::default(),
+            });
+        }
+        let ticket = Ticket::blocking();
+        let appended = self
+            .engine
+            .reserve_log(self.ops.bytes().len())
+            .and_then(|()| pipeline.append(&mut core, &self.ops, &self.tag, durability, &ticket));
+        if let Err(error) = appended {
+            self.core = Some(core);
+            // Dropping undoes it all.
+            return Err(error);
+        }
+        core.writer.forget_marks();
+        pipeline.return_core(core);
+        pipeline.finish(&ticket, durability)
+    }
+
+    /// Ends the transaction and undoes all it did. Dropping it does the same.
+    pub fn abort(self) {
+        drop(self);
+    }
+}
+
+impl Drop for WriteTxn {
+    fn drop(&mut self) {
+        if let Some(mut core) = self.core.take() {
+            core.writer.rollback(self.start);
+            core.writer.forget_marks();
+            self.table_changes
+                .drain(..)
+                .rev()
+                .for_each(|(_, change)| change.undo());
+            self.engine.pipeline.return_core(core);
+        }
+    }
+}
+
+// Changes without checks: the delta first, then the record, so that a refused change leaves no trace.
+impl WriteTxn {
+    fn room(&self, bytes: usize) -> Result<()> {
+        check_len(
+            "transaction",
+            self.ops.bytes().len() + bytes + 32,
+            limits::RECORD_BYTES_MAX,
+        )
+    }
+
+    fn put_raw(&mut self, table: TableId, key: &[u8], value: &[u8]) -> Result<()> {
+        self.room(key.len() + value.len())?;
+        let txn = self.serial;
+        self.core()?
+            .writer
+            .put(table, key, value, txn)
+            .map_err(delta_full)?;
+        self.ops.put(table, key, value);
+        Ok(())
+    }
+
+    fn delete_raw(&mut self, table: TableId, key: &[u8]) -> Result<()> {
+        self.room(key.len())?;
+        let txn = self.serial;
+        self.core()?
+            .writer
+            .delete(table, key, txn)
+            .map_err(delta_full)?;
+        self.ops.delete(table, key);
+        Ok(())
+    }
+
+    fn delete_range_raw(&mut self, table: TableId, from: &[u8], to: Option<&[u8]>) -> Result<()> {
+        self.room(from.len() + to.map_or(0, <[u8]>::len))?;
+        let txn = self.serial;
+        self.core()?
+            .writer
+            .delete_range(table, from, to, txn)
+            .map_err(delta_full)?;
+        self.ops.delete_range(table, from, to);
+        Ok(())
+    }
+}

@@ -1,0 +1,168 @@
+//! The meta slots: which of four copies to believe, and how a new one is written.
+//!
+//! Slot A is pages 0 and 2, slot B pages 1 and 3. A crash while a slot is written leaves the other slot whole, and
+//! losing any one page loses nothing. Spec: FF-010, CC-020.
+
+use std::path::Path;
+
+use northstar_io::{Buf, File, IoError};
+
+use crate::error::{Corruption, Error, Result};
+use crate::format::meta::{Meta, MetaError};
+use crate::format::page::seal;
+use crate::ids::PageId;
+use crate::limits::{PAGE_BYTES_MAX, PAGE_BYTES_MIN};
+
+/// What the slots say.
+#[derive(Debug)]
+pub(crate) struct Found {
+    /// The newest sound meta page.
+    pub(crate) meta: Meta,
+    /// That of the other slot, if it is sound and of the same database.
+    pub(crate) older: Option<Meta>,
+}
+
+/// Reads all copies and picks the newest.
+///
+/// # Errors
+/// [`Error::NotADatabase`], [`Error::NewerFormat`], [`Error::Corrupt`] when no copy is sound, [`Error::Io`].
+pub(crate) fn read(file: &dyn File, dir: &Path) -> Result<Found> {
+    let len = file.len().map_err(Error::Io)?;
+    let mut sound: Vec<Meta> = Vec::new();
+    let mut worst: Option<MetaError> = None;
+    let mut recognised = false;
+    for page_bytes in page_sizes(file, len)? {
+        for slot in 0..4_u64 {
+            let page = PageId::new(slot);
+            let Some(bytes) = read_copy(file, len, slot * u64::from(page_bytes), page_bytes)?
+            else {
+                continue;
+            };
+            recognised |= Meta::is_meta(&bytes);
+            match Meta::decode(&bytes, page) {
+                Ok(meta) => sound.push(meta),
+                Err(error) => worst = Some(graver(worst, error)),
+            }
+        }
+        if !sound.is_empty() {
+            break;
+        }
+    }
+    let newest = sound.iter().map(|meta| meta.generation).max();
+    let Some(at) = sound
+        .iter()
+        .position(|meta| Some(meta.generation) == newest)
+    else {
+        return Err(refusal(dir, len, recognised, worst));
+    };
+    if let Some(error @ (MetaError::Format { .. } | MetaError::Feature { .. })) = worst {
+        // A newer version has written one slot: the other one is not the truth any more.
+        return Err(refusal(dir, len, true, Some(error)));
+    }
+    let meta = sound.swap_remove(at);
+    let older = sound
+        .into_iter()
+        .find(|other| other.generation < meta.generation && other.database == meta.database);
+    Ok(Found { meta, older })
+}
+
+/// The page size that the file's start claims; every possible one if its start is damaged.
+fn page_sizes(file: &dyn File, len: u64) -> Result<Vec<u32>> {
+    let all = || {
+        std::iter::successors(Some(PAGE_BYTES_MIN), |size| Some(size * 2))
+            .take_while(|size| *size <= PAGE_BYTES_MAX)
+    };
+    let first = read_copy(file, len, 0, PAGE_BYTES_MIN)?;
+    let claimed = first.as_deref().and_then(Meta::claimed_page_bytes);
+    let mut sizes: Vec<u32> = all().filter(|size| Some(*size) == claimed).collect();
+    sizes.extend(all().filter(|size| Some(*size) != claimed));
+    Ok(sizes)
+}
+
+fn read_copy(file: &dyn File, len: u64, offset: u64, page_bytes: u32) -> Result<Option<Buf>> {
+    if offset + u64::from(page_bytes) > len {
+        return Ok(None);
+    }
+    let mut buf = Buf::zeroed(page_bytes as usize);
+    match file.read_at(offset, &mut buf) {
+        Ok(()) => Ok(Some(buf)),
+        // One unreadable copy is like a damaged one; the others decide.
+        Err(error) if error.errno != IoError::END_OF_FILE && offset > 0 => Ok(None),
+        Err(error) => Err(Error::Io(error)),
+    }
+}
+
+fn graver(so_far: Option<MetaError>, error: MetaError) -> MetaError {
+    let gravity = |error: &MetaError| match error {
+        MetaError::Foreign => 0,
+        MetaError::Damaged { .. } => 1,
+        MetaError::Format { .. } | MetaError::Feature { .. } => 2,
+    };
+    match so_far {
+        Some(known) if gravity(&known) >= gravity(&error) => known,
+        _ => error,
+    }
+}
+
+fn refusal(dir: &Path, len: u64, recognised: bool, worst: Option<MetaError>) -> Error {
+    let path = dir.join("data");
+    match worst {
+        Some(error @ (MetaError::Format { .. } | MetaError::Feature { .. })) => {
+            Error::NewerFormat {
+                path,
+                why: error.to_string(),
+            }
+        }
+        Some(error) if recognised => Error::Corrupt(Corruption {
+            file: "data",
+            offset: Some(0),
+            detail: format!("none of the four meta pages is sound: {error}"),
+        }),
+        Some(error) => Error::NotADatabase {
+            path,
+            why: error.to_string(),
+        },
+        None => Error::NotADatabase {
+            path,
+            why: format!("the file has {len} bytes, too few for a meta page"),
+        },
+    }
+}
+
+/// Writes both copies of the slot of `meta.generation`, syncs, reads them back and compares.
+///
+/// # Errors
+/// Afterwards it is unknown which generation the disk holds. Never [`Error::Full`], so that nobody goes on.
+pub(crate) fn write(file: &dyn File, meta: &Meta) -> Result<()> {
+    let page_bytes = meta.page_bytes as usize;
+    let first = u64::from(meta.generation.get() % 2);
+    let copies = [first, first + 2];
+    let mut written = Vec::with_capacity(copies.len());
+    for page in copies {
+        let mut buf = Buf::zeroed(page_bytes);
+        meta.encode(&mut buf);
+        seal(
+            &mut buf,
+            PageId::new(page),
+            meta.generation,
+            meta.database_low(),
+        );
+        file.write_at(page * page_bytes as u64, &buf, page_bytes)
+            .map_err(Error::Io)?;
+        written.push((page, buf));
+    }
+    file.sync().map_err(Error::Io)?;
+    let mut back = Buf::zeroed(page_bytes);
+    for (page, buf) in written {
+        let offset = page * page_bytes as u64;
+        file.read_at(offset, &mut back).map_err(Error::Io)?;
+        if back[..] != buf[..] {
+            return Err(Error::Corrupt(Corruption {
+                file: "data",
+                offset: Some(offset),
+                detail: format!("meta page {page} reads back other than it was written"),
+            }));
+        }
+    }
+    Ok(())
+}

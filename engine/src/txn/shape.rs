@@ -1,0 +1,152 @@
+//! The shape of the data at a moment: deltas over tree roots, published as one pointer.
+//!
+//! Commits do not change the shape, they only raise the visible transaction id. Freezing a delta, merging a slice
+//! of it, and dropping it when merged do.
+//!
+//! Invariants:
+//! 1. `active`, `frozen` (newest first) and the roots together hold, for every key, the newest version at or
+//!    below any transaction from `tree_txn` to the visible one.
+//! 2. Sequence numbers rise by one with every publication.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use arc_swap::ArcSwap;
+
+use super::registry::Registry;
+use crate::delta::Delta;
+use crate::format::meta::TreeRoot;
+use crate::ids::{Generation, TableId, TxnId};
+use crate::pages::store::Store;
+
+/// Tree roots by table. Table ids are dense, so this is an array.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Roots {
+    by_id: Vec<Option<TreeRoot>>,
+}
+
+impl Roots {
+    /// The root of a table's tree; `None` while the tree is empty.
+    pub(crate) fn get(&self, table: TableId) -> Option<&TreeRoot> {
+        self.by_id.get(table.get() as usize)?.as_ref()
+    }
+
+    pub(crate) fn set(&mut self, table: TableId, root: Option<TreeRoot>) {
+        let index = table.get() as usize;
+        if index >= self.by_id.len() {
+            if root.is_none() {
+                return;
+            }
+            self.by_id.resize(index + 1, None);
+        }
+        if let Some(place) = self.by_id.get_mut(index) {
+            *place = root;
+        }
+    }
+
+    /// Every non-empty tree.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (TableId, &TreeRoot)> {
+        self.by_id.iter().enumerate().filter_map(|(index, root)| {
+            Some((TableId::new(u32::try_from(index).ok()?), root.as_ref()?))
+        })
+    }
+}
+
+/// What every snapshot of a database shares.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) store: Arc<Store>,
+    pub(crate) registry: Registry,
+    /// The newest transaction that readers may see. Rises; stored with `Release` after the group is durable.
+    pub(crate) visible: AtomicU64,
+    /// Sequence number of the current shape.
+    shape_seq: AtomicU64,
+    /// Tells this database's table handles from another's.
+    pub(crate) instance: u64,
+}
+
+impl Shared {
+    pub(crate) fn new(store: Arc<Store>, visible: TxnId) -> Self {
+        static INSTANCES: AtomicU64 = AtomicU64::new(1);
+        Self {
+            store,
+            registry: Registry::default(),
+            visible: AtomicU64::new(visible.get()),
+            shape_seq: AtomicU64::new(0),
+            instance: INSTANCES.fetch_add(1, Ordering::Relaxed),
+        }
+    }
+
+    pub(crate) fn visible(&self) -> TxnId {
+        // Acquire: pairs with the Release of the log role, so a reader of T sees all of T's delta entries.
+        TxnId::new(self.visible.load(Ordering::Acquire))
+    }
+}
+
+/// One shape.
+#[derive(Debug, Clone)]
+pub(crate) struct Shape {
+    pub(crate) seq: u64,
+    /// The generation whose roots these are.
+    pub(crate) generation: Generation,
+    /// Everything up to here is in the trees; nothing before can be read.
+    pub(crate) tree_txn: TxnId,
+    /// Takes the writes.
+    pub(crate) active: Arc<Delta>,
+    /// Waiting for or under merge, newest first.
+    pub(crate) frozen: Vec<Arc<Delta>>,
+    pub(crate) roots: Arc<Roots>,
+    pub(crate) shared: Arc<Shared>,
+}
+
+impl Shape {
+    /// All deltas, newest first.
+    pub(crate) fn deltas(&self) -> impl DoubleEndedIterator<Item = &Arc<Delta>> {
+        std::iter::once(&self.active).chain(&self.frozen)
+    }
+}
+
+/// The published shape.
+#[derive(Debug)]
+pub(crate) struct Shapes {
+    current: ArcSwap<Shape>,
+    /// Serialises publications; never taken by readers.
+    publishing: Mutex<()>,
+    pub(crate) shared: Arc<Shared>,
+}
+
+impl Shapes {
+    pub(crate) fn new(first: Shape) -> Self {
+        let shared = Arc::clone(&first.shared);
+        shared.shape_seq.store(first.seq, Ordering::SeqCst);
+        Self {
+            current: ArcSwap::from_pointee(first),
+            publishing: Mutex::new(()),
+            shared,
+        }
+    }
+
+    pub(crate) fn load(&self) -> arc_swap::Guard<Arc<Shape>> {
+        self.current.load()
+    }
+
+    pub(crate) fn is_current(&self, shape: &Shape) -> bool {
+        // SeqCst: the re-check of the registry's invariant 2.
+        self.shared.shape_seq.load(Ordering::SeqCst) == shape.seq
+    }
+
+    /// Publishes what `change` makes of the current shape.
+    pub(crate) fn publish(&self, change: impl FnOnce(&mut Shape)) {
+        let _one_at_a_time = self
+            .publishing
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        let mut next = Shape::clone(&self.current.load());
+        change(&mut next);
+        next.seq += 1;
+        let seq = next.seq;
+        self.current.store(Arc::new(next));
+        // SeqCst: before any scan of the registry that follows, see the registry's invariant 2.
+        self.shared.shape_seq.store(seq, Ordering::SeqCst);
+    }
+}

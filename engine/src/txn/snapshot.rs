@@ -1,0 +1,236 @@
+//! One open snapshot, and the point reads of it.
+//!
+//! Opening: load the shape, announce its generation, read the visible transaction, and check that the shape is
+//! still the current one. If it is, the transaction read belongs to it: a newer shape's transactions become
+//! visible only after that shape was published. No lock, no allocation, one compare-exchange on an own cache line.
+//!
+//! Spec: SE-001, SE-002.
+
+use std::sync::Arc;
+use std::sync::atomic::{Ordering, fence};
+
+use super::registry::SlotId;
+use super::shape::{Shape, Shapes};
+use crate::delta::Hit;
+use crate::error::{Error, Result};
+use crate::format::leaf::RowValue;
+use crate::format::overflow::ExtentRef;
+use crate::ids::{TableId, TxnId};
+use crate::pages::store::Store;
+use crate::pages::{Class, PageRead};
+use crate::tree::overflow::read_extent;
+use crate::tree::search::{self, Found, FoundValue};
+
+/// A state of the whole database that stays readable until dropped.
+pub(crate) struct Snapshot {
+    shape: arc_swap::Guard<Arc<Shape>>,
+    slot: SlotId,
+    at: TxnId,
+}
+
+impl std::fmt::Debug for Snapshot {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Snapshot")
+            .field("at", &self.at)
+            .field("slot", &self.slot)
+            .finish()
+    }
+}
+
+impl Snapshot {
+    /// The newest visible state.
+    pub(crate) fn newest(shapes: &Shapes) -> Result<Self> {
+        Self::open(shapes, |_, visible| Ok(visible))
+    }
+
+    /// The state right after `txn`.
+    pub(crate) fn at(shapes: &Shapes, txn: TxnId) -> Result<Self> {
+        Self::open(shapes, |shape, visible| {
+            if shape.tree_txn <= txn && txn <= visible {
+                return Ok(txn);
+            }
+            Err(Error::SnapshotGone {
+                asked: txn,
+                horizon: shape.tree_txn,
+                newest: visible,
+            })
+        })
+    }
+
+    /// What the holder of the writer role sees: everything applied, and its own writes as `own`.
+    pub(crate) fn own_writes(shapes: &Shapes, own: TxnId) -> Result<Self> {
+        Self::open(shapes, |_, _| Ok(own))
+    }
+
+    fn open(shapes: &Shapes, choose: impl Fn(&Shape, TxnId) -> Result<TxnId>) -> Result<Self> {
+        let registry = &shapes.shared.registry;
+        loop {
+            let shape = shapes.load();
+            let Some(slot) = registry.claim(shape.generation) else {
+                return Err(Error::TooLarge {
+                    what: "open snapshots",
+                    len: 1 << 20,
+                    limit: (1 << 20) - 1,
+                });
+            };
+            let visible = shapes.shared.visible();
+            // The load of the visible transaction must not sink below the re-check.
+            fence(Ordering::Acquire);
+            if !shapes.is_current(&shape) {
+                registry.release(slot);
+                continue;
+            }
+            return match choose(&shape, visible) {
+                Ok(at) => {
+                    registry.note(slot, at);
+                    Ok(Self { shape, slot, at })
+                }
+                Err(error) => {
+                    registry.release(slot);
+                    Err(error)
+                }
+            };
+        }
+    }
+
+    pub(crate) fn txn(&self) -> TxnId {
+        self.at
+    }
+
+    pub(crate) fn shape(&self) -> &Shape {
+        &self.shape
+    }
+
+    /// Rows of a table as of its last checkpoint, plus the entries buffered since: an estimate.
+    pub(crate) fn rows_estimate(&self, table: TableId) -> u64 {
+        self.shape.roots.get(table).map_or(0, |root| root.rows)
+    }
+}
+
+// Point reads.
+impl Snapshot {
+    /// The newest version of `key` in the deltas, if any delta has one.
+    fn buffered(&self, table: TableId, key: &[u8]) -> Option<Hit<'_>> {
+        self.shape
+            .deltas()
+            .find_map(|delta| delta.get(table, key, self.at))
+    }
+
+    pub(crate) fn get(&self, table: TableId, key: &[u8]) -> Result<Option<Value<'_>>> {
+        if let Some(hit) = self.buffered(table, key) {
+            return Ok(hit.value.map(|value| Value(Held::Delta(value))));
+        }
+        let Some(root) = self.shape.roots.get(table) else {
+            return Ok(None);
+        };
+        let store = &*self.shape.shared.store;
+        match search::get(store, root.page, key)? {
+            Some(found) => self.hold(found).map(Some),
+            None => Ok(None),
+        }
+    }
+
+    pub(crate) fn multi_get(
+        &self,
+        table: TableId,
+        keys: &[&[u8]],
+    ) -> Result<Vec<Option<Value<'_>>>> {
+        let mut values: Vec<_> = Vec::with_capacity(keys.len());
+        let mut missing = Vec::new();
+        for (index, key) in keys.iter().enumerate() {
+            match self.buffered(table, key) {
+                Some(hit) => values.push(hit.value.map(|value| Value(Held::Delta(value)))),
+                None => {
+                    missing.push(index);
+                    values.push(None);
+                }
+            }
+        }
+        let Some(root) = self.shape.roots.get(table) else {
+            return Ok(values);
+        };
+        let wanted: Vec<&[u8]> = missing
+            .iter()
+            .filter_map(|at| keys.get(*at).copied())
+            .collect();
+        let store = &*self.shape.shared.store;
+        let mut extents = Vec::new();
+        search::multi_get(store, root.page, &wanted, |index, found| {
+            let Some(place) = missing.get(index).and_then(|at| values.get_mut(*at)) else {
+                return;
+            };
+            match found.row.map(|row| row.value) {
+                // Copied: the page is held only while this runs.
+                Some(RowValue::Inline(value)) => *place = Some(Value(Held::Copied(value.to_vec()))),
+                Some(RowValue::Extent(extent)) => extents.push((index, extent)),
+                None => {}
+            }
+        })?;
+        for (index, extent) in extents {
+            if let Some(place) = missing.get(index).and_then(|at| values.get_mut(*at)) {
+                *place = Some(self.large(&extent)?);
+            }
+        }
+        Ok(values)
+    }
+
+    fn hold<'t>(&'t self, found: Found<Pin<'t>>) -> Result<Value<'t>> {
+        match &found.value {
+            FoundValue::Extent(extent) => self.large(extent),
+            FoundValue::Inline(_) => Ok(Value(Held::Page(found))),
+        }
+    }
+
+    fn large(&self, extent: &ExtentRef) -> Result<Value<'_>> {
+        let store = &*self.shape.shared.store;
+        let value = read_extent(store, extent, store.page_bytes(), Class::Point)?;
+        Ok(Value(Held::Copied(value)))
+    }
+}
+
+type Pin<'t> = <Store as PageRead>::Pin<'t>;
+
+/// A value read from a transaction. It borrows the bytes where they lie; a large value is copied together.
+pub struct Value<'t>(Held<'t>);
+
+enum Held<'t> {
+    Delta(&'t [u8]),
+    Page(Found<Pin<'t>>),
+    Copied(Vec<u8>),
+}
+
+impl std::ops::Deref for Value<'_> {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        match &self.0 {
+            Held::Delta(value) => value,
+            Held::Page(found) => found.inline().unwrap_or_default(),
+            Held::Copied(value) => value,
+        }
+    }
+}
+
+impl AsRef<[u8]> for Value<'_> {
+    fn as_ref(&self) -> &[u8] {
+        self
+    }
+}
+
+impl std::fmt::Debug for Value<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        std::fmt::Debug::fmt(&**self, f)
+    }
+}
+
+impl PartialEq<[u8]> for Value<'_> {
+    fn eq(&self, other: &[u8]) -> bool {
+        **self == *other
+    }
+}
+
+impl Drop for Snapshot {
+    fn drop(&mut self) {
+        self.shape.shared.registry.release(self.slot);
+    }
+}

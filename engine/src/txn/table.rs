@@ -1,0 +1,157 @@
+//! Handles to tables.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use crate::error::{Error, Result};
+use crate::ids::{TableId, TxnId};
+use crate::limits;
+
+/// A named ordered map from bytes to bytes. Cheap to clone; belongs to the open database that made it.
+///
+/// A handle stays with its table when the table is renamed. Once the table is dropped, transactions that see the
+/// drop answer [`Error::UnknownTable`]; older snapshots still read it.
+#[derive(Debug, Clone)]
+pub struct Table {
+    id: TableId,
+    name: Arc<str>,
+    /// Which open database the handle belongs to.
+    instance: u64,
+    /// The transaction that dropped the table, `u64::MAX` while it lives. Shared by all handles of the table.
+    dropped: Arc<AtomicU64>,
+}
+
+impl Table {
+    /// The name under which the handle was made.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The table's number: never reused, also after a drop.
+    #[must_use]
+    pub fn id(&self) -> u32 {
+        self.id.get()
+    }
+
+    /// Whether both are handles of one table of one open database.
+    pub(crate) fn is(&self, other: &Self) -> bool {
+        self.id == other.id && self.instance == other.instance
+    }
+
+    pub(crate) fn table_id(&self) -> TableId {
+        self.id
+    }
+
+    /// The table's id for a transaction of `instance` that sees everything up to `at`.
+    pub(crate) fn resolve(&self, instance: u64, at: TxnId) -> Result<TableId> {
+        // Relaxed is enough: whoever sees the dropping transaction visible sees this too.
+        if self.instance == instance && at.get() < self.dropped.load(Ordering::Relaxed) {
+            return Ok(self.id);
+        }
+        Err(Error::UnknownTable {
+            name: self.name().to_owned(),
+        })
+    }
+
+    /// Marks the table dropped from `txn` on.
+    pub(crate) fn drop_from(&self, txn: TxnId) {
+        self.dropped.store(txn.get(), Ordering::Relaxed);
+    }
+
+    /// Takes a drop back whose transaction did not commit.
+    pub(crate) fn revive(&self) {
+        self.dropped.store(u64::MAX, Ordering::Relaxed);
+    }
+}
+
+/// The handles given out by one open database.
+#[derive(Debug)]
+pub(crate) struct Tables {
+    instance: u64,
+    /// The id the next new table gets. Ids are never given twice, also when the creating transaction aborts.
+    next_id: AtomicU32,
+    dropped: Mutex<BTreeMap<TableId, Arc<AtomicU64>>>,
+}
+
+impl Tables {
+    pub(crate) fn new(instance: u64, next: TableId) -> Self {
+        let next = next.max(TableId::FIRST_USER);
+        Self {
+            instance,
+            next_id: AtomicU32::new(next.get()),
+            dropped: Mutex::default(),
+        }
+    }
+
+    /// An id for a new table.
+    pub(crate) fn new_id(&self) -> TableId {
+        TableId::new(self.next_id.fetch_add(1, Ordering::Relaxed))
+    }
+
+    /// The id the next new table will get.
+    pub(crate) fn next_id(&self) -> TableId {
+        TableId::new(self.next_id.load(Ordering::Relaxed))
+    }
+
+    /// A handle to a table that exists.
+    pub(crate) fn handle(&self, id: TableId, name: &str) -> Table {
+        let mut dropped = self.dropped.lock().unwrap_or_else(PoisonError::into_inner);
+        let dropped = dropped
+            .entry(id)
+            .or_insert_with(|| Arc::new(AtomicU64::new(u64::MAX)));
+        Table {
+            id,
+            name: name.into(),
+            instance: self.instance,
+            dropped: Arc::clone(dropped),
+        }
+    }
+}
+
+/// Fails on a table name that is empty or too long.
+pub(crate) fn check_name(name: &str) -> Result<()> {
+    if name.is_empty() {
+        return Err(Error::InvalidOption {
+            option: "table name",
+            found: "empty".to_owned(),
+            expected: "at least one byte".to_owned(),
+        });
+    }
+    check_len("table name", name.len(), limits::TABLE_NAME_BYTES_MAX)
+}
+
+/// Fails with [`Error::TooLarge`] beyond a limit.
+pub(crate) fn check_len(what: &'static str, len: usize, limit: usize) -> Result<()> {
+    if len <= limit {
+        return Ok(());
+    }
+    Err(Error::TooLarge {
+        what,
+        len: len as u64,
+        limit: limit as u64,
+    })
+}
+
+/// The row of table `NAMES` that describes a table. Spec: FF-020.
+pub(crate) fn encode_entry(id: TableId) -> [u8; 8] {
+    let [a, b, c, d] = id.get().to_le_bytes();
+    // Four reserved bytes: flags of a later version; 0 means bytes to bytes.
+    [a, b, c, d, 0, 0, 0, 0]
+}
+
+/// The id in a row of table `NAMES`.
+pub(crate) fn decode_entry(name: &str, row: &[u8]) -> Result<TableId> {
+    match *row {
+        [a, b, c, d, 0, 0, 0, 0] => Ok(TableId::new(u32::from_le_bytes([a, b, c, d]))),
+        _ => Err(Error::Corrupt(crate::error::Corruption {
+            file: "data",
+            offset: None,
+            detail: format!(
+                "the row of table {name:?} has {} bytes or unknown flags, expected 8 bytes with flags 0",
+                row.len()
+            ),
+        })),
+    }
+}

@@ -1,0 +1,75 @@
+//! The writer role: what exactly one thread at a time owns in order to change the database.
+//!
+//! The role is a box that is taken out of its slot and put back, so holding it is ownership, not a lock held across
+//! calls: an open `WriteTxn` simply keeps the box.
+//!
+//! Invariants:
+//! 1. Transaction ids rise by one, and records are appended to the open group in that order.
+//! 2. A transaction is in the delta before its record is in the open group.
+
+use std::sync::Arc;
+
+use crate::delta::{Delta, DeltaFull, DeltaWriter};
+use crate::error::{Error, Result};
+use crate::format::record::{Op, OpWriter};
+use crate::ids::TxnId;
+
+/// What the role owns.
+pub(crate) struct Core {
+    pub(crate) writer: DeltaWriter,
+    pub(crate) delta: Arc<Delta>,
+    /// The id the next commit gets.
+    pub(crate) next_txn: TxnId,
+    /// Wall clock of the last commit; commits never go back in time.
+    pub(crate) last_timestamp_ns: u64,
+}
+
+impl std::fmt::Debug for Core {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Core")
+            .field("next_txn", &self.next_txn)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Core {
+    /// Applies encoded operations as transaction `next_txn`. On an error nothing is left of them.
+    pub(crate) fn apply(&mut self, ops: &OpWriter) -> Result<()> {
+        let mark = self.writer.mark();
+        let txn = self.next_txn;
+        let outcome = ops.ops().try_for_each(|op| {
+            let op = op.map_err(|error| Error::InvalidOption {
+                option: "batch",
+                found: error.to_string(),
+                expected: "operations encoded by this version".to_owned(),
+            })?;
+            apply_op(&mut self.writer, &op, txn)
+        });
+        if outcome.is_err() {
+            self.writer.rollback(mark);
+        }
+        self.writer.forget_marks();
+        outcome
+    }
+}
+
+/// Puts one operation of `txn` into a delta: the one way in, for commits and for replay.
+pub(crate) fn apply_op(writer: &mut DeltaWriter, op: &Op<'_>, txn: TxnId) -> Result<()> {
+    match *op {
+        Op::Put { table, key, value } => writer.put(table, key, value, txn),
+        Op::Delete { table, key } => writer.delete(table, key, txn),
+        Op::DeleteRange { table, from, to } => writer.delete_range(table, from, to, txn),
+        Op::DropTable { table } => writer.delete_range(table, &[], None, txn),
+    }
+    .map_err(delta_full)
+}
+
+/// What the caller learns when a delta has no room left.
+#[expect(clippy::needless_pass_by_value, reason = "used with map_err")]
+pub(crate) fn delta_full(full: DeltaFull) -> Error {
+    Error::TooLarge {
+        what: "uncommitted and unmerged data",
+        len: full.wanted as u64,
+        limit: full.free as u64,
+    }
+}

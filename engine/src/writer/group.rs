@@ -1,0 +1,23 @@
+//! The open group: records that are applied and wait for the log.
+
+use std::sync::Arc;
+
+use super::wait::Ticket;
+use crate::ids::TxnId;
+use crate::log::GroupBuilder;
+
+/// Filled under the writer role, swapped out under the log role.
+#[derive(Debug, Default)]
+pub(crate) struct OpenGroup {
+    pub(crate) records: GroupBuilder,
+    pub(crate) tickets: Vec<Arc<Ticket>>,
+    /// A delta that ends with this transaction was frozen, and this group will hold the first record after it (and
+    /// perhaps the last ones before): where it starts, the log of the next delta starts.
+    pub(crate) freezes: Option<TxnId>,
+}
+
+impl OpenGroup {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.records.is_empty()
+    }
+}

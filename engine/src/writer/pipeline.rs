@@ -1,0 +1,669 @@
+//! Group commit: the writer role, the log role, and how work passes between threads without being lost.
+//!
+//! Two hand-over rules keep work from being stranded:
+//! - Whoever queues a batch tries to take the writer role afterwards; whoever gives the role back looks at the
+//!   queue afterwards. One of the two sees the batch.
+//! - Whoever appends a record sets `pending` and then tries to take the log role; whoever gives that role back
+//!   looks at `pending` afterwards. One of the two writes the record.
+//!
+//! What a crash does: records of a group that was not durable are gone or found whole by recovery, in order;
+//! nobody was told about them.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Duration;
+
+use crossbeam_queue::ArrayQueue;
+use northstar_io::SyncMethod;
+
+use super::core::Core;
+use super::group::OpenGroup;
+use super::throttle::Progress;
+use super::wait::{Commit, CommitHandle, Ticket, settle_group};
+use crate::clock::Clock;
+use crate::delta::Delta;
+use crate::error::{Error, Result};
+use crate::format::record::OpWriter;
+use crate::ids::{Lsn, TxnId};
+use crate::limits::GROUP_BYTES_MAX;
+use crate::log::{LogCounters, LogPosition, LogWriter, Segments};
+use crate::stats::Stats;
+use crate::txn::shape::Shapes;
+use crate::txn::table::Table;
+
+/// Batches that may wait for the writer role.
+const QUEUE_MAX: usize = 4096;
+/// Bytes the open group may hold while another is in flight; appenders wait beyond it.
+const OPEN_BYTES_MAX: usize = 1024 * 1024;
+/// From this many waiters on, the log thread takes the next group; below, one of the waiters does.
+const LOG_THREAD_FROM: usize = 2;
+
+/// When a commit may be acknowledged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub enum Durability {
+    /// After its record is on stable storage.
+    #[default]
+    Durable,
+    /// As soon as it is applied in memory; flushed within `Options::buffered_flush`. A crash may lose it, and then
+    /// loses every later commit too. Readers see it once it is flushed.
+    Buffered,
+}
+
+/// One batch on its way to the writer role.
+#[derive(Debug)]
+pub(crate) struct Request {
+    pub(crate) ops: OpWriter,
+    /// The tables it touches: they must still be there when it is applied.
+    pub(crate) tables: Vec<Table>,
+    pub(crate) tag: Vec<u8>,
+    pub(crate) durability: Durability,
+    pub(crate) ticket: Arc<Ticket>,
+}
+
+/// What the log role owns.
+#[derive(Debug)]
+pub(crate) struct LogRole {
+    pub(crate) writer: LogWriter,
+    /// The group that is filled next; swapped with the open one so that buffers are reused.
+    next: OpenGroup,
+}
+
+/// Counters that `Stats` shows.
+#[derive(Debug, Default)]
+pub(crate) struct Counters {
+    pub(crate) commits: AtomicU64,
+    pub(crate) throttled_ns: AtomicU64,
+}
+
+#[derive(Debug, Default)]
+struct Kick {
+    now: bool,
+    /// A buffered commit waits: flush when the interval has passed.
+    later: bool,
+    stop: bool,
+}
+
+/// Both roles, their slots and what passes between them.
+pub(crate) struct Pipeline {
+    shapes: Arc<Shapes>,
+    clock: Clock,
+    core: Mutex<Option<Box<Core>>>,
+    core_returned: Condvar,
+    queue: ArrayQueue<Request>,
+    open: Mutex<OpenGroup>,
+    open_swapped: Condvar,
+    /// The open group has records that nobody may have noticed.
+    pending: AtomicBool,
+    /// ... and someone waits for them.
+    urgent: AtomicBool,
+    log: Mutex<LogRole>,
+    boundary: Mutex<Option<LogPosition>>,
+    kick: Mutex<Kick>,
+    kicked: Condvar,
+    /// The log thread sleeps or is about to.
+    log_thread_idle: AtomicBool,
+    log_thread_gone: AtomicBool,
+    halted: OnceLock<Error>,
+    segments: Arc<Segments>,
+    log_stats: Mutex<(Arc<LogCounters>, SyncMethod)>,
+    pub(crate) progress: Progress,
+    pub(crate) counters: Counters,
+    delta_bytes: u64,
+    /// The database's id, which every group carries.
+    database: u64,
+    new_delta: fn(u64) -> Result<(Arc<Delta>, crate::delta::DeltaWriter)>,
+    /// Told when a delta was frozen.
+    on_freeze: Box<dyn Fn() + Send + Sync>,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // A panic under one of these locks is a bug; the data is guarded by the halt, not by poisoning.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl std::fmt::Debug for Pipeline {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Pipeline")
+            .field("halted", &self.halted)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What a pipeline is made of.
+pub(crate) struct Parts {
+    pub(crate) shapes: Arc<Shapes>,
+    pub(crate) clock: Clock,
+    pub(crate) core: Core,
+    pub(crate) log: LogWriter,
+    pub(crate) delta_bytes: u64,
+    pub(crate) database: u64,
+    pub(crate) new_delta: fn(u64) -> Result<(Arc<Delta>, crate::delta::DeltaWriter)>,
+    pub(crate) on_freeze: Box<dyn Fn() + Send + Sync>,
+}
+
+impl std::fmt::Debug for Parts {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Parts")
+    }
+}
+
+// ---- The writer role -------------------------------------------------------------------------------------------
+
+impl Pipeline {
+    pub(crate) fn new(parts: Parts) -> Self {
+        Self {
+            segments: Arc::clone(parts.log.segments()),
+            log_stats: Mutex::new((parts.log.counters(), parts.log.method())),
+            shapes: parts.shapes,
+            clock: parts.clock,
+            core: Mutex::new(Some(Box::new(parts.core))),
+            core_returned: Condvar::new(),
+            queue: ArrayQueue::new(QUEUE_MAX),
+            open: Mutex::default(),
+            open_swapped: Condvar::new(),
+            pending: AtomicBool::new(false),
+            urgent: AtomicBool::new(false),
+            log: Mutex::new(LogRole {
+                writer: parts.log,
+                next: OpenGroup::default(),
+            }),
+            boundary: Mutex::new(None),
+            kick: Mutex::default(),
+            kicked: Condvar::new(),
+            log_thread_idle: AtomicBool::new(false),
+            log_thread_gone: AtomicBool::new(false),
+            halted: OnceLock::new(),
+            progress: Progress::default(),
+            counters: Counters::default(),
+            delta_bytes: parts.delta_bytes,
+            database: parts.database,
+            new_delta: parts.new_delta,
+            on_freeze: parts.on_freeze,
+        }
+    }
+
+    /// Fails once the writer has halted.
+    pub(crate) fn check_running(&self) -> Result<()> {
+        self.halted.get().map_or(Ok(()), |error| Err(error.clone()))
+    }
+
+    /// Halts the writer for the life of the handle. The first reason stays.
+    pub(crate) fn halt(&self, reason: &str) -> Error {
+        self.end(Error::Halted {
+            reason: reason.into(),
+        })
+    }
+
+    /// The database is closed: whoever still waits for the writer learns it.
+    pub(crate) fn shut(&self) {
+        self.end(Error::Closed);
+    }
+
+    fn end(&self, error: Error) -> Error {
+        let first = self.halted.get_or_init(|| error).clone();
+        let mut open = lock(&self.open);
+        let mut tickets = std::mem::take(&mut open.tickets);
+        drop(open);
+        settle_group(&mut tickets, Lsn::default(), Some(&first));
+        while let Some(request) = self.queue.pop() {
+            request.ticket.reject(&first);
+        }
+        self.open_swapped.notify_all();
+        self.core_returned.notify_all();
+        first
+    }
+
+    /// Takes the writer role if it is free.
+    pub(crate) fn try_take_core(&self) -> Option<Box<Core>> {
+        lock(&self.core).take()
+    }
+
+    /// Waits for the writer role.
+    pub(crate) fn take_core(&self) -> Result<Box<Core>> {
+        let mut slot = lock(&self.core);
+        loop {
+            self.check_running()?;
+            if let Some(core) = slot.take() {
+                return Ok(core);
+            }
+            slot = self
+                .core_returned
+                .wait(slot)
+                .unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    /// Gives the writer role back, having served the batches that wait for it.
+    pub(crate) fn return_core(&self, mut core: Box<Core>) {
+        let mut served = false;
+        loop {
+            served |= self.serve_queue(&mut core);
+            *lock(&self.core) = Some(core);
+            self.core_returned.notify_one();
+            // The first hand-over rule: look again after giving the role back.
+            if self.queue.is_empty() {
+                break;
+            }
+            match self.try_take_core() {
+                Some(again) => core = again,
+                None => break,
+            }
+        }
+        // The second rule, on behalf of those served here: they found the log role taken, or nothing to write.
+        if served && let Ok(role) = self.log.try_lock() {
+            drop(role);
+            self.hand_on();
+        }
+    }
+
+    fn serve_queue(&self, core: &mut Box<Core>) -> bool {
+        let mut served = false;
+        while let Some(request) = self.queue.pop() {
+            self.apply(core, request);
+            served = true;
+        }
+        served
+    }
+
+    /// Applies one batch and appends its record; a refused batch learns why through its ticket.
+    fn apply(&self, core: &mut Box<Core>, request: Request) {
+        let Request {
+            ops,
+            tables,
+            tag,
+            durability,
+            ticket,
+        } = request;
+        let instance = self.shapes.shared.instance;
+        let outcome = self
+            .check_running()
+            .and_then(|()| {
+                tables
+                    .iter()
+                    .try_for_each(|t| t.resolve(instance, core.next_txn).map(drop))
+            })
+            .and_then(|()| core.apply(&ops))
+            .and_then(|()| self.append(core, &ops, &tag, durability, &ticket));
+        if let Err(error) = outcome {
+            ticket.reject(&error);
+        }
+    }
+
+    /// Numbers what was applied to the delta as `core.next_txn`, appends its record to the open group, and freezes
+    /// the delta if it is full.
+    pub(crate) fn append(
+        &self,
+        core: &mut Box<Core>,
+        ops: &OpWriter,
+        tag: &[u8],
+        durability: Durability,
+        ticket: &Arc<Ticket>,
+    ) -> Result<()> {
+        let txn = core.next_txn;
+        let timestamp_ns = self.clock.wall_ns().max(core.last_timestamp_ns);
+        ticket.number(txn);
+        let mut open = lock(&self.open);
+        while open.records.len() > OPEN_BYTES_MAX {
+            // Whoever holds the log role swaps the group soon; if nobody does, wake the log thread.
+            self.wake_log_thread();
+            open = self
+                .open_swapped
+                .wait(open)
+                .unwrap_or_else(PoisonError::into_inner);
+            self.check_running()?;
+        }
+        open.records
+            .push_record(txn, timestamp_ns, tag, ops.bytes(), ops.count());
+        match durability {
+            Durability::Durable => open.tickets.push(Arc::clone(ticket)),
+            Durability::Buffered => {
+                let mut now = vec![Arc::clone(ticket)];
+                settle_group(&mut now, Lsn::default(), None);
+            }
+        }
+        // SeqCst: the second hand-over rule, pairs with the loads in `hand_on` and `run_log_thread`.
+        self.pending.store(true, Ordering::SeqCst);
+        let full = open.records.len() >= GROUP_BYTES_MAX;
+        if durability == Durability::Durable || full {
+            self.urgent.store(true, Ordering::SeqCst);
+        }
+        drop(open);
+        if durability == Durability::Buffered && full {
+            self.wake_log_thread();
+        }
+        core.next_txn = txn.next();
+        core.last_timestamp_ns = timestamp_ns;
+        self.counters.commits.fetch_add(1, Ordering::Relaxed);
+        if core.delta.used_bytes() as u64 >= self.delta_bytes
+            && self.shapes.load().frozen.is_empty()
+        {
+            // No memory for another delta: this one goes on growing, and the next commit tries again.
+            let _tried = self.freeze(core);
+        }
+        Ok(())
+    }
+
+    /// Makes the active delta a frozen one and starts a new one. Returns whether there was anything to freeze.
+    pub(crate) fn freeze(&self, core: &mut Box<Core>) -> Result<bool> {
+        if core.delta.is_empty() {
+            return Ok(false);
+        }
+        let (delta, writer) = (self.new_delta)(self.delta_bytes)?;
+        lock(&self.open).freezes = TxnId::new(core.next_txn.get() - 1).into();
+        core.delta = Arc::clone(&delta);
+        core.writer = writer;
+        self.shapes.publish(|shape| {
+            let frozen = std::mem::replace(&mut shape.active, delta);
+            shape.frozen.insert(0, frozen);
+        });
+        self.progress.started();
+        (self.on_freeze)();
+        Ok(true)
+    }
+
+    /// Delays the caller while checkpoints are behind. When two deltas are full, waits until one is merged, or
+    /// fails with what keeps it from being merged (`stuck`).
+    pub(crate) fn throttle(&self, stuck: impl Fn() -> Option<Error>) -> Result<()> {
+        loop {
+            self.check_running()?;
+            let shape = self.shapes.load();
+            if shape.frozen.is_empty() {
+                return Ok(());
+            }
+            let used = shape.active.used_bytes() as u64;
+            drop(shape);
+            let Some(delay) = self.progress.delay(used, self.delta_bytes) else {
+                return Ok(());
+            };
+            let full = used >= 2 * self.delta_bytes;
+            if full && let Some(error) = stuck() {
+                return Err(error);
+            }
+            let started = self.clock.monotonic_ns();
+            std::thread::sleep(delay);
+            let waited = self.clock.monotonic_ns() - started;
+            self.counters
+                .throttled_ns
+                .fetch_add(waited, Ordering::Relaxed);
+            if !full {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Fails with [`Error::Full`] if the log has no room for `bytes` more and the disk has none to make it.
+    pub(crate) fn reserve_log(&self, bytes: usize) -> Result<()> {
+        let segments = &self.segments;
+        if segments.needs_spare() || bytes as u64 > segments.segment_bytes() / 2 {
+            let error = |source| Error::from_io("the commit log", source);
+            segments.prepare_spare().map_err(error)?;
+        }
+        Ok(())
+    }
+
+    /// Puts the log in place that commits are appended to.
+    pub(crate) fn install_log(&self, log: LogWriter) {
+        let mut role = lock(&self.log);
+        *lock(&self.log_stats) = (log.counters(), log.method());
+        role.writer = log;
+    }
+
+    /// Commits so far.
+    pub(crate) fn commits(&self) -> u64 {
+        self.counters.commits.load(Ordering::Relaxed)
+    }
+
+    /// The end of the durable log.
+    pub(crate) fn position(&self) -> LogPosition {
+        lock(&self.log).writer.position()
+    }
+
+    pub(crate) fn fill_stats(&self, stats: &mut Stats) {
+        let (log, method) = &*lock(&self.log_stats);
+        stats.log_groups = log.groups();
+        stats.log_flushes = log.flushes();
+        stats.log_bytes_written = log.bytes();
+        stats.throttled_ns = self.counters.throttled_ns.load(Ordering::Relaxed);
+        stats.sync_method = match method {
+            SyncMethod::WriteThenSync => "write + fdatasync",
+            SyncMethod::WriteDsync => "write with RWF_DSYNC",
+            SyncMethod::RingDsync => "io_uring write with RWF_DSYNC",
+            SyncMethod::None => "none yet, or memory",
+        };
+    }
+}
+
+// ---- Commits ---------------------------------------------------------------------------------------------------
+
+impl Pipeline {
+    /// Commits one batch and waits for its outcome.
+    pub(crate) fn commit(&self, request: Request) -> Result<Commit> {
+        let ticket = Arc::clone(&request.ticket);
+        let durability = request.durability;
+        self.enter(request)?;
+        self.finish(&ticket, durability)
+    }
+
+    /// Hands one batch over; the log thread sees to it.
+    pub(crate) fn submit(&self, request: Request) -> Result<CommitHandle> {
+        let ticket = Arc::clone(&request.ticket);
+        let durability = request.durability;
+        self.enter(request)?;
+        match durability {
+            Durability::Durable => self.wake_log_thread(),
+            Durability::Buffered => self.flush_later(),
+        }
+        Ok(CommitHandle::new(ticket))
+    }
+
+    /// Gets a batch applied: by this thread if the writer role is free, else by whoever holds it.
+    fn enter(&self, request: Request) -> Result<()> {
+        self.check_running()?;
+        if let Some(mut core) = self.try_take_core() {
+            self.apply(&mut core, request);
+            self.return_core(core);
+            return Ok(());
+        }
+        if let Err(request) = self.queue.push(request) {
+            let mut core = self.take_core()?;
+            self.apply(&mut core, request);
+            self.return_core(core);
+            return Ok(());
+        }
+        // The first hand-over rule: the role may have been given back before the batch was queued.
+        if let Some(core) = self.try_take_core() {
+            self.return_core(core);
+        }
+        // A halt may have emptied the queue just before.
+        if let Some(error) = self.halted.get() {
+            while let Some(request) = self.queue.pop() {
+                request.ticket.reject(error);
+            }
+        }
+        Ok(())
+    }
+
+    /// Sees an appended commit through to its outcome.
+    pub(crate) fn finish(&self, ticket: &Arc<Ticket>, durability: Durability) -> Result<Commit> {
+        if durability == Durability::Buffered {
+            self.flush_later();
+        } else if ticket.outcome().is_none()
+            && let Ok(role) = self.log.try_lock()
+        {
+            self.lead(role, ticket);
+        }
+        loop {
+            if let Some(outcome) = ticket.wait() {
+                return outcome;
+            }
+            let role = lock(&self.log);
+            self.lead(role, ticket);
+        }
+    }
+
+    /// Drives the log until `ticket` is settled, then hands the role on.
+    fn lead(&self, mut role: MutexGuard<'_, LogRole>, ticket: &Arc<Ticket>) {
+        while ticket.outcome().is_none() && self.drive(&mut role) {}
+        drop(role);
+        self.hand_on();
+    }
+
+    /// The second hand-over rule: whoever gave the log role back finds a successor for what came meanwhile.
+    fn hand_on(&self) {
+        if !self.pending.load(Ordering::SeqCst) {
+            return;
+        }
+        let open = lock(&self.open);
+        let waiting = open.tickets.len();
+        let first = open.tickets.first().cloned();
+        drop(open);
+        match first {
+            Some(ticket) if waiting < LOG_THREAD_FROM && ticket.is_blocking() => {
+                ticket.ask_to_lead();
+            }
+            Some(_) => self.wake_log_thread(),
+            None => self.flush_later(),
+        }
+    }
+}
+
+// ---- The log role ----------------------------------------------------------------------------------------------
+
+impl Pipeline {
+    /// Writes the open group, if it holds anything. Returns whether it did.
+    pub(crate) fn drive(&self, role: &mut MutexGuard<'_, LogRole>) -> bool {
+        let role: &mut LogRole = role;
+        let mut open = lock(&self.open);
+        // SeqCst: cleared while the group is held, so an append after the swap sets them again.
+        self.pending.store(false, Ordering::SeqCst);
+        self.urgent.store(false, Ordering::SeqCst);
+        if open.is_empty() || self.halted.get().is_some() {
+            return false;
+        }
+        std::mem::swap(&mut *open, &mut role.next);
+        drop(open);
+        self.open_swapped.notify_all();
+        let group = &mut role.next;
+        let start = role.writer.position();
+        if group.freezes.take().is_some() {
+            *lock(&self.boundary) = Some(start);
+        }
+        let sealed = group.records.seal(start, start.lsn, self.database);
+        match role.writer.append(&sealed) {
+            Ok(end) => {
+                // Release: pairs with `Shared::visible`; all delta entries of the group were written before.
+                self.shapes
+                    .shared
+                    .visible
+                    .store(end.last_txn.get(), Ordering::Release);
+                settle_group(&mut group.tickets, end.lsn, None);
+            }
+            Err(error) => {
+                let error = self.halt(&error.to_string());
+                settle_group(&mut group.tickets, Lsn::default(), Some(&error));
+            }
+        }
+        group.records.recycle(sealed);
+        true
+    }
+
+    /// Makes everything applied so far durable.
+    pub(crate) fn flush(&self) -> Result<()> {
+        // Holding the role, nothing is in flight: one group takes all that was appended.
+        self.drive(&mut lock(&self.log));
+        self.hand_on();
+        self.check_running()
+    }
+
+    /// Runs `work` with the log role, after everything applied so far is durable.
+    pub(crate) fn with_log<R>(&self, work: impl FnOnce(&mut LogRole) -> R) -> Result<R> {
+        let mut role = lock(&self.log);
+        self.drive(&mut role);
+        self.check_running()?;
+        let done = work(&mut role);
+        drop(role);
+        self.hand_on();
+        Ok(done)
+    }
+
+    /// Where the log of the frozen delta ends; everything in it is durable afterwards.
+    pub(crate) fn frozen_boundary(&self) -> Result<LogPosition> {
+        let mut role = lock(&self.log);
+        while lock(&self.boundary).is_none() && self.drive(&mut role) {}
+        self.check_running()?;
+        // Unresolved: no group holds a newer record: the next one will start where the log ends now.
+        let resolved = lock(&self.boundary).take();
+        let unresolved = lock(&self.open).freezes.take();
+        let boundary = unresolved.map(|_| role.writer.position()).or(resolved);
+        drop(role);
+        self.hand_on();
+        boundary.ok_or_else(|| self.halt("a frozen delta has no place in the log"))
+    }
+
+    fn wake_log_thread(&self) {
+        if self.log_thread_gone.load(Ordering::SeqCst) {
+            // A write transaction that outlived its database: nobody else is left to write.
+            if let Ok(mut role) = self.log.try_lock() {
+                self.drive(&mut role);
+            }
+        } else if self.log_thread_idle.load(Ordering::SeqCst) {
+            lock(&self.kick).now = true;
+            self.kicked.notify_one();
+        }
+    }
+
+    fn flush_later(&self) {
+        let mut kick = lock(&self.kick);
+        if !kick.later {
+            kick.later = true;
+            drop(kick);
+            self.kicked.notify_one();
+        }
+    }
+
+    /// The log thread: takes the log role whenever there is more to write than one committer's own group.
+    pub(crate) fn run_log_thread(&self, buffered_flush: Duration) {
+        loop {
+            self.log_thread_idle.store(true, Ordering::SeqCst);
+            let mut kick = lock(&self.kick);
+            // SeqCst: an append that saw this thread busy set `urgent` before; see the second hand-over rule.
+            while !kick.now && !kick.stop && !self.urgent.load(Ordering::SeqCst) {
+                if kick.later {
+                    let waited = self.kicked.wait_timeout(kick, buffered_flush);
+                    kick = waited.unwrap_or_else(PoisonError::into_inner).0;
+                    break;
+                }
+                kick = self
+                    .kicked
+                    .wait(kick)
+                    .unwrap_or_else(PoisonError::into_inner);
+            }
+            let stop = kick.stop;
+            *kick = Kick {
+                stop,
+                ..Kick::default()
+            };
+            drop(kick);
+            self.log_thread_idle.store(false, Ordering::SeqCst);
+            loop {
+                let mut role = lock(&self.log);
+                while self.drive(&mut role) {}
+                drop(role);
+                if !self.urgent.load(Ordering::SeqCst) || self.check_running().is_err() {
+                    break;
+                }
+            }
+            if stop {
+                self.log_thread_gone.store(true, Ordering::SeqCst);
+                return;
+            }
+        }
+    }
+
+    /// Ends the log thread after a last flush.
+    pub(crate) fn stop_log_thread(&self) {
+        lock(&self.kick).stop = true;
+        self.kicked.notify_all();
+    }
+}
