@@ -1,2 +1,33 @@
-//! Placeholder entry point.
-fn main() {}
+//! `nsbench`: measures the engine, each figure beside the floor it is read against.
+//!
+//! A row is one function in `suites/`; `row` says what it is given and hands back, `floor` has the raw loops, `figures` the
+//! table that ends a run, `profile` and `profiles/*.toml` the sizes and limits. Only the engine's public API is used.
+#![expect(
+    clippy::cast_possible_truncation,
+    reason = "sizes of this program's own making, on 64-bit machines"
+)]
+
+mod alloc;
+mod child;
+mod cli;
+mod clock;
+mod data;
+mod error;
+mod figures;
+mod floor;
+mod machine;
+mod profile;
+mod report;
+mod row;
+mod sample;
+mod scratch;
+mod suites;
+mod target;
+mod units;
+
+#[global_allocator]
+static ALLOCATOR: alloc::Counting = alloc::Counting;
+
+fn main() -> std::process::ExitCode {
+    cli::main()
+}

@@ -1,0 +1,292 @@
+//! The floors: what the device and the memory do with no database in between.
+//!
+//! One operation at a time goes through plain system calls of the standard library, so that a slow I/O layer of our own
+//! cannot flatter the engine; only the loops that need depth use northstar-io's queue.
+//!
+//! Invariants:
+//! 1. The append floor writes blocks of a file whose every block was written before, as the engine's recycled log
+//!    segments are: no allocation, no metadata, one write and one flush.
+//! 2. The read floors bypass the page cache where the file system lets them; [`RawFile::direct`] says if it did not.
+
+use std::fs::{File, OpenOptions};
+use std::io::ErrorKind;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use northstar_io::{Buf, Disk, NativeDisk, NativeOptions, Op, OpenMode};
+
+use crate::clock::{now, seconds};
+use crate::data::{Rng, mix};
+use crate::error::{BenchError, Result};
+use crate::sample::{Sample, Until, measure};
+
+/// Bytes of a raw append: one log block.
+pub(crate) const APPEND_BYTES: usize = 4096;
+/// Bytes of a raw random read: one page.
+pub(crate) const PAGE_BYTES: usize = 16 * 1024;
+/// Bytes the append floor cycles through: one log segment.
+const APPEND_FILE_BYTES: u64 = 16 << 20;
+/// Bytes of one sequential read; device bandwidth levels off here.
+const RUN_BYTES: usize = 256 * 1024;
+/// Sequential reads in flight.
+const RUN_DEPTH: u32 = 8;
+
+/// A file of the floor's own, opened past the page cache.
+#[derive(Debug)]
+struct RawFile {
+    file: File,
+    path: PathBuf,
+    direct: bool,
+}
+
+impl RawFile {
+    fn open(path: &Path, flags: i32) -> Result<Self> {
+        let open = |flags| {
+            let mut options = OpenOptions::new();
+            options
+                .read(true)
+                .write(true)
+                .create(true)
+                .truncate(false)
+                .custom_flags(flags)
+                .open(path)
+        };
+        let (file, direct) = match open(flags | libc::O_DIRECT) {
+            // Not every file system takes O_DIRECT.
+            Err(error) if error.kind() == ErrorKind::InvalidInput => (open(flags), false),
+            other => (other, true),
+        };
+        let file = file.map_err(BenchError::file(path))?;
+        Ok(Self {
+            file,
+            path: path.to_owned(),
+            direct,
+        })
+    }
+
+    /// Fills the file's first `bytes` with words made from `seed` (zeros for `None`), durably.
+    fn fill(&self, bytes: u64, seed: Option<u64>) -> Result<()> {
+        let mut buf = Buf::zeroed(1 << 20);
+        let mut at = 0;
+        while at < bytes {
+            if let Some(seed) = seed {
+                for (index, chunk) in buf.chunks_exact_mut(8).enumerate() {
+                    chunk.copy_from_slice(&mix(seed ^ at ^ index as u64).to_le_bytes());
+                }
+            }
+            let len = buf
+                .len()
+                .min(usize::try_from(bytes - at).unwrap_or(buf.len()));
+            self.file
+                .write_all_at(&buf[..len], at)
+                .map_err(BenchError::file(&self.path))?;
+            at += len as u64;
+        }
+        self.file.sync_all().map_err(BenchError::file(&self.path))
+    }
+}
+
+/// Raw append and flush, by whichever way is faster on this device.
+#[derive(Debug)]
+pub(crate) struct AppendFloor {
+    plain: RawFile,
+    dsync: RawFile,
+    use_dsync: bool,
+    buf: Buf,
+    at: u64,
+}
+
+impl AppendFloor {
+    /// Prepares the file in `dir` and probes both ways.
+    pub(crate) fn open(dir: &Path) -> Result<Self> {
+        let path = dir.join("floor-append");
+        let plain = RawFile::open(&path, 0)?;
+        plain.fill(APPEND_FILE_BYTES, None)?;
+        let dsync = RawFile::open(&path, libc::O_DSYNC)?;
+        let mut buf = Buf::zeroed(APPEND_BYTES);
+        buf.fill(0x5a);
+        let mut floor = Self {
+            plain,
+            dsync,
+            use_dsync: false,
+            buf,
+            at: 0,
+        };
+        let mut medians = [0.0; 2];
+        for (way, median) in medians.iter_mut().enumerate() {
+            floor.use_dsync = way == 1;
+            *median = floor.run(Until::Ops(60))?.p50();
+        }
+        floor.use_dsync = medians[1] < medians[0];
+        Ok(floor)
+    }
+
+    /// How it makes a block durable.
+    pub(crate) fn method(&self) -> &'static str {
+        match (self.use_dsync, self.plain.direct) {
+            (true, true) => "O_DIRECT write with O_DSYNC",
+            (false, true) => "O_DIRECT write, fdatasync",
+            (true, false) => "cached write with O_DSYNC",
+            (false, false) => "cached write, fdatasync",
+        }
+    }
+
+    fn append(&mut self) -> Result<()> {
+        let file = if self.use_dsync {
+            &self.dsync
+        } else {
+            &self.plain
+        };
+        let write = file.file.write_all_at(&self.buf, self.at);
+        write.map_err(BenchError::file(&file.path))?;
+        if !self.use_dsync {
+            file.file
+                .sync_data()
+                .map_err(BenchError::file(&file.path))?;
+        }
+        self.at = (self.at + APPEND_BYTES as u64) % APPEND_FILE_BYTES;
+        Ok(())
+    }
+
+    /// Appends one block after another.
+    pub(crate) fn run(&mut self, until: Until) -> Result<Sample> {
+        measure(until, 1, |_| self.append())
+    }
+}
+
+/// Raw reads of a file of random bytes.
+#[derive(Debug)]
+pub(crate) struct ReadFloor {
+    raw: RawFile,
+    bytes: u64,
+}
+
+impl ReadFloor {
+    /// Writes a file of `bytes` (rounded up to a run) in `dir`.
+    pub(crate) fn open(dir: &Path, bytes: u64) -> Result<Self> {
+        let path = dir.join(format!("floor-read-{bytes}"));
+        let bytes = bytes.max(1).next_multiple_of(RUN_BYTES as u64);
+        let raw = RawFile::open(&path, 0)?;
+        if raw.file.metadata().map_err(BenchError::file(&path))?.len() != bytes {
+            raw.fill(bytes, Some(bytes))?;
+        }
+        Ok(Self { raw, bytes })
+    }
+
+    /// Random pages, one at a time.
+    pub(crate) fn random(&self, until: Until, rng: &mut Rng) -> Result<Sample> {
+        let mut buf = Buf::zeroed(PAGE_BYTES);
+        let pages = self.bytes / PAGE_BYTES as u64;
+        measure(until, 1, |_| {
+            let at = rng.below(pages) * PAGE_BYTES as u64;
+            let read = self.raw.file.read_exact_at(&mut buf, at);
+            read.map_err(BenchError::file(&self.raw.path))
+        })
+    }
+
+    /// Random pages with `depth` in flight: the latency recorded is the time from one completion to the next.
+    pub(crate) fn random_at_depth(
+        &self,
+        depth: u32,
+        time: Duration,
+        rng: &mut Rng,
+    ) -> Result<Sample> {
+        let pages = self.bytes / PAGE_BYTES as u64;
+        self.queued(depth, PAGE_BYTES, |elapsed, _| {
+            (elapsed < time).then(|| rng.below(pages) * PAGE_BYTES as u64)
+        })
+    }
+
+    /// The whole file from the front, in bytes a second.
+    pub(crate) fn sequential(&self) -> Result<f64> {
+        let runs = self.bytes / RUN_BYTES as u64;
+        let sample = self.queued(RUN_DEPTH, RUN_BYTES, |_, run| {
+            (run < runs).then_some(run * RUN_BYTES as u64)
+        })?;
+        Ok(sample.ops as f64 * RUN_BYTES as f64 / seconds(sample.elapsed))
+    }
+
+    /// Keeps `depth` reads of `len` bytes in flight at the offsets that `next(elapsed, index)` gives until it stops.
+    fn queued(
+        &self,
+        depth: u32,
+        len: usize,
+        mut next: impl FnMut(Duration, u64) -> Option<u64>,
+    ) -> Result<Sample> {
+        let disk = NativeDisk::new(NativeOptions::default());
+        let file = disk.open(&self.raw.path, OpenMode::Read)?;
+        let mut queue = disk.queue(depth)?;
+        let mut spare: Vec<Buf> = (0..depth).map(|_| Buf::zeroed(len)).collect();
+        let mut ended = Vec::with_capacity(depth as usize);
+        let mut sample = Sample::new();
+        let (started, mut index) = (now(), 0);
+        let mut last = started;
+        loop {
+            while let Some(buf) = spare.pop() {
+                let Some(offset) = next(last - started, index) else {
+                    break;
+                };
+                queue.submit(
+                    index,
+                    Op::Read {
+                        file: std::sync::Arc::clone(&file),
+                        offset,
+                        buf,
+                    },
+                )?;
+                index += 1;
+            }
+            if queue.in_flight() == 0 {
+                break;
+            }
+            queue.poll(1, &mut ended)?;
+            let at = now();
+            sample.record(at - last, ended.len() as u64);
+            last = at;
+            for completion in ended.drain(..) {
+                completion.result?;
+                spare.extend(completion.buf);
+            }
+        }
+        sample.elapsed = started.elapsed();
+        Ok(sample)
+    }
+}
+
+/// Memory read from front to back, every word summed, in bytes a second: the best of a few passes.
+pub(crate) fn memory_stream(bytes: usize) -> f64 {
+    let words: Vec<u64> = (0..bytes as u64 / 8).collect();
+    let mut best: f64 = 0.0;
+    for _ in 0..4 {
+        let started = now();
+        let sum = words.iter().fold(0u64, |sum, word| sum.wrapping_add(*word));
+        std::hint::black_box(sum);
+        best = best.max(bytes as f64 / seconds(started.elapsed()));
+    }
+    best
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_floors_run_on_a_small_file() {
+        let dir = tempfile::tempdir_in(std::env::current_dir().unwrap()).unwrap();
+        let mut append = AppendFloor::open(dir.path()).unwrap();
+        assert_eq!(append.run(Until::Ops(5)).unwrap().ops, 5);
+        assert!(!append.method().is_empty());
+        let read = ReadFloor::open(dir.path(), 1 << 20).unwrap();
+        let mut rng = Rng::new(1, 1);
+        assert_eq!(read.random(Until::Ops(5), &mut rng).unwrap().ops, 5);
+        assert!(
+            read.random_at_depth(4, Duration::from_millis(1), &mut rng)
+                .unwrap()
+                .ops
+                >= 4
+        );
+        assert!(read.sequential().unwrap() > 0.0);
+        assert!(memory_stream(1 << 20) > 0.0);
+    }
+}

@@ -1,0 +1,219 @@
+//! The log: durable commits alone and together, records taken in, records replayed.
+
+use crate::child::{Child, Task};
+use crate::data::{Rng, Rows};
+use crate::error::Result;
+use crate::floor::AppendFloor;
+use crate::row::{Cost, Ctx, Outcome, Row, remove};
+use crate::sample::{Sample, Until, in_threads, measure};
+use crate::target::{Db, Durability, Options, Table, WriteBatch};
+use crate::units::Unit;
+
+/// The suite's rows.
+pub(crate) const ROWS: &[Row] = &[
+    Row {
+        name: "bench/log/commit_solo_durable",
+        question: "How far is a lone durable commit from one raw append and flush?",
+        unit: "commit of one row",
+        run: commit_solo_durable,
+    },
+    Row {
+        name: "bench/log/commit_32_committers",
+        question: "How many durable commits a second do 32 threads make together?",
+        unit: "commit of one row",
+        run: commit_32_committers,
+    },
+    Row {
+        name: "bench/log/commit_128_committers",
+        question: "How many durable commits a second do 128 threads make together?",
+        unit: "commit of one row",
+        run: commit_128_committers,
+    },
+    Row {
+        name: "bench/log/commit_100_random_puts",
+        question: "How many durable transactions of 100 random puts a second does one thread make?",
+        unit: "commit of 100 rows",
+        run: commit_100_random_puts,
+    },
+    Row {
+        name: "bench/log/append_commit_record",
+        question: "How many commit records a second does the log take when nobody waits for it?",
+        unit: "buffered commit of one row",
+        run: append_commit_record,
+    },
+    Row {
+        name: "bench/log/replay_into_memtable",
+        question: "How fast does recovery put records into the delta?",
+        unit: "row replayed",
+        run: replay_into_memtable,
+    },
+];
+
+/// One durable commit of one random row.
+fn commit_one(db: &Db, table: &Table, rows: Rows, rng: &mut Rng, version: u64) -> Result<()> {
+    let i = rng.below(rows.n);
+    let mut batch = WriteBatch::new();
+    batch.put(table, rows.key(i), rows.value(i, version));
+    db.commit(batch)?;
+    Ok(())
+}
+
+/// Question: a durable commit of one random row by one thread, against 4 KiB raw appends with flush; blocks of 100 of each
+/// alternate, so both see the same device. Unit: one commit. Bound: the raw append.
+fn commit_solo_durable(ctx: &mut Ctx) -> Result<Outcome> {
+    let (db, table) = ctx.fresh("solo")?;
+    let (rows, mut rng) = (ctx.rows(), ctx.rng(70));
+    let mut floor = AppendFloor::open(&ctx.scratch)?;
+    let (mut engine, mut raw) = (Sample::new(), Sample::new());
+    let (mut version, block) = (0, 100);
+    let mut one = |_| {
+        version += 1;
+        commit_one(&db, &table, rows, &mut rng, version)
+    };
+    measure(Until::Ops(50), 1, &mut one)?;
+    let before = db.stats()?;
+    while engine.elapsed + raw.elapsed < ctx.time(2.0) {
+        raw.then(&floor.run(Until::Ops(block))?);
+        engine.then(&measure(Until::Ops(block), 1, &mut one)?);
+    }
+    let after = db.stats()?;
+    db.close()?;
+    let cost = Cost::between(&before, &after);
+    let (p50, floor_p50) = (engine.p50(), raw.p50());
+    let per_txn = |flushes: u64| flushes as f64 / cost.txns.max(1) as f64;
+    Ok(Outcome::of(engine)
+        .cost(&before, &after)
+        .floor_p50("raw append + flush", &raw)
+        .figure_beside("solo_commit_p50", p50, floor_p50)
+        .figure("solo_log_flushes", per_txn(cost.log_flushes))
+        .figure("solo_other_flushes", per_txn(cost.data_flushes))
+        .extra("raw_p99_ns", raw.nanos(99.0))
+        .note(format!(
+            "floor: {}; engine: {}",
+            floor.method(),
+            after.sync_method
+        )))
+}
+
+/// Question: 32 threads, each waiting for its own durable commits of one row. Unit: one commit. Bound: commits a flush times
+/// raw appends and flushes a second.
+fn commit_32_committers(ctx: &mut Ctx) -> Result<Outcome> {
+    committers(ctx, 32, ["committers_32", "committers_32_flushes"])
+}
+
+/// Question: as above with 128 threads. Unit: one commit. Bound: as above, until the processors are busy.
+fn commit_128_committers(ctx: &mut Ctx) -> Result<Outcome> {
+    committers(ctx, 128, ["committers_128", "committers_128_flushes"])
+}
+
+fn committers(
+    ctx: &mut Ctx,
+    threads: usize,
+    [rate_id, flushes_id]: [&'static str; 2],
+) -> Result<Outcome> {
+    let (db, table) = ctx.fresh("committers")?;
+    let rows = ctx.rows();
+    let mut floor = AppendFloor::open(&ctx.scratch)?;
+    let mut raw = floor.run(ctx.until(0.2))?;
+    let before = db.stats()?;
+    let sample = in_threads(
+        threads,
+        |thread| Ok(ctx.rng(80 + thread as u64)),
+        |_, mut rng| {
+            measure(ctx.until(1.0), 1, |v| {
+                commit_one(&db, &table, rows, &mut rng, v)
+            })
+        },
+    )?;
+    let after = db.stats()?;
+    raw.then(&floor.run(ctx.until(0.2))?);
+    db.close()?;
+    let (rate, raw_rate) = (sample.per_second(), raw.per_second());
+    let outcome = Outcome::of(sample).cost(&before, &after);
+    let flushes = outcome
+        .cost
+        .and_then(|cost| cost.flushes_per_txn())
+        .unwrap_or(f64::NAN);
+    Ok(outcome
+        .floor_rate("raw append + flush", raw_rate, Unit::PerSecond, rate)
+        .figure_beside(rate_id, rate, raw_rate)
+        .figure(flushes_id, flushes))
+}
+
+/// Question: `begin_write`, 100 puts of random rows of a loaded table, durable `commit`. Not timed: loading. Unit: one
+/// transaction. Bound: one append of about 14 KiB and a flush, and 100 insertions into the delta.
+fn commit_100_random_puts(ctx: &mut Ctx) -> Result<Outcome> {
+    let loaded = ctx.loaded("puts", Options::new())?;
+    let (db, table, rows) = (loaded.db, loaded.table, loaded.rows);
+    let mut rng = ctx.rng(90);
+    let mut floor = AppendFloor::open(&ctx.scratch)?;
+    let mut raw = floor.run(ctx.until(0.2))?;
+    let before = db.stats()?;
+    let sample = measure(ctx.until(1.5), 1, |version| {
+        let mut txn = db.begin_write()?;
+        for _ in 0..100 {
+            let i = rng.below(rows.n);
+            txn.put(&table, rows.key(i), rows.value(i, version))?;
+        }
+        txn.commit()?;
+        Ok(())
+    })?;
+    let after = db.stats()?;
+    raw.then(&floor.run(ctx.until(0.2))?);
+    db.close()?;
+    let (rate, raw_rate) = (sample.per_second(), raw.per_second());
+    Ok(Outcome::of(sample)
+        .cost(&before, &after)
+        .floor_rate("raw append + flush", raw_rate, Unit::PerSecond, rate)
+        .figure_beside("txn_100_puts", rate, raw_rate))
+}
+
+/// Question: buffered commits of one row by one thread: record encoding, insertion into the delta, group append, with
+/// nobody waiting for the flush. Unit: one commit; throughput counts until a last, durable commit is acknowledged. Bound:
+/// encoding and insertion (1.5 to 3 µs).
+fn append_commit_record(ctx: &mut Ctx) -> Result<Outcome> {
+    let (db, table) = ctx.fresh("append")?;
+    let (rows, mut rng) = (ctx.rows(), ctx.rng(91));
+    let before = db.stats()?;
+    let started = crate::clock::now();
+    let mut sample = measure(ctx.until(1.0), 1, |version| {
+        let i = rng.below(rows.n);
+        let mut batch = WriteBatch::new();
+        batch.durability(Durability::Buffered);
+        batch.put(&table, rows.key(i), rows.value(i, version));
+        db.commit(batch)?;
+        Ok(())
+    })?;
+    commit_one(&db, &table, rows, &mut rng, u64::MAX)?;
+    sample.elapsed = started.elapsed();
+    let after = db.stats()?;
+    db.close()?;
+    Ok(Outcome::of(sample).cost(&before, &after))
+}
+
+/// Question: opening a database whose delta was full when its process was killed, told as rows a second. A child process
+/// commits batches of 1,000 random rows and is killed with SIGKILL. Unit: one row replayed; the latency is the whole open
+/// divided. Bound: reading the log tail and one insertion a row (about 1 µs). Checked: every acknowledged batch is there.
+fn replay_into_memtable(ctx: &mut Ctx) -> Result<Outcome> {
+    let dir = ctx.dir("replay")?;
+    let task = Task::FillDelta {
+        dir: dir.clone(),
+        rows: ctx.scale.rows,
+        seed: ctx.seed,
+    };
+    let acknowledged = Child::run_until_killed(&task)?;
+    let mut sample = Sample::new();
+    let started = crate::clock::now();
+    let db = Options::new().open(&dir)?;
+    let took = started.elapsed();
+    let stats = db.stats()?;
+    crate::child::check_filled(&db, &task, acknowledged)?;
+    db.close()?;
+    remove(&dir)?;
+    sample.record(took, acknowledged);
+    sample.elapsed = took;
+    Ok(Outcome::of(sample)
+        .extra("records_replayed", stats.replayed_records as f64)
+        .extra("open_ns", took.as_nanos() as f64)
+        .extra("log_tail_bytes", stats.log_tail_bytes as f64))
+}
