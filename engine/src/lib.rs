@@ -58,3 +58,8 @@ pub use stats::{CheckReport, Stats};
 pub use txn::table::Table;
 pub use writer::pipeline::Durability;
 pub use writer::wait::{Commit, CommitHandle};
+
+/// The program in the README compiles.
+#[cfg(doctest)]
+#[doc = include_str!("../../README.md")]
+struct Readme;
