@@ -138,7 +138,7 @@ impl Error {
 impl From<PageError> for Error {
     fn from(error: PageError) -> Self {
         match error {
-            PageError::Io { source, .. } => Self::Io(source),
+            PageError::Io { source, .. } => Self::from_io("the data file", source),
             PageError::Checksum { page, .. }
             | PageError::Stale { page, .. }
             | PageError::Misdirected { wanted: page, .. }

@@ -240,7 +240,7 @@ impl Checkpointer {
         let written = sink.finish()?;
         let mut meta = self.meta.clone();
         meta.generation = self.meta.generation.next();
-        meta.free_directory = Some(written.free_directory);
+        meta.free_directory = written.free_directory;
         meta.pages = written.pages;
         meta.names = roots.get(TableId::NAMES).copied();
         meta.roots = roots.get(TableId::ROOTS).copied();
@@ -252,7 +252,6 @@ impl Checkpointer {
             meta.log_start = position;
         }
         self.store.write_meta(&meta)?;
-        written.commit();
         self.older_log_start = self.meta.log_start.lsn;
         self.meta = meta;
         Ok(())

@@ -206,7 +206,7 @@ mod tests {
         assert_eq!(span(&("b".."d")).unwrap(), keys(b"b", Some(b"d")));
         assert_eq!(span(&("b"..="d")).unwrap(), keys(b"b", Some(b"d\0")));
         assert_eq!(
-            span(&(Bound::Excluded("b"), Bound::<&str>::Unbounded)).unwrap(),
+            span::<&str>(&(Bound::Excluded("b"), Bound::Unbounded)).unwrap(),
             keys(b"b\0", None)
         );
     }

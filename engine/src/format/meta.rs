@@ -10,6 +10,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 use super::page::{HEADER_BYTES, PageHeader, PageKind};
 use crate::ids::{Generation, Lsn, PageId, PageRef, TableId, TxnId};
+use crate::limits::PAGES_MAX;
 
 /// Bytes 64..80 of every meta page: tells a database from any other file, whatever its version.
 pub(crate) const MAGIC: [u8; 16] = *b"NorthstarDB\0\0\0\0\0";
@@ -19,6 +20,38 @@ pub(crate) const FORMAT: u32 = 0;
 const FEATURES_KNOWN: u64 = 0;
 
 const CLEAN: u32 = 1;
+
+/// Copies of the meta page: the first pages of the file, never used for anything else.
+pub(crate) const COPIES: u64 = 4;
+
+/// A page reference as stored. Spec: FF-004.
+#[derive(Debug, Clone, Copy, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
+#[repr(C)]
+pub(crate) struct StoredRef {
+    id: U64,
+    checksum: U32,
+    generation: U32,
+}
+
+impl From<PageRef> for StoredRef {
+    fn from(page: PageRef) -> Self {
+        Self {
+            id: page.id.get().into(),
+            checksum: page.checksum.into(),
+            generation: page.generation.get().into(),
+        }
+    }
+}
+
+impl From<StoredRef> for PageRef {
+    fn from(stored: StoredRef) -> Self {
+        Self {
+            id: PageId::new(stored.id.get()),
+            checksum: stored.checksum.get(),
+            generation: Generation::new(stored.generation.get()),
+        }
+    }
+}
 
 /// Where a tree is, and how large.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -82,7 +115,9 @@ impl TreeRoot {
 
     /// Reads a row of the table of roots. `None` if it is not one.
     pub(crate) fn decode(bytes: &[u8]) -> Option<Self> {
-        StoredRoot::ref_from_bytes(bytes).ok()?.root()
+        let root = StoredRoot::ref_from_bytes(bytes).ok()?.root()?;
+        let in_range = (COPIES..PAGES_MAX).contains(&root.page.id.get());
+        in_range.then_some(root)
     }
 }
 
@@ -105,9 +140,7 @@ struct StoredMeta {
     durable_through: U64,
     names: StoredRoot,
     roots: StoredRoot,
-    free_id: U64,
-    free_checksum: U32,
-    free_generation: U32,
+    free: StoredRef,
     pages: U64,
     created_ns: U64,
     checkpoint_ns: U64,
@@ -229,9 +262,7 @@ impl Meta {
             durable_through: self.durable_through.get().into(),
             names: StoredRoot::of(self.names.as_ref()),
             roots: StoredRoot::of(self.roots.as_ref()),
-            free_id: free.id.get().into(),
-            free_checksum: free.checksum.into(),
-            free_generation: free.generation.get().into(),
+            free: free.into(),
             pages: self.pages.into(),
             created_ns: self.created_ns.into(),
             checkpoint_ns: self.checkpoint_ns.into(),
@@ -308,12 +339,35 @@ impl Meta {
                 bytes.len() as u64,
             ));
         }
-        let free = PageRef {
-            id: PageId::new(stored.free_id.get()),
-            checksum: stored.free_checksum.get(),
-            generation: Generation::new(stored.free_generation.get()),
-        };
-        Ok(Self {
+        let generation = header.generation.get();
+        if stored.generation.get() != generation {
+            let found = stored.generation.get().into();
+            return Err(damaged("generation", found, generation.into()));
+        }
+        if u64::from(generation) % 2 != page.get() % 2 {
+            return Err(damaged("slot", page.get() % 2, u64::from(generation) % 2));
+        }
+        let bounds = [
+            ("page size", u64::from(stored.page_bytes.get()), 4096, 65536),
+            ("pages", stored.pages.get(), COPIES, PAGES_MAX),
+            (
+                "free directory",
+                stored.free.id.get(),
+                0,
+                stored.pages.get() - 1,
+            ),
+        ];
+        for (what, found, least, most) in bounds {
+            if found < least || found > most {
+                return Err(damaged(what, found, found.clamp(least, most.max(least))));
+            }
+        }
+        let roots = [&stored.names, &stored.roots];
+        if let Some(root) = roots.iter().find(|root| root.page_id.get() >= PAGES_MAX) {
+            return Err(damaged("root page", root.page_id.get(), PAGES_MAX));
+        }
+        let free = PageRef::from(stored.free);
+        let meta = Self {
             database: u128::from_le_bytes(stored.database),
             page_bytes: stored.page_bytes.get(),
             generation: Generation::new(stored.generation.get()),
@@ -334,6 +388,148 @@ impl Meta {
             checkpoint_ns: stored.checkpoint_ns.get(),
             machine: stored.machine.get(),
             sync_method: stored.sync_method.get(),
-        })
+        };
+        let database = header.database.get();
+        if database != meta.database_low() {
+            return Err(damaged("database", database, meta.database_low()));
+        }
+        Ok(meta)
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use rand::rngs::SmallRng;
+    use rand::{Rng, SeedableRng};
+
+    use super::*;
+    use crate::format::page::seal;
+
+    /// A meta record with something in every field.
+    pub(crate) fn sample(generation: u32) -> Meta {
+        let root = TreeRoot {
+            page: PageRef {
+                id: PageId::new(9),
+                checksum: 8,
+                generation: Generation::new(7),
+            },
+            level: 2,
+            rows: 1 << 40,
+        };
+        let mut meta = Meta {
+            database: 0x1234_5678_9abc_def0_1122_3344_5566_7788,
+            page_bytes: 4096,
+            generation: Generation::new(generation),
+            tree_txn: TxnId::new(3),
+            log_start: crate::ids::LogPosition {
+                lsn: Lsn::new(8192),
+                checksum: 5,
+                last_txn: TxnId::new(4),
+            },
+            durable_through: Lsn::new(12288),
+            next_table: TableId::new(17),
+            names: Some(root),
+            roots: None,
+            free_directory: Some(root.page),
+            pages: 40,
+            created_ns: 1,
+            checkpoint_ns: 2,
+            clean: true,
+            machine: 0,
+            sync_method: 0,
+        };
+        meta.remember_sync_method(SyncMethod::RingDsync, 77);
+        meta
+    }
+
+    fn write(meta: &Meta, copy: u64, page: &mut [u8]) {
+        meta.encode(page);
+        seal(
+            page,
+            PageId::new(copy),
+            meta.generation,
+            meta.database_low(),
+        );
+    }
+
+    #[test]
+    fn a_meta_page_comes_back_as_it_was() {
+        let (meta, mut page) = (sample(6), vec![0; 4096]);
+        write(&meta, 2, &mut page);
+        assert_eq!(Meta::claimed_page_bytes(&page), Some(4096));
+        let back = Meta::decode(&page, PageId::new(2)).unwrap();
+        assert_eq!(back, meta);
+        assert_eq!(back.sync_method(77), Some(SyncMethod::RingDsync));
+        assert_eq!(back.sync_method(78), None);
+        assert!(
+            Meta::decode(&page, PageId::new(0)).is_err(),
+            "another place"
+        );
+        let mut odd = vec![0; 4096];
+        write(&meta, 1, &mut odd);
+        assert!(
+            Meta::decode(&odd, PageId::new(1)).is_err(),
+            "the other slot"
+        );
+    }
+
+    #[test]
+    fn a_tree_root_comes_back_as_it_was_and_wild_ones_do_not() {
+        let root = sample(0).names.unwrap();
+        assert_eq!(TreeRoot::decode(&root.encode()), Some(root));
+        assert_eq!(TreeRoot::decode(&[0; 32]), None);
+        assert_eq!(TreeRoot::decode(&[0xff; 32]), None);
+        assert_eq!(TreeRoot::decode(&[1; 31]), None);
+    }
+
+    #[test]
+    fn an_unknown_feature_and_a_newer_format_are_named() {
+        let mut page = vec![0; 4096];
+        write(&sample(6), 0, &mut page);
+        let mut feature = page.clone();
+        feature[HEADER_BYTES + 24 + 5] = 2;
+        let generation = Generation::new(6);
+        seal(
+            &mut feature,
+            PageId::new(0),
+            generation,
+            sample(6).database_low(),
+        );
+        assert_eq!(
+            Meta::decode(&feature, PageId::new(0)),
+            Err(MetaError::Feature { bit: 41 })
+        );
+        page[HEADER_BYTES + 16] = 9;
+        let checksum = crate::format::checksum::crc32c(&page[4..]);
+        page[..4].copy_from_slice(&checksum.to_le_bytes());
+        assert_eq!(
+            Meta::decode(&page, PageId::new(0)),
+            Err(MetaError::Format { found: 9 })
+        );
+    }
+
+    /// Also behind a right checksum: what a program, not a disk, has damaged.
+    #[test]
+    fn hostile_bytes_never_panic() {
+        let mut random = SmallRng::seed_from_u64(1);
+        for round in 0..20_000 {
+            let mut page = vec![0; 4096];
+            write(&sample(6), 0, &mut page);
+            for _ in 0..random.random_range(1..6) {
+                let at = random.random_range(4..USED_BYTES);
+                page[at] = random.random();
+            }
+            if round % 2 == 0 {
+                let checksum = crate::format::checksum::crc32c(&page[4..]);
+                page[..4].copy_from_slice(&checksum.to_le_bytes());
+            }
+            let cut = random.random_range(0..=page.len());
+            for bytes in [&page[..], &page[..cut]] {
+                let _any = Meta::claimed_page_bytes(bytes);
+                if let Ok(meta) = Meta::decode(bytes, PageId::new(0)) {
+                    assert_eq!(meta.page_bytes, 4096);
+                }
+            }
+        }
     }
 }

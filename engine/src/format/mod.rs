@@ -5,8 +5,10 @@
 
 pub(crate) mod branch;
 pub(crate) mod checksum;
+pub(crate) mod free;
 pub(crate) mod group;
 pub(crate) mod leaf;
+pub(crate) mod meta;
 pub(crate) mod node;
 pub(crate) mod overflow;
 pub(crate) mod page;
@@ -26,4 +28,3 @@ pub(crate) fn check_node(page: Page<'_>) -> Result<(), PageError> {
         PageKind::Meta | PageKind::FreeMap | PageKind::FreeDirectory => Ok(()),
     }
 }
-pub(crate) mod meta;

@@ -1,158 +1,244 @@
-//! The free map on disk: which pages of the file are reachable from a generation.
+//! The stored map of free space: loaded when the store opens, written anew where it changed by every generation.
 //!
-//! A *window* is the stretch of the file that one map page describes, a bit a page. The directory lists the map
-//! pages; a window without one is all free. Spec: FF-012, FF-013.
+//! The map is copied on write like a tree, and is part of what it describes: the pages it will take are given out,
+//! and those it had are retired, before its bits are written down.
 
-use super::alloc::Bitmap;
-use crate::format::page::{HEADER_BYTES, Page, PageError, PageHeader, PageKind};
-use crate::ids::{Generation, PageId, PageRef};
-use zerocopy::FromBytes;
+use super::alloc::{Space, Span};
+use crate::cache::{Cache, Class};
+use crate::format::free::{
+    decode_directory, decode_map, encode_directory, encode_map, maps_per_directory, pages_per_map,
+};
+use crate::format::meta::COPIES;
+use crate::format::page::{Page, PageError};
+use crate::ids::{PageId, PageRef};
+use crate::limits::PAGES_MAX;
 
-const REF_BYTES: usize = 16;
-
-/// The free map of the newest durable generation, and where it is.
+/// The pages of the map.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Persisted {
-    pub(crate) map: Bitmap,
-    /// The map page of each window.
-    pub(crate) pages: Vec<Option<PageRef>>,
-    pub(crate) directory: Option<PageRef>,
+pub(super) struct StoredMap {
+    /// Bitmaps, by the part of the file they cover.
+    pub(super) maps: Vec<PageRef>,
+    /// The chain that lists them.
+    pub(super) directory: Vec<PageRef>,
 }
 
-/// Words of the map in one window.
-fn window_words(page_bytes: usize) -> usize {
-    (page_bytes - HEADER_BYTES) / 8
+/// Where the next version of the map goes.
+#[derive(Debug)]
+pub(super) struct Plan {
+    /// For every bitmap, its new place, or none if it stays as it is.
+    fresh: Vec<Option<PageId>>,
+    directory: Vec<PageId>,
 }
 
-fn window(map: &Bitmap, index: usize, page_bytes: usize) -> &[u64] {
-    let words = window_words(page_bytes);
-    let from = (index * words).min(map.words().len());
-    let to = (from + words).min(map.words().len());
-    let slice = &map.words()[from..to];
-    // Trailing zeros say nothing.
-    let used = slice
-        .iter()
-        .rposition(|word| *word != 0)
-        .map_or(0, |last| last + 1);
-    &slice[..used]
-}
+/// Seals a page for its place and takes it for writing.
+type WritePage<'a> = dyn FnMut(PageId, &mut [u8]) -> Result<PageRef, PageError> + 'a;
 
-/// Windows in which the two maps differ.
-pub(crate) fn changed_windows(old: &Bitmap, new: &Bitmap, page_bytes: usize) -> Vec<usize> {
-    let words = old.words().len().max(new.words().len());
-    (0..words.div_ceil(window_words(page_bytes)))
-        .filter(|at| window(old, *at, page_bytes) != window(new, *at, page_bytes))
-        .collect()
-}
-
-fn begin(kind: PageKind, count: usize, used: usize, page_bytes: usize) -> Vec<u8> {
-    let mut page = vec![0; page_bytes];
-    if let Ok((header, _)) = PageHeader::mut_from_prefix(&mut page) {
-        header.kind = kind as u8;
-        header.count = u16::try_from(count).unwrap_or(u16::MAX).into();
-        header.used_bytes = u32::try_from(HEADER_BYTES + used)
-            .unwrap_or(u32::MAX)
-            .into();
+fn structure(page: PageId, what: &'static str, found: u64, expected: u64) -> PageError {
+    PageError::Structure {
+        page,
+        what,
+        found,
+        expected,
     }
-    page
 }
 
-/// The map page of a window.
-pub(crate) fn encode_window(map: &Bitmap, index: usize, page_bytes: usize) -> Vec<u8> {
-    let words = window(map, index, page_bytes);
-    let mut page = begin(PageKind::FreeMap, words.len(), words.len() * 8, page_bytes);
-    for (place, word) in page[HEADER_BYTES..].chunks_exact_mut(8).zip(words) {
-        place.copy_from_slice(&word.to_le_bytes());
-    }
-    page
-}
-
-/// The words of a map page.
-pub(crate) fn decode_window(page: Page<'_>) -> Result<Vec<u64>, PageError> {
-    let page = page.expect(PageKind::FreeMap)?;
-    let used = page.header().used_bytes.get() as usize;
-    let words = page.bytes().get(HEADER_BYTES..used).unwrap_or_default();
-    Ok(words
-        .as_chunks::<8>()
-        .0
-        .iter()
-        .map(|word| u64::from_le_bytes(*word))
-        .collect())
-}
-
-/// The directory page; `None` when there are more map pages than it can list.
-pub(crate) fn encode_directory(pages: &[Option<PageRef>], page_bytes: usize) -> Option<Vec<u8>> {
-    let used = pages.len() * REF_BYTES;
-    if used > page_bytes - HEADER_BYTES {
-        return None;
-    }
-    let mut page = begin(PageKind::FreeDirectory, pages.len(), used, page_bytes);
-    for (place, entry) in page[HEADER_BYTES..].chunks_exact_mut(REF_BYTES).zip(pages) {
-        let entry = entry.unwrap_or_default();
-        place[..8].copy_from_slice(&entry.id.get().to_le_bytes());
-        place[8..12].copy_from_slice(&entry.checksum.to_le_bytes());
-        place[12..].copy_from_slice(&entry.generation.get().to_le_bytes());
-    }
-    Some(page)
-}
-
-/// The map pages that a directory lists.
-pub(crate) fn decode_directory(page: Page<'_>) -> Result<Vec<Option<PageRef>>, PageError> {
-    let page = page.expect(PageKind::FreeDirectory)?;
-    let used = page.header().used_bytes.get() as usize;
-    let bytes = page.bytes().get(HEADER_BYTES..used).unwrap_or_default();
-    let entries = bytes.as_chunks::<REF_BYTES>().0.iter().map(|entry| {
-        let [id @ .., _, _, _, _, _, _, _, _] = *entry;
-        let [_, _, _, _, _, _, _, _, a, b, c, d, e, f, g, h] = *entry;
-        let id = PageId::new(u64::from_le_bytes(id));
-        (id != PageId::default()).then(|| PageRef {
-            id,
-            checksum: u32::from_le_bytes([a, b, c, d]),
-            generation: Generation::new(u32::from_le_bytes([e, f, g, h])),
-        })
-    });
-    Ok(entries.collect())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::pages::alloc::PageRun;
-
-    #[test]
-    fn a_map_survives_its_pages() {
-        let mut map = Bitmap::default();
-        map.fill(PageRun { first: 0, count: 5 }, true);
-        map.fill(
-            PageRun {
-                first: 40_000,
-                count: 3,
-            },
-            true,
-        );
-        let page_bytes = 4096;
-        let windows = changed_windows(&Bitmap::default(), &map, page_bytes);
-        assert_eq!(windows, vec![0, 1]);
-        let mut words = Vec::new();
-        for at in 0..2 {
-            let page = encode_window(&map, at, page_bytes);
-            words.resize(at * window_words(page_bytes), 0);
-            words.extend(decode_window(Page::trusted(&page)).unwrap());
-        }
-        assert_eq!(Bitmap::from_words(words), map);
-        assert!(changed_windows(&map, &map, page_bytes).is_empty());
+impl StoredMap {
+    /// First page of the chain; none while nothing but the meta pages is in use.
+    pub(super) fn first(&self) -> Option<PageRef> {
+        self.directory.first().copied()
     }
 
-    #[test]
-    fn a_directory_survives_its_page() {
-        let entry = PageRef {
-            id: PageId::new(9),
-            checksum: 7,
-            generation: Generation::new(3),
+    /// Reads the map that begins at `first`, of a file of `pages`: its pages and its bits.
+    ///
+    /// # Errors
+    /// If a page cannot be read or contradicts the rest. Memory taken follows the pages read.
+    pub(super) fn load(
+        cache: &Cache,
+        first: Option<PageRef>,
+        pages: u64,
+        page_bytes: usize,
+    ) -> Result<(Self, Vec<u64>), PageError> {
+        let Some(first) = first else {
+            return match pages {
+                COPIES => Ok((Self::default(), vec![(1 << COPIES) - 1])),
+                _ => Err(structure(
+                    PageId::new(0),
+                    "pages without a map",
+                    pages,
+                    COPIES,
+                )),
+            };
         };
-        let pages = vec![Some(entry), None, Some(entry)];
-        let page = encode_directory(&pages, 4096).unwrap();
-        assert_eq!(decode_directory(Page::trusted(&page)).unwrap(), pages);
-        assert!(encode_directory(&vec![None; 1000], 4096).is_none());
+        let wanted = pages.div_ceil(pages_per_map(page_bytes));
+        let (mut stored, mut next) = (Self::default(), first);
+        while next.id.get() != 0 {
+            let pin = cache.load(next, Class::Once)?;
+            let page = Page::trusted(pin.bytes());
+            let (after, maps) = decode_directory(page)?;
+            let before = stored.maps.len();
+            stored.maps.extend(maps);
+            let listed = stored.maps.len() as u64;
+            if stored.maps.len() == before || listed > wanted {
+                return Err(structure(next.id, "bitmaps listed", listed, wanted));
+            }
+            stored.directory.push(next);
+            next = after;
+        }
+        if stored.maps.len() as u64 != wanted {
+            let listed = stored.maps.len() as u64;
+            return Err(structure(first.id, "bitmaps listed", listed, wanted));
+        }
+        let mut words = Vec::new();
+        for window in stored.maps.chunks(crate::cache::PREFETCH_MAX) {
+            cache.prefetch(window, Class::Once);
+            for map in window {
+                let pin = cache.load(*map, Class::Once)?;
+                words.extend(decode_map(Page::trusted(pin.bytes()))?);
+            }
+        }
+        stored.check(&words, pages)?;
+        Ok((stored, words))
+    }
+
+    /// The map must mark the meta pages and its own pages, and nothing beyond the file.
+    fn check(&self, words: &[u64], pages: u64) -> Result<(), PageError> {
+        let is_set = |page: u64| {
+            let word = usize::try_from(page / 64).ok().and_then(|at| words.get(at));
+            word.is_some_and(|word| word >> (page % 64) & 1 == 1)
+        };
+        let own = self
+            .maps
+            .iter()
+            .chain(&self.directory)
+            .map(|page| page.id.get());
+        if let Some(page) = (0..COPIES).chain(own).find(|&page| !is_set(page)) {
+            return Err(structure(PageId::new(page), "in use", 0, 1));
+        }
+        let beyond = (pages..words.len() as u64 * 64).find(|&page| is_set(page));
+        match beyond {
+            Some(page) => Err(PageError::OutOfRange {
+                page: PageId::new(page),
+                pages,
+            }),
+            None => Ok(()),
+        }
+    }
+
+    /// If the map's own pages are all that keeps the file from shrinking, has them move to lower places.
+    fn leave_end(&self, space: &mut Space) -> bool {
+        let (mut moves, mut end) = (false, space.end());
+        while let Some(last) = space.last_live(end) {
+            let lower = space.peek_one().is_some_and(|page| page < last);
+            let map = self.maps.iter().position(|page| page.id.get() == last);
+            let listed = self.directory.iter().any(|page| page.id.get() == last);
+            if !lower || (map.is_none() && !listed) {
+                break;
+            }
+            if let Some(map) = map {
+                space.dirty(map);
+            }
+            (moves, end) = (true, last);
+        }
+        moves
+    }
+
+    /// Gives the next version its pages and retires what it replaces. `None` if nothing changed.
+    ///
+    /// # Errors
+    /// If the file cannot grow any more, or the map's own pages are not marked in use.
+    pub(super) fn plan(
+        &self,
+        space: &mut Space,
+        page_bytes: usize,
+    ) -> Result<Option<Plan>, PageError> {
+        let moves = self.leave_end(space);
+        if !moves && space.dirty_maps().next().is_none() && self.maps.len() <= space.maps() {
+            return Ok(None);
+        }
+        let retire = |space: &mut Space, page: PageRef| {
+            let span = Span {
+                first: page.id.get(),
+                count: 1,
+            };
+            match space.retire(span) {
+                true => Ok(()),
+                false => Err(structure(page.id, "in use", 0, 1)),
+            }
+        };
+        let take = |space: &mut Space| match space.take_one() {
+            Some(span) => Ok(PageId::new(span.first)),
+            None => Err(PageError::OutOfRange {
+                page: PageId::new(PAGES_MAX),
+                pages: PAGES_MAX,
+            }),
+        };
+        let surplus = self.maps.get(space.maps()..).unwrap_or_default();
+        for page in surplus.iter().chain(&self.directory) {
+            retire(space, *page)?;
+        }
+        let mut plan = Plan {
+            fresh: Vec::new(),
+            directory: Vec::new(),
+        };
+        // Taking and retiring pages dirties further bitmaps; there are finitely many.
+        loop {
+            let mut settled = true;
+            plan.fresh.resize(space.maps(), None);
+            let dirty = space.dirty_maps().collect::<Vec<_>>();
+            for map in dirty.into_iter().chain(self.maps.len()..space.maps()) {
+                if let Some(fresh @ None) = plan.fresh.get_mut(map) {
+                    if let Some(old) = self.maps.get(map) {
+                        retire(space, *old)?;
+                    }
+                    *fresh = Some(take(space)?);
+                    settled = false;
+                }
+            }
+            let directories = space.maps().div_ceil(maps_per_directory(page_bytes));
+            while plan.directory.len() < directories {
+                plan.directory.push(take(space)?);
+                settled = false;
+            }
+            if settled && plan.fresh.len() == space.maps() {
+                return Ok(Some(plan));
+            }
+        }
+    }
+
+    /// Builds the pages of the next version; `write` seals one for its place and takes it.
+    ///
+    /// # Errors
+    /// Those of `write`.
+    pub(super) fn write(
+        &self,
+        plan: &Plan,
+        space: &Space,
+        page: &mut [u8],
+        write: &mut WritePage<'_>,
+    ) -> Result<Self, PageError> {
+        let mut next = Self::default();
+        for (map, fresh) in plan.fresh.iter().enumerate() {
+            let reference = match (fresh, self.maps.get(map)) {
+                (Some(id), _) => {
+                    encode_map(page, space.map_words(map));
+                    write(*id, page)?
+                }
+                (None, Some(old)) => *old,
+                (None, None) => {
+                    return Err(structure(PageId::new(0), "bitmap", map as u64, 0));
+                }
+            };
+            next.maps.push(reference);
+        }
+        // From the end: each page of the chain names the next by checksum.
+        let mut after = PageRef::default();
+        let parts = next.maps.chunks(maps_per_directory(page.len()));
+        for (maps, id) in parts.zip(&plan.directory).rev() {
+            encode_directory(page, after, maps);
+            after = write(*id, page)?;
+            next.directory.push(after);
+        }
+        next.directory.reverse();
+        Ok(next)
     }
 }

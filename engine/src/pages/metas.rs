@@ -166,3 +166,117 @@ pub(crate) fn write(file: &dyn File, meta: &Meta) -> Result<()> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+    use std::sync::Arc;
+
+    use northstar_io::{Disk, MemoryDisk, OpenMode};
+
+    use super::*;
+    use crate::format::meta::tests::sample;
+
+    fn file() -> Arc<dyn File> {
+        let disk = MemoryDisk::new();
+        disk.open(Path::new("data"), OpenMode::CreateNew).unwrap()
+    }
+
+    fn generations(file: &dyn File) -> (u32, Option<u32>) {
+        let metas = read(file, Path::new("dir")).unwrap();
+        let older = metas.older.map(|older| older.generation.get());
+        (metas.meta.generation.get(), older)
+    }
+
+    #[test]
+    fn a_meta_slot_torn_at_any_sector_falls_back_to_the_other() {
+        for newest in [6, 7] {
+            let file = file();
+            write(&*file, &sample(newest - 1)).unwrap();
+            write(&*file, &sample(newest)).unwrap();
+            assert_eq!(generations(&*file), (newest, Some(newest - 1)));
+            let mut before = Buf::zeroed(4 * 4096);
+            file.read_at(0, &mut before).unwrap();
+            // The next generation goes over the older slot and tears at every sector of either copy.
+            write(&*file, &sample(newest + 1)).unwrap();
+            let mut after = Buf::zeroed(4 * 4096);
+            file.read_at(0, &mut after).unwrap();
+            for copies_torn in [1, 2] {
+                for sectors in 0..8 {
+                    let mut torn = Buf::zeroed(4 * 4096);
+                    torn.copy_from_slice(&after);
+                    let slot = (newest as usize + 1) % 2;
+                    for copy in [slot, slot + 2].into_iter().rev().take(copies_torn) {
+                        let from = copy * 4096 + sectors * 512;
+                        let to = (copy + 1) * 4096;
+                        torn[from..to].copy_from_slice(&before[from..to]);
+                    }
+                    file.write_at(0, &torn, torn.len()).unwrap();
+                    // All that a meta page says fits its first sector; the rest of the page is zero.
+                    let whole = copies_torn == 1 || sectors > 0;
+                    let expected = if whole {
+                        (newest + 1, Some(newest))
+                    } else {
+                        (newest, Some(newest - 1))
+                    };
+                    assert_eq!(generations(&*file), expected, "{copies_torn} {sectors}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn one_rotten_copy_of_four_changes_nothing_and_a_rotten_slot_falls_back() {
+        let file = file();
+        write(&*file, &sample(6)).unwrap();
+        write(&*file, &sample(7)).unwrap();
+        let rot = |copy: u64| {
+            let mut page = Buf::zeroed(4096);
+            file.read_at(copy * 4096, &mut page).unwrap();
+            page[4000] ^= 1;
+            file.write_at(copy * 4096, &page, 4096).unwrap();
+        };
+        rot(3);
+        assert_eq!(generations(&*file), (7, Some(6)));
+        rot(1);
+        assert_eq!(generations(&*file), (6, None));
+        rot(0);
+        assert_eq!(generations(&*file), (6, None));
+        rot(2);
+        let error = read(&*file, Path::new("dir")).unwrap_err();
+        assert!(matches!(error, Error::Corrupt(_)), "{error}");
+    }
+
+    #[test]
+    fn any_page_size_is_found_without_being_told() {
+        for shift in 12..=16 {
+            let file = file();
+            for generation in [6, 7] {
+                let mut meta = sample(generation);
+                meta.page_bytes = 1 << shift;
+                write(&*file, &meta).unwrap();
+            }
+            assert_eq!(generations(&*file), (7, Some(6)), "{shift}");
+            assert_eq!(
+                read(&*file, Path::new("dir")).unwrap().meta.page_bytes,
+                1 << shift
+            );
+        }
+    }
+
+    #[test]
+    fn a_foreign_file_is_told_from_a_damaged_one() {
+        let file = file();
+        let not_ours = |file: &dyn File| {
+            matches!(
+                read(file, Path::new("dir")),
+                Err(Error::NotADatabase { .. })
+            )
+        };
+        assert!(not_ours(&*file), "an empty file");
+        let mut other = Buf::zeroed(8192);
+        other.fill(b'x');
+        file.write_at(0, &other, 8192).unwrap();
+        assert!(not_ours(&*file));
+    }
+}

@@ -1,77 +1,115 @@
-//! The data file: pages by id, meta slots, free space.
+//! The data file as a store of pages: one value that reads through the cache and writes generation by generation.
+//!
+//! A generation is written in three steps: [`Store::begin_write`] gives a sink; [`PageSink::finish`] leaves its
+//! pages durable; [`Store::write_meta`] makes them the newest generation. Anything that fails before the third
+//! step leaves the store as it was. Should the third step, or a flush, fail, it is unknown which generation the
+//! file holds: the store then writes nothing more, and reopening tells.
 //!
 //! Invariants:
-//! 1. A meta page is written only after every page it reaches was written and synced, and is read back afterwards.
-//! 2. The slot that is written is never the newest durable one: generation `g` goes to slot `g % 2`.
+//! 1. At most one generation is being built.
+//! 2. The bitmap stored by generation `n` marks exactly the pages `n` reaches.
+//! 3. No page is written that a durable meta page or a snapshot reaches, meta pages themselves excepted.
 //!
-//! - Failure: after a failed meta write its outcome is unknown; the caller stops writing for good.
+//! - Threads: any reads. Whoever owns checkpoints writes; nothing else takes the lock for long.
 
 use std::collections::BTreeMap;
+use std::fmt::Display;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use northstar_io::{Buf, Disk, File, IoError, OpenMode};
+use northstar_io::{Disk, File, IoError, OpenMode};
 
-use super::alloc::{PageRun, Space};
-use super::free::{self, Persisted};
+use super::alloc::{Space, Span, used};
+use super::free::StoredMap;
 use super::metas;
 use super::write::PageSink;
-use super::{Class, Link, PagePin, PageRead, View};
-use crate::cache::{Cache, CacheGuard, CacheOptions, Pin};
+use super::{PagePin, PageRead};
+use crate::cache::{Cache, CacheGuard, CacheOptions, Class, Link, Pin, View};
 use crate::error::{Error, Result};
-use crate::format::meta::Meta;
+use crate::format::check_node;
+use crate::format::free::pages_per_map;
+use crate::format::meta::{COPIES, Meta};
 use crate::format::page::{Page, PageError, PageKind};
-use crate::ids::{Generation, PageId, PageRef, TableId, TxnId};
+use crate::ids::{Generation, LogPosition, Lsn, PageId, PageRef, TableId, TxnId};
 use crate::stats::Stats;
 
-/// Pages before the first that holds data: the four copies of the meta page.
-pub(crate) const META_PAGES: u64 = 4;
+/// Name of the data file in the database's directory.
+const DATA: &str = "data";
+/// Its name until it is complete.
+const DATA_NEW: &str = "data.tmp";
+/// The file grows by so much at a time, at least and at most: growing writes are slow.
+const GROW_BYTES: std::ops::RangeInclusive<u64> = 256 << 10..=64 << 20;
+/// Spans given back to the file system by one call, so that it ends soon.
+const PUNCH_MAX: usize = 1024;
+/// Faults that a comparison names before it only counts.
+const FAULTS_MAX: u64 = 16;
 
-/// How to open a store.
-#[derive(Debug, Clone, Copy)]
+/// What a store is opened with.
+#[derive(Debug, Clone)]
 pub(crate) struct StoreOptions {
-    /// Bytes of a page of a new database.
+    /// Bytes of a page, when creating. An existing file knows its own.
     pub(crate) page_bytes: u32,
-    /// Memory for frames.
+    /// Memory for cached pages.
     pub(crate) cache_bytes: usize,
+    /// Nothing may be written.
     pub(crate) read_only: bool,
 }
 
-/// The data file of an open database.
+/// An open store and what its meta pages say.
+#[derive(Debug)]
+pub(crate) struct Opened {
+    /// The store.
+    pub(crate) store: Store,
+    /// The newest sound meta page.
+    pub(crate) meta: Meta,
+    /// The generation before, if its slot is sound.
+    pub(crate) older: Option<Meta>,
+    /// Why nothing can be written, if the map of free space is damaged.
+    pub(crate) damage: Option<PageError>,
+}
+
+/// The pages of one data file.
 #[derive(Debug)]
 pub(crate) struct Store {
-    disk: Arc<dyn Disk>,
-    file: Arc<dyn File>,
-    cache: Cache,
-    database: u64,
-    page_bytes: usize,
-    space: Mutex<Space>,
-    persisted: Mutex<Persisted>,
+    pub(super) disk: Arc<dyn Disk>,
+    pub(super) file: Arc<dyn File>,
+    pub(super) cache: Cache,
+    pub(super) database: u64,
+    pub(super) page_bytes: usize,
+    state: Mutex<State>,
     flushes: AtomicU64,
     bytes_written: AtomicU64,
 }
 
-/// An opened store and what its meta slots say.
+/// What writers change.
 #[derive(Debug)]
-pub(crate) struct Opened {
-    pub(crate) store: Store,
-    /// The newest sound meta page.
-    pub(crate) meta: Meta,
-    /// That of the other slot, if it is sound.
-    pub(crate) older: Option<Meta>,
+pub(super) struct State {
+    pub(super) space: Space,
+    /// The map of free space as the newest generation has it.
+    pub(super) stored: StoredMap,
+    /// As the generation being built has it.
+    pub(super) staged: Option<StoredMap>,
+    /// The generation being built.
+    building: Option<Generation>,
+    /// Its pages are durable.
+    pub(super) ready: bool,
+    /// Length of the file in bytes.
+    file_len: u64,
+    /// Why nothing can be written.
+    refused: Option<Error>,
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-fn data_error(source: IoError) -> Error {
+/// Lifts a device's error.
+pub(super) fn data_error(source: IoError) -> Error {
     Error::from_io("the data file", source)
 }
 
 impl Store {
-    /// Makes the data file of a new database, complete under another name first.
+    /// Makes an empty database's data file in `dir`: under another name first, so that it is whole or not there.
+    ///
+    /// # Errors
+    /// The device's; `EEXIST` is not among them for what an interrupted creation left.
     pub(crate) fn create(
         disk: Arc<dyn Disk>,
         dir: &Path,
@@ -79,198 +117,212 @@ impl Store {
         now_ns: u64,
         database: u128,
     ) -> Result<Opened> {
-        let (temporary, path) = (dir.join("data.tmp"), dir.join("data"));
-        if disk
-            .list(dir)
-            .map_err(data_error)?
-            .iter()
-            .any(|name| name == "data.tmp")
-        {
-            disk.remove(&temporary).map_err(data_error)?;
-        }
-        let file = disk
-            .open(&temporary, OpenMode::CreateNew)
-            .map_err(data_error)?;
-        let older = Meta {
+        let mut meta = Meta {
             database,
             page_bytes: options.page_bytes,
             generation: Generation::new(0),
             tree_txn: TxnId::ZERO,
-            log_start: crate::ids::LogPosition::default(),
-            durable_through: crate::ids::Lsn::default(),
+            log_start: LogPosition::default(),
+            durable_through: Lsn::default(),
             next_table: TableId::FIRST_USER,
             names: None,
             roots: None,
             free_directory: None,
-            pages: META_PAGES,
+            pages: COPIES,
             clean: true,
             created_ns: now_ns,
             checkpoint_ns: now_ns,
             machine: 0,
             sync_method: 0,
         };
-        let newest = Meta {
-            generation: Generation::new(1),
-            ..older.clone()
-        };
-        for meta in [&older, &newest] {
-            metas::write(&*file, meta)?;
+        let (new, path) = (dir.join(DATA_NEW), dir.join(DATA));
+        let names = disk.list(dir).map_err(data_error)?;
+        if names.iter().any(|name| name == DATA_NEW) {
+            disk.remove(&new).map_err(data_error)?;
         }
-        disk.rename(&temporary, &path).map_err(data_error)?;
+        let file = disk.open(&new, OpenMode::CreateNew).map_err(data_error)?;
+        let len = COPIES * u64::from(options.page_bytes);
+        file.set_len(len).map_err(data_error)?;
+        // Both slots, so that there is one to fall back to from the first day.
+        metas::write(&*file, &meta)?;
+        meta.generation = meta.generation.next();
+        metas::write(&*file, &meta)?;
+        disk.rename(&new, &path).map_err(data_error)?;
         disk.sync_dir(dir).map_err(data_error)?;
         drop(file);
         Self::open(disk, dir, options)
     }
 
-    /// Opens the data file. Writes nothing.
+    /// Opens the data file in `dir` at its newest sound generation.
+    ///
+    /// # Errors
+    /// If no meta page is sound, or the device fails. A damaged map of free space is no error but
+    /// [`Opened::damage`]: the pages can still be read.
     pub(crate) fn open(disk: Arc<dyn Disk>, dir: &Path, options: &StoreOptions) -> Result<Opened> {
-        let mode = if options.read_only {
-            OpenMode::Read
-        } else {
-            OpenMode::Write
+        let mode = match options.read_only {
+            true => OpenMode::Read,
+            false => OpenMode::Write,
         };
-        let file = disk.open(&dir.join("data"), mode).map_err(Error::Io)?;
-        let metas::Found { meta, older } = metas::read(&*file, dir)?;
-        let database = meta.database_low();
-        let page_bytes = meta.page_bytes as usize;
+        let file = disk.open(&dir.join(DATA), mode).map_err(Error::Io)?;
+        let metas::Found {
+            meta: newest,
+            older,
+        } = metas::read(&*file, dir)?;
+        let page_bytes = newest.page_bytes as usize;
+        let file_len = file.len().map_err(Error::Io)?;
         let cache = Cache::new(CacheOptions {
             disk: Arc::clone(&disk),
             file: Arc::clone(&file),
-            database,
+            database: newest.database_low(),
             page_bytes,
             bytes: options.cache_bytes as u64,
-            check: crate::format::check_node,
+            check: check_node,
         })
         .map_err(|source| Error::from_io("the page cache", source))?;
+        let per_map = pages_per_map(page_bytes);
+        let load = |meta: &Meta| {
+            let (stored, live) =
+                StoredMap::load(&cache, meta.free_directory, meta.pages, page_bytes)?;
+            in_file(&live, file_len / page_bytes as u64)?;
+            Ok((stored, live))
+        };
+        let (stored, space, damage) = match load(&newest) {
+            Ok((stored, live)) => {
+                let mut space = Space::new(live, newest.pages, per_map);
+                // If the older map cannot be read, the older generation is no place to fall back to anyway.
+                if let Some(Ok((_, live))) = older.as_ref().map(load) {
+                    space.hold_all(&live, newest.generation);
+                }
+                (stored, space, None::<PageError>)
+            }
+            Err(error) => (StoredMap::default(), Space::empty(per_map), Some(error)),
+        };
+        let refused = match &damage {
+            _ if options.read_only => Some(Error::ReadOnly),
+            Some(error) => Some(error.clone().into()),
+            None => None,
+        };
         let store = Self {
             disk,
             file,
             cache,
-            database,
+            database: newest.database_low(),
             page_bytes,
-            space: Mutex::new(Space::new(Default::default(), meta.generation, Vec::new())),
-            persisted: Mutex::default(),
+            state: Mutex::new(State {
+                space,
+                stored,
+                staged: None,
+                building: None,
+                ready: false,
+                file_len,
+                refused,
+            }),
             flushes: AtomicU64::new(0),
             bytes_written: AtomicU64::new(0),
         };
-        let newest = store.load_map(&meta)?;
-        let mut retired = Vec::new();
-        if let Some(older) = &older {
-            // What only the older slot reaches is kept until the newest has a successor.
-            let was = store.load_map(older)?;
-            let only = was.map.pages().filter(|page| !newest.map.get(*page));
-            retired.extend(only.map(|page| PageRun {
-                first: page,
-                count: 1,
-            }));
-        }
-        *lock(&store.space) = Space::new(newest.map.clone(), meta.generation, retired);
-        *lock(&store.persisted) = newest;
-        Ok(Opened { store, meta, older })
-    }
-
-    fn load_map(&self, meta: &Meta) -> Result<Persisted> {
-        let mut map = super::alloc::Bitmap::default();
-        let Some(directory) = meta.free_directory else {
-            map.fill(
-                PageRun {
-                    first: 0,
-                    count: META_PAGES,
-                },
-                true,
-            );
-            return Ok(Persisted {
-                map,
-                pages: Vec::new(),
-                directory: None,
-            });
-        };
-        let pin = self.cache.load(directory, Class::Once)?;
-        let pages = free::decode_directory(Page::trusted(pin.bytes()))?;
-        let mut words = Vec::new();
-        for (at, page) in pages.iter().enumerate() {
-            words.resize(at * ((self.page_bytes - 64) / 8), 0);
-            if let Some(page) = page {
-                let pin = self.cache.load(*page, Class::Once)?;
-                words.extend(free::decode_window(Page::trusted(pin.bytes()))?);
-            }
-        }
-        let map = super::alloc::Bitmap::from_words(words);
-        if map.end() > meta.pages {
-            return Err(PageError::OutOfRange {
-                page: PageId::new(map.end() - 1),
-                pages: meta.pages,
-            }
-            .into());
-        }
-        Ok(Persisted {
-            map,
-            pages,
-            directory: Some(directory),
+        Ok(Opened {
+            store,
+            meta: newest,
+            older,
+            damage,
         })
     }
 
-    pub(crate) fn disk(&self) -> &Arc<dyn Disk> {
-        &self.disk
+    /// Starts building `generation`. One that was begun and never made durable is given up.
+    ///
+    /// # Errors
+    /// If the store is read-only, damaged or halted, or no queue can be made.
+    pub(crate) fn begin_write(&self, generation: Generation) -> Result<PageSink<'_>> {
+        let sink = PageSink::new(self, generation)?;
+        let mut state = self.state();
+        if let Some(refused) = &state.refused {
+            let refused = refused.clone();
+            drop(state);
+            return Err(refused);
+        }
+        state.give_up();
+        state.space.begin(generation);
+        state.building = Some(generation);
+        drop(state);
+        Ok(sink)
     }
 
-    pub(crate) fn file(&self) -> &Arc<dyn File> {
-        &self.file
+    /// Makes the generation that was built the newest one, durably.
+    ///
+    /// # Errors
+    /// The device's, or that the page does not read back. The store is then halted.
+    pub(crate) fn write_meta(&self, meta: &Meta) -> Result<()> {
+        let mut state = self.state();
+        if let Some(refused) = &state.refused {
+            return Err(refused.clone());
+        }
+        assert_eq!(
+            state.building,
+            Some(meta.generation),
+            "the generation built"
+        );
+        assert!(state.ready, "{:?} is not finished", meta.generation);
+        self.count_flushed(2 * self.page_bytes as u64);
+        if let Err(error) = metas::write(&*self.file, meta) {
+            drop(state);
+            self.halt(meta.generation, &error);
+            return Err(error);
+        }
+        state.space.commit();
+        if let Some(staged) = state.staged.take() {
+            state.stored = staged;
+        }
+        state.building = None;
+        state.ready = false;
+        Ok(())
     }
 
-    pub(crate) fn cache(&self) -> &Cache {
-        &self.cache
+    /// Frees the pages that neither a meta slot nor a snapshot reaches: `durable` is the newest meta page's
+    /// generation, `oldest` the oldest one that a snapshot reads.
+    pub(crate) fn reclaim(&self, durable: Generation, oldest: Option<Generation>) {
+        let freed = self.state().space.reclaim(durable, oldest);
+        for id in freed
+            .iter()
+            .flat_map(|span| span.first..span.first + span.count)
+        {
+            self.cache.forget(PageId::new(id));
+        }
     }
 
-    pub(crate) fn database(&self) -> u64 {
-        self.database
+    /// Gives free space back to the file system: the end of the file, and long free runs inside. Returns the bytes.
+    ///
+    /// # Errors
+    /// The device's. Nothing is lost then but the space.
+    pub(crate) fn trim(&self) -> Result<u64> {
+        let mut state = self.state();
+        if state.refused.is_some() || state.building.is_some() {
+            return Ok(0);
+        }
+        let page = self.page_bytes as u64;
+        state.space.trim_end();
+        let (end, before) = (state.space.end() * page, state.file_len);
+        if end < before {
+            self.file.set_len(end).map_err(data_error)?;
+            state.file_len = end;
+        }
+        let holes = state.space.punch(PUNCH_MAX);
+        drop(state);
+        let mut bytes = before.saturating_sub(end);
+        for Span { first, count } in holes {
+            // Free pages cannot be given out meanwhile: only the caller, who owns checkpoints, takes any.
+            let hole = (first * page, count * page);
+            self.file.punch(hole.0, hole.1).map_err(data_error)?;
+            bytes += count * page;
+        }
+        Ok(bytes)
     }
 
+    /// Bytes of a page.
     pub(crate) fn page_bytes(&self) -> usize {
         self.page_bytes
     }
 
-    /// Begins writing the pages of `generation`.
-    pub(crate) fn begin_write(&self, generation: Generation) -> Result<PageSink<'_>> {
-        PageSink::new(self, generation)
-    }
-
-    /// Writes the meta page into its slot, durably, and reads it back.
-    pub(crate) fn write_meta(&self, meta: &Meta) -> Result<()> {
-        self.flushes.fetch_add(1, Ordering::Relaxed);
-        self.bytes_written
-            .fetch_add(2 * self.page_bytes as u64, Ordering::Relaxed);
-        metas::write(&*self.file, meta)
-    }
-
-    /// Frees what neither meta slot nor a snapshot reaches.
-    pub(crate) fn reclaim(&self, durable: Generation, oldest: Option<Generation>) {
-        for run in lock(&self.space).reclaim(durable, oldest) {
-            // Before the place is written anew; whoever still looks at a frame has its epoch or pin.
-            run.pages().for_each(|page| self.cache.forget(page));
-        }
-    }
-
-    /// Whether retired pages wait to be freed.
-    pub(crate) fn has_retired(&self) -> bool {
-        lock(&self.space).has_retired()
-    }
-
-    /// Gives free space back to the file system: cuts the end, punches larger holes.
-    pub(crate) fn trim(&self) -> Result<()> {
-        let space = lock(&self.space);
-        let page_bytes = self.page_bytes as u64;
-        let end = space.end().max(META_PAGES) * page_bytes;
-        if self.file.len().map_err(data_error)? > end {
-            self.file.set_len(end).map_err(data_error)?;
-        }
-        for run in space.free_runs(crate::limits::RUN_PAGES as u64) {
-            let (at, len) = (run.first * page_bytes, run.count * page_bytes);
-            self.file.punch(at, len).map_err(data_error)?;
-        }
-        Ok(())
-    }
-
+    /// Adds what the store holds and did.
     pub(crate) fn fill_stats(&self, stats: &mut Stats) {
         let cache = self.cache.stats();
         stats.page_bytes = u32::try_from(self.page_bytes).unwrap_or(u32::MAX);
@@ -279,103 +331,131 @@ impl Store {
         stats.evictions = cache.evictions;
         stats.data_flushes = self.flushes.load(Ordering::Relaxed);
         stats.data_bytes_written = self.bytes_written.load(Ordering::Relaxed);
-        stats.data_file_bytes = self.file.len().unwrap_or(0);
-        stats.free_pages = lock(&self.space).free_count();
+        let state = self.state();
+        stats.data_file_bytes = state.file_len;
+        stats.free_pages = state.space.free();
     }
 
-    /// Pages that belong to no tree: meta pages and the free map.
-    pub(crate) fn own_pages(&self, visit: &mut dyn FnMut(PageId, PageKind)) {
-        (0..META_PAGES).for_each(|page| visit(PageId::new(page), PageKind::Meta));
-        let persisted = lock(&self.persisted);
-        if let Some(directory) = persisted.directory {
-            visit(directory.id, PageKind::FreeDirectory);
-        }
-        for page in persisted.pages.iter().flatten() {
-            visit(page.id, PageKind::FreeMap);
+    /// Names the pages that belong to no tree: meta pages and the map of free space.
+    pub(crate) fn own_pages(&self, each: &mut dyn FnMut(PageId, PageKind)) {
+        let stored = self.state().stored.clone();
+        (0..COPIES).for_each(|copy| each(PageId::new(copy), PageKind::Meta));
+        for (pages, kind) in [
+            (stored.maps, PageKind::FreeMap),
+            (stored.directory, PageKind::FreeDirectory),
+        ] {
+            pages.into_iter().for_each(|page| each(page.id, kind));
         }
     }
 
-    /// Compares what a walk reached with the free map; returns how many pages are free.
+    /// Compares the pages `reached` with those marked in use, notes the differences, and returns how many pages of
+    /// the file are not in use.
     pub(crate) fn compare_in_use(
         &self,
         reached: &BTreeMap<PageId, PageKind>,
         faults: &mut Vec<String>,
     ) -> u64 {
-        let persisted = lock(&self.persisted);
-        for (page, kind) in reached {
-            if !persisted.map.get(page.get()) {
-                faults.push(format!("page {page}: reached as {kind:?}, marked free"));
+        let state = self.state();
+        let (mut in_use, mut differences) = (0, 0);
+        let mut note = |fault: String| {
+            differences += 1;
+            if differences <= FAULTS_MAX {
+                faults.push(fault);
+            }
+        };
+        for page in 0..state.space.end() {
+            let (id, live) = (PageId::new(page), state.space.is_live(page));
+            in_use += u64::from(live);
+            match (live, reached.get(&id)) {
+                (true, None) => note(format!(
+                    "page {page} is marked in use, but nothing reaches it"
+                )),
+                (false, Some(kind)) => note(format!("page {page} ({kind:?}) is not marked in use")),
+                _ => {}
             }
         }
-        for page in persisted.map.pages().map(PageId::new) {
-            if !reached.contains_key(&page) {
-                faults.push(format!("page {page}: marked in use, reached from nowhere"));
-            }
+        let beyond = PageId::new(state.space.end());
+        for (page, kind) in reached.range(beyond..) {
+            note(format!("page {page} ({kind:?}) lies beyond the file"));
         }
-        persisted.map.end() - persisted.map.count()
-    }
-}
-
-// What the sink asks for.
-impl Store {
-    pub(super) fn alloc(&self, count: u64) -> Option<PageRun> {
-        lock(&self.space).alloc(count)
-    }
-
-    pub(super) fn take_back(&self, runs: &[PageRun]) {
-        let mut space = lock(&self.space);
-        for run in runs {
-            space.take_back(*run);
-            run.pages().for_each(|page| self.cache.forget(page));
+        if differences > FAULTS_MAX {
+            faults.push(format!("{} more pages", differences - FAULTS_MAX));
         }
+        state.space.end() - in_use
     }
 
-    pub(super) fn reachable(&self, also: &[PageRun]) -> super::alloc::Bitmap {
-        lock(&self.space).reachable(also)
+    pub(super) fn state(&self) -> MutexGuard<'_, State> {
+        // Nothing that panics while it holds the lock leaves more than a generation that will never be durable.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(super) fn persisted(&self) -> Persisted {
-        lock(&self.persisted).clone()
+    /// Makes the file at least `pages` long.
+    pub(super) fn make_room(&self, state: &mut State, pages: u64) -> Result<(), IoError> {
+        let needed = pages * self.page_bytes as u64;
+        if needed > state.file_len {
+            let step = (state.file_len / 8).clamp(*GROW_BYTES.start(), *GROW_BYTES.end());
+            let len = needed.next_multiple_of(step.next_power_of_two());
+            // A quota or a limit on file lengths may leave room for what is needed, and no more.
+            let len = match self.file.set_len(len) {
+                Ok(()) => len,
+                Err(_) => {
+                    self.file.set_len(needed)?;
+                    needed
+                }
+            };
+            state.file_len = len;
+        }
+        Ok(())
     }
 
-    pub(super) fn pages(&self) -> u64 {
-        lock(&self.space).end().max(META_PAGES)
+    /// Gives up the generation being built.
+    pub(super) fn abort(&self) {
+        self.state().give_up();
     }
 
-    /// Makes what was written durable.
-    pub(super) fn sync(&self, bytes: u64) -> Result<()> {
+    /// Counts a flush, and the bytes written before it.
+    pub(super) fn count_flushed(&self, bytes: u64) {
         self.flushes.fetch_add(1, Ordering::Relaxed);
         self.bytes_written.fetch_add(bytes, Ordering::Relaxed);
-        // Never Full: after a failed sync nothing is known, so this must not be tried again.
-        self.file.sync().map_err(Error::Io)
     }
 
-    pub(super) fn committed(&self, by: Generation, retired: Vec<PageRun>, persisted: Persisted) {
-        lock(&self.space).retire(by, retired);
-        *lock(&self.persisted) = persisted;
+    /// Writes nothing more: what the file holds is unknown.
+    pub(super) fn halt(&self, generation: Generation, reason: &dyn Display) {
+        self.state().refused.get_or_insert_with(|| Error::Halted {
+            reason: format!("the fate of {generation:?} is unknown: {reason}").into(),
+        });
     }
 }
 
-impl PagePin for Pin<'_> {
-    fn page(&self) -> Page<'_> {
-        Page::trusted(self.bytes())
+impl State {
+    fn give_up(&mut self) {
+        self.space.abort();
+        self.staged = None;
+        self.building = None;
+        self.ready = false;
     }
+}
 
-    fn frame(&self) -> Option<u32> {
-        Pin::frame(self)
+/// Every page in use must lie in the file.
+fn in_file(live: &[u64], pages: u64) -> Result<(), PageError> {
+    let end = used(live).unwrap_or(0);
+    if end <= pages {
+        return Ok(());
     }
+    Err(PageError::OutOfRange {
+        page: PageId::new(end - 1),
+        pages,
+    })
 }
 
 impl PageRead for Store {
     type Guard<'a> = CacheGuard<'a>;
     type Pin<'a> = Pin<'a>;
 
-    #[inline]
     fn enter(&self) -> CacheGuard<'_> {
         self.cache.enter()
     }
 
-    #[inline]
     fn try_view<'g>(
         &self,
         guard: &'g CacheGuard<'_>,
@@ -407,3 +487,16 @@ impl PageRead for Store {
         self.cache.read_run(first, count, class, each)
     }
 }
+
+impl PagePin for Pin<'_> {
+    fn page(&self) -> Page<'_> {
+        Page::trusted(self.bytes())
+    }
+
+    fn frame(&self) -> Option<u32> {
+        Pin::frame(self)
+    }
+}
+
+#[cfg(test)]
+mod tests;

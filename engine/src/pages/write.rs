@@ -1,10 +1,9 @@
-//! Writing pages: the sink of one slice of a checkpoint.
+//! Writing one generation: pages get their ids in writing order and go out in runs, some in flight at a time.
 //!
-//! Pages get their ids in writing order, in runs of [`RUN_PAGES`] neighbours, and leave memory as one write per run,
-//! a few in flight. Nothing written here is reachable before the meta page that names it is durable.
-//!
-//! Invariants:
-//! 1. What was given out is taken back when the sink, or its [`Written`], is dropped without being committed.
+//! - Threads: one sink at a time; any thread.
+//! - Units: a run is up to [`RUN_PAGES`] neighbouring pages, one write each.
+//! - Failure: dropping a sink that was not finished waits for its writes and gives every page back; the file's
+//!   generations are untouched, and the attempt can be repeated. See [`super::store`] for what halts the store.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -12,365 +11,357 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use northstar_io::{Buf, Completion, Op, Queue};
 
 use super::PageWrite;
-use super::alloc::{Bitmap, PageRun};
-use super::free;
-use super::store::Store;
+use super::alloc::Span;
+use super::store::{State, Store, data_error};
 use crate::error::{Error, Result};
-use crate::format::page::{PageError, seal};
+use crate::format::page::{Page, PageError, PageKind, seal};
 use crate::ids::{Generation, PageId, PageRef};
 use crate::limits::{PAGES_MAX, RUN_PAGES};
 
-/// Writes in flight: enough to keep a device busy, too few to crowd out readers.
-const IN_FLIGHT_MAX: usize = 4;
+/// Writes in flight: enough for bandwidth, few enough that readers' requests are not stuck behind them.
+const DEPTH: u32 = 8;
 
-/// Takes the pages of one slice.
+/// Takes the pages of one generation.
+#[derive(Debug)]
 pub(crate) struct PageSink<'s> {
     store: &'s Store,
     generation: Generation,
     queue: Box<dyn Queue>,
+    /// Pages not yet submitted: `filled` of them, from page `batch_first` on.
+    batch: Buf,
+    batch_first: u64,
+    filled: usize,
+    /// Where the next pages of the run go.
+    run: Span,
     spare: Vec<Buf>,
     ended: Vec<Completion>,
-    /// The run being filled, its buffer, and how many of its pages are.
-    run: Option<(PageRun, Buf)>,
-    filled: usize,
-    outcome: Outcome<'s>,
-    bytes: Arc<AtomicU64>,
-    /// Retired pages that were in memory: their successors should be, too.
-    resident_retired: u64,
+    written: Arc<AtomicU64>,
+    /// The first failure; nothing is written after it.
+    failed: Option<PageError>,
+    /// Resident pages retired so far whose successors may take their place in the cache.
+    successors: u64,
+    finished: bool,
 }
 
-/// What a slice took and gave.
-struct Outcome<'s> {
-    store: &'s Store,
-    allocated: Vec<PageRun>,
-    retired: Vec<PageRun>,
-    committed: bool,
-}
-
-impl Drop for Outcome<'_> {
-    fn drop(&mut self) {
-        if !self.committed {
-            self.store.take_back(&self.allocated);
-        }
-    }
-}
-
-/// A slice whose pages are written and synced, and wait for their meta page.
-pub(crate) struct Written<'s> {
-    outcome: Outcome<'s>,
-    generation: Generation,
-    persisted: free::Persisted,
-    /// The list of pages in use.
-    pub(crate) free_directory: PageRef,
+/// What a finished sink leaves to be put into the meta page.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Written {
+    /// First page of the free directory.
+    pub(crate) free_directory: Option<PageRef>,
     /// Pages of the file.
     pub(crate) pages: u64,
 }
 
-impl std::fmt::Debug for PageSink<'_> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("PageSink")
-            .field("generation", &self.generation)
-            .finish_non_exhaustive()
-    }
-}
-
-impl std::fmt::Debug for Written<'_> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Written")
-            .field("generation", &self.generation)
-            .finish_non_exhaustive()
-    }
-}
-
 impl<'s> PageSink<'s> {
-    pub(crate) fn new(store: &'s Store, generation: Generation) -> Result<Self> {
-        let queue = store
-            .disk()
-            .queue(u32::try_from(IN_FLIGHT_MAX).unwrap_or(1))
-            .map_err(|source| Error::from_io("the data file", source))?;
-        let outcome = Outcome {
-            store,
-            allocated: Vec::new(),
-            retired: Vec::new(),
-            committed: false,
-        };
+    pub(super) fn new(store: &'s Store, generation: Generation) -> Result<Self> {
         Ok(Self {
             store,
             generation,
-            queue,
+            queue: store.disk.queue(DEPTH).map_err(data_error)?,
+            batch: Buf::zeroed(store.page_bytes * RUN_PAGES),
+            batch_first: 0,
+            filled: 0,
+            run: Span { first: 0, count: 0 },
             spare: Vec::new(),
             ended: Vec::new(),
-            run: None,
-            filled: 0,
-            outcome,
-            bytes: Arc::default(),
-            resident_retired: 0,
+            written: Arc::default(),
+            failed: None,
+            successors: 0,
+            finished: false,
         })
     }
 
-    /// Bytes handed over so far; readable while a merge holds the sink.
+    /// Counts the bytes written so far, for whoever paces the writer.
     pub(crate) fn bytes_written_counter(&self) -> Arc<AtomicU64> {
-        Arc::clone(&self.bytes)
+        Arc::clone(&self.written)
     }
 
-    fn alloc(&mut self, count: u64) -> Result<PageRun, PageError> {
-        let Some(run) = self.store.alloc(count) else {
-            return Err(PageError::OutOfRange {
-                page: PageId::new(PAGES_MAX),
-                pages: PAGES_MAX,
-            });
-        };
-        self.outcome.allocated.push(run);
-        Ok(run)
-    }
-
-    /// Gives back pages at the end of the last run that nothing was written to.
-    fn shorten(&mut self, run: PageRun, filled: u64) {
-        if filled == run.count {
-            return;
+    /// Writes the map of free space, waits for every write and flushes. The generation is still nobody's until
+    /// [`Store::write_meta`] names it.
+    ///
+    /// # Errors
+    /// The first failure of any write. Then the store is as before [`Store::begin_write`].
+    pub(crate) fn finish(mut self) -> Result<Written> {
+        self.flush()?;
+        for (id, page) in self.build_map()? {
+            self.submit(id, page)?;
         }
-        let rest = PageRun {
-            first: run.first + filled,
-            count: run.count - filled,
-        };
-        self.store.take_back(&[rest]);
-        let kept = PageRun {
-            first: run.first,
-            count: filled,
-        };
-        if let Some(place) = self
-            .outcome
-            .allocated
-            .iter_mut()
-            .rfind(|known| **known == run)
-        {
-            *place = kept;
-        }
-    }
-
-    fn flush_run(&mut self) -> Result<(), PageError> {
-        let Some((run, mut buf)) = self.run.take() else {
-            return Ok(());
-        };
-        let filled = std::mem::take(&mut self.filled);
-        self.shorten(run, filled as u64);
-        if filled == 0 {
-            self.spare.push(buf);
-            return Ok(());
-        }
-        let page_bytes = self.store.page_bytes();
-        if filled < RUN_PAGES {
-            // A shorter buffer for a shorter write.
-            let mut short = Buf::zeroed(filled * page_bytes);
-            short.copy_from_slice(&buf[..filled * page_bytes]);
-            std::mem::swap(&mut buf, &mut short);
-            self.spare.push(short);
-        }
-        self.submit(run.first, buf)
-    }
-
-    fn submit(&mut self, first: u64, buf: Buf) -> Result<(), PageError> {
-        while self.queue.in_flight() >= IN_FLIGHT_MAX {
-            self.reap(1)?;
-        }
-        let page = PageId::new(first);
-        let offset = first * self.store.page_bytes() as u64;
-        let op = Op::Write {
-            file: Arc::clone(self.store.file()),
-            offset,
-            buf,
-        };
-        self.queue
-            .submit(first, op)
-            .map_err(|source| PageError::Io { page, source })
-    }
-
-    fn reap(&mut self, at_least: usize) -> Result<(), PageError> {
-        let failed = |page, source| PageError::Io { page, source };
-        self.queue
-            .poll(at_least, &mut self.ended)
-            .map_err(|source| failed(PageId::default(), source))?;
-        let whole = RUN_PAGES * self.store.page_bytes();
-        for ended in self.ended.drain(..) {
-            ended
-                .result
-                .map_err(|source| failed(PageId::new(ended.token), source))?;
-            if let Some(buf) = ended.buf.filter(|buf| buf.len() == whole) {
-                self.spare.push(buf);
+        self.drain()?;
+        let bytes = self.written.load(Ordering::Relaxed);
+        if bytes > 0 {
+            self.store.count_flushed(bytes);
+            if let Err(source) = self.store.file.sync() {
+                // Which of its writes, or of earlier ones, are lost is unknown.
+                self.store.halt(self.generation, &source);
+                return Err(Error::Io(source));
             }
+        }
+        self.finished = true;
+        let mut state = self.store.state();
+        state.ready = true;
+        let stored = state.staged.as_ref().unwrap_or(&state.stored);
+        Ok(Written {
+            free_directory: stored.first(),
+            pages: state.space.end(),
+        })
+    }
+
+    /// The pages of the next map of free space, sealed. From here on no page is given out or retired.
+    fn build_map(&mut self) -> Result<Vec<(u64, Buf)>, PageError> {
+        let page_bytes = self.store.page_bytes;
+        let mut state = self.store.state();
+        state.space.untake(self.run);
+        self.run.count = 0;
+        let stored = state.stored.clone();
+        let Some(plan) = stored.plan(&mut state.space, page_bytes)? else {
+            return Ok(Vec::new());
+        };
+        self.make_room(&mut state)?;
+        let mut pages = Vec::new();
+        let mut page = vec![0; page_bytes];
+        let next = stored.write(&plan, &state.space, &mut page, &mut |id, page| {
+            self.store.cache.forget(id);
+            let sealed = seal(page, id, self.generation, self.store.database);
+            let mut buf = Buf::zeroed(page_bytes);
+            buf.copy_from_slice(page);
+            pages.push((id.get(), buf));
+            Ok(sealed)
+        })?;
+        state.staged = Some(next);
+        Ok(pages)
+    }
+
+    /// A page by itself, sealed.
+    fn put(&mut self, id: u64, page: &[u8]) -> Result<(), PageError> {
+        let mut buf = Buf::zeroed(self.store.page_bytes);
+        buf.copy_from_slice(page);
+        self.submit(id, buf)
+    }
+
+    /// Puts a sealed page of the run into the batch.
+    fn add(&mut self, id: u64, page: &[u8]) -> Result<(), PageError> {
+        if self.filled == 0 {
+            self.batch_first = id;
+        }
+        let at = self.filled * self.store.page_bytes;
+        self.batch[at..at + page.len()].copy_from_slice(page);
+        self.filled += 1;
+        if self.filled == RUN_PAGES {
+            self.flush()?;
         }
         Ok(())
     }
 
-    /// Writes one page into its place in the current run.
-    fn place(&mut self, page: &mut [u8]) -> Result<PageRef, PageError> {
-        let page_bytes = self.store.page_bytes();
-        if self.run.is_none() {
-            let run = self.alloc(RUN_PAGES as u64)?;
-            let buf = self
-                .spare
-                .pop()
-                .unwrap_or_else(|| Buf::zeroed(RUN_PAGES * page_bytes));
-            self.run = Some((run, buf));
+    fn flush(&mut self) -> Result<(), PageError> {
+        let pages = std::mem::take(&mut self.filled);
+        if pages == 0 {
+            return Ok(());
         }
-        let Some((run, buf)) = &mut self.run else {
-            unreachable!("made above")
+        let buf = if pages == RUN_PAGES {
+            let empty = self.spare.pop();
+            let empty = empty.unwrap_or_else(|| Buf::zeroed(self.batch.len()));
+            std::mem::replace(&mut self.batch, empty)
+        } else {
+            // Transfers cover whole buffers.
+            let mut part = Buf::zeroed(pages * self.store.page_bytes);
+            let len = part.len();
+            part.copy_from_slice(&self.batch[..len]);
+            part
         };
-        let id = PageId::new(run.first + self.filled as u64);
-        let page_ref = seal(page, id, self.generation, self.store.database());
-        let at = self.filled * page_bytes;
-        buf[at..at + page_bytes].copy_from_slice(page);
-        self.filled += 1;
-        self.bytes.fetch_add(page_bytes as u64, Ordering::Relaxed);
-        if self.filled == RUN_PAGES {
-            self.flush_run()?;
-        }
-        Ok(page_ref)
+        self.submit(self.batch_first, buf)
     }
 
-    /// Writes the free map, waits for every write, and syncs.
-    pub(crate) fn finish(mut self) -> Result<Written<'s>> {
-        let (free_directory, persisted) = self.write_free_map()?;
-        self.flush_run()?;
+    fn submit(&mut self, first: u64, buf: Buf) -> Result<(), PageError> {
+        while self.queue.in_flight() >= DEPTH as usize {
+            self.reap(1)?;
+        }
+        self.reap(0)?;
+        self.written.fetch_add(buf.len() as u64, Ordering::Relaxed);
+        let write = Op::Write {
+            file: Arc::clone(&self.store.file),
+            offset: first * self.store.page_bytes as u64,
+            buf,
+        };
+        self.queue
+            .submit(first, write)
+            .map_err(|source| self.ring_failed(source))
+    }
+
+    /// Takes completions; the token of each is its first page.
+    fn reap(&mut self, at_least: usize) -> Result<(), PageError> {
+        if self.queue.in_flight() > 0
+            && let Err(source) = self.queue.poll(at_least, &mut self.ended)
+        {
+            return Err(self.ring_failed(source));
+        }
+        for completion in self.ended.drain(..) {
+            if let Err(source) = completion.result {
+                let page = PageId::new(completion.token);
+                self.failed.get_or_insert(PageError::Io { page, source });
+            }
+            if let Some(buf) = completion.buf
+                && buf.len() == self.batch.len()
+                && self.spare.len() < DEPTH as usize
+            {
+                self.spare.push(buf);
+            }
+        }
+        self.failed.clone().map_or(Ok(()), Err)
+    }
+
+    fn drain(&mut self) -> Result<(), PageError> {
         while self.queue.in_flight() > 0 {
             self.reap(1)?;
         }
-        self.store.sync(self.bytes.load(Ordering::Relaxed))?;
-        let pages = self.store.pages();
-        let Self {
-            outcome,
-            generation,
-            ..
-        } = self;
-        Ok(Written {
-            outcome,
-            generation,
-            persisted,
-            free_directory,
-            pages,
-        })
+        self.reap(0)
     }
 
-    /// Writes the pages of the free map that differ from what is persisted, and the list of them all.
-    ///
-    /// Writing a page of the map takes a page, which changes the map: so places are found until nothing more
-    /// changes, and only then is anything encoded.
-    fn write_free_map(&mut self) -> Result<(PageRef, free::Persisted)> {
-        // Whatever the last run has left over is settled before the map is drawn.
-        self.flush_run()?;
-        let mut next = self.store.persisted();
-        let page_bytes = self.store.page_bytes();
-        let mut placed: Vec<(usize, PageId)> = Vec::new();
-        let directory = self.single()?;
-        if let Some(old) = next.directory {
-            self.outcome.retired.push(PageRun::new(old.id, 1));
+    /// With the ring gone nobody knows which writes are still under way: their pages must not be given out again.
+    fn ring_failed(&mut self, source: northstar_io::IoError) -> PageError {
+        self.store.halt(self.generation, &source);
+        let page = PageId::new(self.batch_first);
+        let error = PageError::Io { page, source };
+        self.failed.get_or_insert(error).clone()
+    }
+
+    /// The place for the next page of the run.
+    fn next_id(&mut self) -> Result<u64, PageError> {
+        if self.run.count == 0 {
+            self.flush()?;
+            let mut state = self.store.state();
+            self.run = state.space.take_run().ok_or_else(full)?;
+            self.make_room(&mut state)?;
+            self.forget(self.run);
         }
-        let map = loop {
-            let map = self.store.reachable(&self.outcome.retired);
-            let changed = free::changed_windows(&next.map, &map, page_bytes);
-            let new: Vec<usize> = changed
-                .into_iter()
-                .filter(|window| placed.iter().all(|(known, _)| known != window))
-                .collect();
-            if new.is_empty() {
-                break map;
-            }
-            for window in new {
-                placed.push((window, self.single()?));
-                if let Some(Some(old)) = next.pages.get(window) {
-                    self.outcome.retired.push(PageRun::new(old.id, 1));
-                }
-            }
-        };
-        for (window, id) in placed {
-            let mut page = free::encode_window(&map, window, page_bytes);
-            let page_ref = self.write_single(id, &mut page)?;
-            if window >= next.pages.len() {
-                next.pages.resize(window + 1, None);
-            }
-            next.pages[window] = Some(page_ref);
+        let id = self.run.first;
+        self.run.first += 1;
+        self.run.count -= 1;
+        Ok(id)
+    }
+
+    /// Makes the file long enough for every page given out.
+    fn make_room(&self, state: &mut State) -> Result<(), PageError> {
+        let end = state.space.end();
+        self.store
+            .make_room(state, end)
+            .map_err(|source| PageError::Io {
+                page: PageId::new(end),
+                source,
+            })
+    }
+
+    /// What lay there before is not to be found any more.
+    fn forget(&self, span: Span) {
+        for id in span.first..span.first + span.count {
+            self.store.cache.forget(PageId::new(id));
         }
-        next.map = map;
-        let mut page =
-            free::encode_directory(&next.pages, page_bytes).ok_or(PageError::OutOfRange {
-                page: directory,
-                pages: PAGES_MAX,
-            })?;
-        let directory = self.write_single(directory, &mut page)?;
-        next.directory = Some(directory);
-        Ok((directory, next))
     }
+}
 
-    fn single(&mut self) -> Result<PageId, PageError> {
-        Ok(PageId::new(self.alloc(1)?.first))
-    }
-
-    fn write_single(&mut self, id: PageId, page: &mut [u8]) -> Result<PageRef, PageError> {
-        let page_ref = seal(page, id, self.generation, self.store.database());
-        let mut buf = Buf::zeroed(page.len());
-        buf.copy_from_slice(page);
-        self.submit(id.get(), buf)?;
-        self.bytes.fetch_add(page.len() as u64, Ordering::Relaxed);
-        Ok(page_ref)
+fn full() -> PageError {
+    PageError::OutOfRange {
+        page: PageId::new(PAGES_MAX),
+        pages: PAGES_MAX,
     }
 }
 
 impl PageWrite for PageSink<'_> {
     fn page_bytes(&self) -> usize {
-        self.store.page_bytes()
+        self.store.page_bytes
     }
 
     fn write(&mut self, page: &mut [u8]) -> Result<PageRef, PageError> {
-        let page_ref = self.place(page)?;
-        let supersedes = self.resident_retired > 0;
-        self.resident_retired = self.resident_retired.saturating_sub(1);
-        self.store.cache().insert(page_ref, page, supersedes);
-        Ok(page_ref)
+        self.failed.clone().map_or(Ok(()), Err)?;
+        assert_eq!(page.len(), self.store.page_bytes, "a whole page");
+        // Branches are few: they fill holes, so that runs are left for leaves.
+        let branch = Page::trusted(page).header().kind == PageKind::Branch as u8;
+        let hole = match branch {
+            true => self.store.state().space.take_hole(),
+            false => None,
+        };
+        let id = match hole {
+            Some(hole) => {
+                self.forget(hole);
+                hole.first
+            }
+            None => self.next_id()?,
+        };
+        let page_id = PageId::new(id);
+        let reference = seal(page, page_id, self.generation, self.store.database);
+        if hole.is_some() {
+            self.put(id, page)?;
+        } else {
+            self.add(id, page)?;
+        }
+        let succeeds = self.successors > 0;
+        self.successors = self.successors.saturating_sub(1);
+        self.store.cache.insert(reference, page, succeeds || branch);
+        Ok(reference)
     }
 
     fn write_extent(&mut self, pages: &mut [Box<[u8]>]) -> Result<Vec<PageRef>, PageError> {
-        let page_bytes = self.store.page_bytes();
-        let run = self.alloc(pages.len() as u64)?;
-        let mut refs = Vec::with_capacity(pages.len());
-        for (chunk, first) in pages
-            .chunks_mut(RUN_PAGES)
-            .zip((run.first..).step_by(RUN_PAGES))
-        {
-            let mut buf = Buf::zeroed(chunk.len() * page_bytes);
-            for ((page, place), id) in chunk
-                .iter_mut()
-                .zip(buf.chunks_mut(page_bytes))
-                .zip(first..)
-            {
-                let id = PageId::new(id);
-                refs.push(seal(page, id, self.generation, self.store.database()));
+        self.failed.clone().map_or(Ok(()), Err)?;
+        if pages.is_empty() {
+            return Ok(Vec::new());
+        }
+        let span = {
+            let mut state = self.store.state();
+            let span = state
+                .space
+                .take_extent(pages.len() as u64)
+                .ok_or_else(full)?;
+            self.make_room(&mut state)?;
+            span
+        };
+        self.forget(span);
+        let (mut refs, mut id) = (Vec::with_capacity(pages.len()), span.first);
+        for part in pages.chunks_mut(RUN_PAGES) {
+            let first = id;
+            let mut buf = Buf::zeroed(part.len() * self.store.page_bytes);
+            let places = buf.chunks_exact_mut(self.store.page_bytes);
+            for (page, place) in part.iter_mut().zip(places) {
+                let page_id = PageId::new(id);
+                refs.push(seal(page, page_id, self.generation, self.store.database));
                 place.copy_from_slice(page);
+                id += 1;
             }
-            self.bytes.fetch_add(buf.len() as u64, Ordering::Relaxed);
             self.submit(first, buf)?;
         }
         Ok(refs)
     }
 
     fn retire(&mut self, first: PageId, count: u32) {
-        self.resident_retired += u64::from(count == 1 && self.store.cache().holds(first));
-        self.outcome.retired.push(PageRun::new(first, count.into()));
+        let span = Span {
+            first: first.get(),
+            count: u64::from(count),
+        };
+        if !self.store.state().space.retire(span) {
+            // The tree names pages that are not in use: it is damaged, and must not be built upon.
+            self.failed.get_or_insert(PageError::Structure {
+                page: first,
+                what: "retired pages in use",
+                found: 0,
+                expected: u64::from(count),
+            });
+        } else if count == 1 && self.store.cache.holds(first) {
+            self.successors += 1;
+        }
     }
 }
 
-impl Written<'_> {
-    /// The meta page that names these pages is durable.
-    pub(crate) fn commit(mut self) {
-        self.outcome.committed = true;
-        let retired = std::mem::take(&mut self.outcome.retired);
-        let persisted = std::mem::take(&mut self.persisted);
-        self.outcome
-            .store
-            .committed(self.generation, retired, persisted);
-    }
-
-    /// What is reachable once committed.
-    pub(crate) fn map(&self) -> &Bitmap {
-        &self.persisted.map
+impl Drop for PageSink<'_> {
+    fn drop(&mut self) {
+        if self.finished {
+            return;
+        }
+        while self.queue.in_flight() > 0 {
+            // A write that lands after its page was given out again would destroy that page.
+            self.ended.clear();
+            if let Err(source) = self.queue.poll(1, &mut self.ended) {
+                self.store.halt(self.generation, &source);
+                return;
+            }
+        }
+        self.store.abort();
     }
 }
