@@ -17,6 +17,9 @@ use crate::txn::shape::{Roots, Shapes};
 use crate::txn::table::Tables;
 use crate::writer::pipeline::Pipeline;
 
+/// Empty flips before free space is given back: two until the older slot has let go of its pages, two for the map of
+/// free space to leave the end of the file.
+const TIDY_FLIPS: u32 = 4;
 /// Segments kept beside the ones in use, so that the log can go on without making files.
 const SPARE_SEGMENTS: usize = 2;
 
@@ -283,11 +286,11 @@ impl Checkpointer {
 
     /// Nobody commits: gives free space back to the file system.
     pub(crate) fn tidy(&mut self) -> Result<()> {
-        if self.tidied >= 3 {
+        if self.tidied > TIDY_FLIPS {
             return Ok(());
         }
         self.tidied += 1;
-        if self.tidied < 3 {
+        if self.tidied <= TIDY_FLIPS {
             return self.empty_flip();
         }
         self.reclaim();

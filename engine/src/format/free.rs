@@ -1,7 +1,9 @@
 //! Which pages are in use, as stored: bitmaps, and the list of the bitmaps.
 //!
 //! The map of generation `n` has a bit for every page of the file, set exactly for the pages that generation `n`
-//! reaches: meta pages, trees, extents, and the pages of the map itself. Spec: FF-009.
+//! reaches: meta pages, trees, extents, and the pages of the map itself. Spec: FF-012, FF-013.
+
+#![deny(clippy::indexing_slicing)]
 
 use zerocopy::little_endian::{U32, U64};
 use zerocopy::{FromBytes, FromZeros, IntoBytes};
@@ -102,6 +104,7 @@ pub(crate) fn decode_directory(
 }
 
 #[cfg(test)]
+#[expect(clippy::indexing_slicing, reason = "a test that panics has failed")]
 mod tests {
     use super::*;
     use crate::format::page::seal;

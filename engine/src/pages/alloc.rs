@@ -130,6 +130,7 @@ impl Space {
     }
 
     /// Pages that wait for the older meta slot or a snapshot.
+    #[cfg(test)]
     pub(crate) fn held(&self) -> u64 {
         self.retired.values().flatten().map(|span| span.count).sum()
     }

@@ -65,8 +65,6 @@ pub(crate) struct Opened {
     pub(crate) meta: Meta,
     /// The generation before, if its slot is sound.
     pub(crate) older: Option<Meta>,
-    /// Why nothing can be written, if the map of free space is damaged.
-    pub(crate) damage: Option<PageError>,
 }
 
 /// The pages of one data file.
@@ -156,8 +154,8 @@ impl Store {
     /// Opens the data file in `dir` at its newest sound generation.
     ///
     /// # Errors
-    /// If no meta page is sound, or the device fails. A damaged map of free space is no error but
-    /// [`Opened::damage`]: the pages can still be read.
+    /// If no meta page is sound, or the device fails. A damaged map of free space is an error only of
+    /// [`Store::begin_write`]: the pages can still be read.
     pub(crate) fn open(disk: Arc<dyn Disk>, dir: &Path, options: &StoreOptions) -> Result<Opened> {
         let mode = match options.read_only {
             true => OpenMode::Read,
@@ -224,7 +222,6 @@ impl Store {
             store,
             meta: newest,
             older,
-            damage,
         })
     }
 
