@@ -264,12 +264,15 @@ fn measure_all(rows: &[Row], args: &RunArgs, run: &Run, scratch: &Path) -> Resul
             report::coloured(&report::figures_table(&verdicts))
         ));
     }
-    let missed = verdicts.iter().filter(|verdict| !verdict.met).count();
+    let missed = verdicts.iter().filter(|verdict| verdict.missed()).count();
+    let met = verdicts
+        .iter()
+        .filter(|verdict| verdict.met == Some(true))
+        .count();
     say(&format!(
-        "\n{} rows in {}; {} figures met, {missed} missed{}{}\n",
+        "\n{} rows in {}; {met} figures met, {missed} missed{}{}\n",
         rows.len(),
         show(started.elapsed().as_nanos() as f64, Unit::Nanos),
-        verdicts.len() - missed,
         if failed > 0 {
             format!(", {failed} rows FAILED")
         } else {

@@ -22,7 +22,8 @@ pub(crate) enum Side {
 pub(crate) enum Limit {
     /// The limit itself.
     Absolute,
-    /// The limit for a million rows; smaller runs scale it.
+    /// The limit for a million rows. Larger runs scale it; smaller ones are not judged, as what does not grow with the
+    /// rows (log segments, the first checkpoint) would decide.
     PerMillionRows,
     /// Times the floor.
     TimesFloor,
@@ -299,8 +300,15 @@ pub(crate) struct Verdict {
     pub(crate) measured: Measured,
     /// The limit in the figure's unit.
     pub(crate) limit: f64,
-    /// On the good side.
-    pub(crate) met: bool,
+    /// On the good side; `None` where the run is too small for the limit to mean anything.
+    pub(crate) met: Option<bool>,
+}
+
+impl Verdict {
+    /// On the wrong side.
+    pub(crate) fn missed(&self) -> bool {
+        self.met == Some(false)
+    }
 }
 
 /// Holds `measured` against the profile's limit; `None` for an id that has none.
@@ -317,10 +325,43 @@ pub(crate) fn judge(measured: Measured, profile: &Profile, rows: u64) -> Option<
         AtLeast => measured.value >= limit,
         Exactly => (measured.value - limit).abs() < 0.005,
     };
+    let small = figure.limit == PerMillionRows && rows < 1_000_000;
     Some(Verdict {
         figure,
         measured,
         limit,
-        met,
+        met: (!small).then_some(met),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::machine::Machine;
+
+    #[test]
+    fn limits_are_values_factors_of_the_floor_or_per_million_rows() {
+        let machine = Machine::read(std::path::Path::new("."));
+        let (profile, _) = Profile::find("ci", &machine).unwrap();
+        let met = |id, value, floor, rows| {
+            judge(Measured { id, value, floor }, &profile, rows)
+                .unwrap()
+                .met
+        };
+        assert_eq!(met("begin_read_p50", 50.0, None, 1), Some(true));
+        assert_eq!(met("begin_read_p50", 50.1, None, 1), Some(false));
+        assert_eq!(met("solo_commit_p50", 124.0, Some(100.0), 1), Some(true));
+        assert_eq!(met("solo_commit_p50", 126.0, Some(100.0), 1), Some(false));
+        assert_eq!(met("solo_log_flushes", 1.004, None, 1), Some(true));
+        assert_eq!(met("solo_log_flushes", 0.9, None, 1), Some(false));
+        assert_eq!(met("disk_loaded", 1e6, None, 1000), None);
+        assert_eq!(
+            met("disk_loaded", 131.0 * 1048576.0, None, 1_000_000),
+            Some(false)
+        );
+        assert_eq!(
+            met("disk_loaded", 131.0 * 1048576.0, None, 2_000_000),
+            Some(true)
+        );
+    }
 }

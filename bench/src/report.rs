@@ -154,10 +154,10 @@ pub(crate) fn figures_table(verdicts: &[Verdict]) -> String {
             show(verdict.measured.value, figure.unit),
             format!("{sign} {}", show(verdict.limit, figure.unit)),
             floor,
-            if verdict.met {
-                "met".into()
-            } else {
-                "MISSED".into()
+            match verdict.met {
+                Some(true) => "met".into(),
+                Some(false) => "MISSED".into(),
+                None => "too small".into(),
             },
         ]);
     }
@@ -256,7 +256,7 @@ struct JsonFigure {
     value: f64,
     limit: f64,
     floor: Option<f64>,
-    met: bool,
+    met: Option<bool>,
 }
 
 fn results<'a>(run: &Run, outcome: &'a Outcome) -> JsonResults<'a> {

@@ -81,6 +81,16 @@ impl Cost {
         }
     }
 
+    /// Adds what happened in another part of the same row.
+    pub(crate) fn add(&mut self, other: Self) {
+        self.txns += other.txns;
+        self.log_flushes += other.log_flushes;
+        self.data_flushes += other.data_flushes;
+        self.bytes_read += other.bytes_read;
+        self.bytes_written += other.bytes_written;
+        self.page_reads += other.page_reads;
+    }
+
     /// Flushes of whatever file per transaction; `None` where nothing was committed.
     pub(crate) fn flushes_per_txn(&self) -> Option<f64> {
         (self.txns > 0).then(|| (self.log_flushes + self.data_flushes) as f64 / self.txns as f64)

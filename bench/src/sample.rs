@@ -145,13 +145,14 @@ pub(crate) fn measure(
 }
 
 /// Runs `run` on `threads` threads, started together once `prepare` is done on all of them. Throughput counts from
-/// the common start to the last end.
+/// the first thread's start to the last one's end, read by the threads themselves: with more threads than cores
+/// the one that waits for them may be the last to run.
 pub(crate) fn in_threads<P>(
     threads: usize,
     prepare: impl Fn(usize) -> Result<P> + Sync,
     run: impl Fn(usize, P) -> Result<Sample> + Sync,
 ) -> Result<Sample> {
-    let barrier = Barrier::new(threads + 1);
+    let barrier = Barrier::new(threads);
     std::thread::scope(|scope| {
         let handles: Vec<_> = (0..threads)
             .map(|thread| {
@@ -159,21 +160,26 @@ pub(crate) fn in_threads<P>(
                 scope.spawn(move || {
                     let prepared = prepare(thread);
                     barrier.wait();
-                    run(thread, prepared?)
+                    let started = now();
+                    let sample = run(thread, prepared?)?;
+                    Ok::<_, BenchError>((sample, started, now()))
                 })
             })
             .collect();
-        barrier.wait();
-        let started = now();
         let mut all = Sample::new();
         all.threads = threads;
+        let mut span = None;
         for handle in handles {
-            let one = handle
+            let (one, started, ended) = handle
                 .join()
                 .map_err(|_| BenchError::Child("a measuring thread panicked".into()))??;
             all.merge(&one);
+            let (first, last) = span.unwrap_or((started, ended));
+            span = Some((started.min(first), ended.max(last)));
         }
-        all.elapsed = started.elapsed();
+        if let Some((first, last)) = span {
+            all.elapsed = last - first;
+        }
         Ok(all)
     })
 }

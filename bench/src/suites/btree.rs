@@ -5,7 +5,7 @@ use std::ops::ControlFlow;
 use crate::data::{ROW_BYTES, Rng};
 use crate::error::{BenchError, Result};
 use crate::floor::{PAGE_BYTES, ReadFloor, memory_stream};
-use crate::row::{Ctx, Loaded, Outcome, Row};
+use crate::row::{Cost, Ctx, Loaded, Outcome, Row};
 use crate::sample::{Sample, Until, in_threads, measure};
 use crate::target::{Durability, Options, ReadTxn, WriteBatch};
 use crate::units::Unit;
@@ -320,7 +320,7 @@ fn scan_full_cold(ctx: &mut Ctx) -> Result<Outcome> {
     loaded.db.close()?;
     let bytes = loaded.rows.n * ROW_BYTES;
     let floor = ReadFloor::open(&ctx.scratch, bytes)?;
-    let (mut scans, mut raw, mut cost) = (Sample::new(), Vec::new(), None);
+    let (mut scans, mut raw, mut cost) = (Sample::new(), Vec::new(), Cost::default());
     for _ in 0..5 {
         raw.push(floor.sequential()?);
         loaded.db = Options::new().open(ctx.scratch.join("cold"))?;
@@ -328,7 +328,7 @@ fn scan_full_cold(ctx: &mut Ctx) -> Result<Outcome> {
         let txn = loaded.db.begin_read()?;
         let before = loaded.db.stats()?;
         scans.then(&measure(Until::Ops(1), 1, |_| scan_all(&txn, &loaded))?);
-        cost = Some((before, loaded.db.stats()?));
+        cost.add(Cost::between(&before, &loaded.db.stats()?));
         drop(txn);
         loaded.db.clone().close()?;
     }
@@ -338,9 +338,7 @@ fn scan_full_cold(ctx: &mut Ctx) -> Result<Outcome> {
     let mut outcome = Outcome::of(by_row(&scans, loaded.rows.n))
         .floor_rate("raw sequential read", raw, Unit::BytesPerSecond, rate)
         .figure_beside("scan_cold", rate, raw)
-        .note("bytes of rows, not of pages; median of five; reads and bytes are of the last scan");
-    if let Some((before, after)) = cost {
-        outcome = outcome.cost(&before, &after);
-    }
+        .note("bytes of rows, not of pages; median of five");
+    outcome.cost = Some(cost);
     Ok(outcome)
 }

@@ -214,6 +214,5 @@ fn replay_into_memtable(ctx: &mut Ctx) -> Result<Outcome> {
     sample.elapsed = took;
     Ok(Outcome::of(sample)
         .extra("records_replayed", stats.replayed_records as f64)
-        .extra("open_ns", took.as_nanos() as f64)
-        .extra("log_tail_bytes", stats.log_tail_bytes as f64))
+        .extra("open_ns", took.as_nanos() as f64))
 }
