@@ -32,6 +32,8 @@ use zerocopy::FromZeros;
 
 /// Bytes of one offset step.
 const UNIT: usize = 8;
+/// Bytes of a cache line.
+const LINE: usize = 64;
 /// Bytes at the start that are never handed out, so that offset 0 can mean "none".
 const RESERVED_BYTES: usize = 64;
 /// Most bytes that 32-bit offsets can address.
@@ -354,18 +356,31 @@ impl Arena {
         RecordRef { head, key, value }
     }
 
-    /// Asks the processor for the cache line at `at`. Has no effect that a program could see.
+    /// Asks the processor for the first cache line of a record. Has no effect that a program could see.
     #[inline]
-    pub(super) fn prefetch<T>(&self, at: At<T>) {
+    pub(super) fn warm_record(&self, at: At<Record>) {
+        self.warm(at.offset());
+    }
+
+    /// Asks the processor for all cache lines of a node.
+    #[inline]
+    pub(super) fn warm_node<T>(&self, at: At<T>) {
+        for line in 0..size_of::<T>() / LINE {
+            self.warm(at.offset() + line * LINE);
+        }
+    }
+
+    #[inline]
+    fn warm(&self, offset: usize) {
         #[cfg(target_arch = "x86_64")]
         {
             use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-            let line = self.at(at.offset(), 1).as_ptr().cast::<i8>();
+            let line = self.base.as_ptr().wrapping_add(offset).cast::<i8>();
             // SAFETY: a prefetch reads nothing, whatever the address; it needs SSE, which x86-64 has.
             unsafe { _mm_prefetch::<_MM_HINT_T0>(line) };
         }
         #[cfg(not(target_arch = "x86_64"))]
-        let _ = at;
+        let _ = offset;
     }
 
     /// Takes `bytes` from the front.

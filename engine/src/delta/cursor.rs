@@ -9,10 +9,14 @@
 //! - Cost: no allocation, no lock; one or two cache misses a step.
 
 use super::arena::{Arena, At, Record, RecordRef};
+use super::node::Leaf;
 use super::range::RangeDeletes;
 use super::tree::{LeafView, Table};
 use super::version::{Hit, Versions, newer_of, visible};
 use crate::ids::TxnId;
+
+/// Records asked for ahead of a step within the first leaf of a walk; later leaves are asked for as a whole.
+const AHEAD: usize = 3;
 
 /// A place in a leaf.
 #[derive(Clone, Copy)]
@@ -146,9 +150,7 @@ impl<'d> DeltaCursor<'d> {
                     continue;
                 }
                 let newest = newest?;
-                if position + 1 < view.permutation.len() {
-                    self.warm(view, position + 1);
-                }
+                self.warm(view, position + AHEAD);
                 let record = self.arena.record(newest);
                 if let Some(item) = self.take(Place { view, position }, newest, &record) {
                     return Some(item);
@@ -166,6 +168,9 @@ impl<'d> DeltaCursor<'d> {
                     continue;
                 }
                 let next = LeafView::of(self.arena.get(next?));
+                if let Some(beyond) = next.leaf.next.load() {
+                    self.warm_leaf(beyond, |leaf| leaf.next.load());
+                }
                 // While a split goes on the view may hold keys that `next` has already taken over.
                 let position = if view.version % 2 == 0 {
                     0
@@ -217,8 +222,8 @@ impl<'d> DeltaCursor<'d> {
                     continue;
                 }
                 let newest = newest?;
-                if position > 0 {
-                    self.warm(view, position - 1);
+                if let Some(ahead) = position.checked_sub(AHEAD) {
+                    self.warm(view, ahead);
                 }
                 let record = self.arena.record(newest);
                 if let Some(item) = self.take(Place { view, position }, newest, &record) {
@@ -236,16 +241,33 @@ impl<'d> DeltaCursor<'d> {
                         view: left,
                         position: left.permutation.len(),
                     });
+                    if let Some(beyond) = left.leaf.prev.load() {
+                        self.warm_leaf(beyond, |leaf| leaf.prev.load());
+                    }
                 }
             }
         }
     }
 
-    /// Asks for the record at `position` ahead of its use.
+    /// Asks for the record at `position`, if there is one, ahead of its use.
     #[inline]
     fn warm(&self, view: LeafView<'d>, position: usize) {
-        if let Some(record) = view.leaf.slots.record(view.permutation.slot(position)) {
-            self.arena.prefetch(record);
+        if position < view.permutation.len()
+            && let Some(record) = view.leaf.slots.record(view.permutation.slot(position))
+        {
+            self.arena.warm_record(record);
+        }
+    }
+
+    /// Asks for the records of the leaf that comes next and for the leaf that comes after it. Only a hint: no need for
+    /// what is read here to be sound.
+    fn warm_leaf(&self, leaf: At<Leaf>, beyond: impl Fn(&Leaf) -> Option<At<Leaf>>) {
+        let view = LeafView::of(self.arena.get(leaf));
+        for position in 0..view.permutation.len() {
+            self.warm(view, position);
+        }
+        if let Some(beyond) = beyond(view.leaf) {
+            self.arena.warm_node(beyond);
         }
     }
 

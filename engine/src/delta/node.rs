@@ -104,7 +104,7 @@ impl Permutation {
     /// The slot of the key at `position`.
     #[inline]
     pub(super) fn slot(self, position: usize) -> usize {
-        (self.0 >> (4 * position)) as usize & 15
+        (self.0 >> (4 * position) & 15) as usize
     }
 
     /// With the first free slot moved to `position`; also that slot.
@@ -364,10 +364,13 @@ impl Slots {
         skip: usize,
     ) -> Result<usize, usize> {
         let wanted = head(key, skip);
+        let len = permutation.len();
         let (mut below, mut equal) = (0, 0);
-        // Straight through all slots rather than by halves: no branch to guess, and the lines arrive together.
-        for position in 0..permutation.len() {
-            let head = self.head(permutation.slot(position));
+        // Straight through all keys rather than by halves: no branch to guess, and the lines arrive together.
+        let mut order = permutation.0;
+        for _ in 0..len {
+            let head = self.head((order & 15) as usize);
+            order >>= 4;
             below += usize::from(head < wanted);
             equal += usize::from(head == wanted);
         }

@@ -501,6 +501,8 @@ fn readers_see_exactly_their_snapshot_while_the_writer_splits() {
         }
     }
     let visible = AtomicU64::new(0);
+    // The writer goes on as readers begin to walk, so that the two meet.
+    let allowed = AtomicU64::new(0);
     let read = |seed: u64| {
         let mut rng = SmallRng::seed_from_u64(seed);
         let mut rounds = 0;
@@ -509,6 +511,7 @@ fn readers_see_exactly_their_snapshot_while_the_writer_splits() {
             for table in [16, 17] {
                 let expected = model.scan(table, at);
                 let cursor = delta.cursor(TableId::new(table), TxnId::new(at));
+                allowed.fetch_add(TXNS / 60 + 1, Ordering::Relaxed);
                 assert!(
                     forward(cursor.clone()) == expected,
                     "forward at t{at} in table {table}"
@@ -532,6 +535,9 @@ fn readers_see_exactly_their_snapshot_while_the_writer_splits() {
     std::thread::scope(|scope| {
         let readers = [scope.spawn(|| read(1)), scope.spawn(|| read(2))];
         for txn in 1..=TXNS {
+            while allowed.load(Ordering::Relaxed) < txn {
+                std::thread::yield_now();
+            }
             let id = TxnId::new(txn);
             let mark = writer.mark();
             if txn % 5 == 0 {

@@ -113,8 +113,14 @@ impl Table {
             let mut above: Option<(&Branch, u32, Permutation)> = None;
             loop {
                 let slots = match here {
-                    Either::Low(leaf) => &arena.get(leaf).slots,
-                    Either::High(branch) => &arena.get(branch).slots,
+                    Either::Low(leaf) => {
+                        arena.warm_node(leaf);
+                        &arena.get(leaf).slots
+                    }
+                    Either::High(branch) => {
+                        arena.warm_node(branch);
+                        &arena.get(branch).slots
+                    }
                 };
                 let version = slots.version();
                 let unchanged = match above {
@@ -187,19 +193,18 @@ impl Table {
         let highest = leaf
             .slots
             .record(permutation.slot(permutation.len().saturating_sub(1)))?;
-        match key.cmp(arena.record(highest).key) {
-            std::cmp::Ordering::Less => Some(self.descend(arena, key, path)?),
-            order => {
-                let len = permutation.len();
-                let rank = if order.is_eq() { Ok(len - 1) } else { Err(len) };
-                Some(Spot {
-                    leaf: last,
-                    permutation,
-                    rank,
-                    has_path: false,
-                })
-            }
+        let order = key.cmp(arena.record(highest).key);
+        if order.is_lt() {
+            return self.descend(arena, key, path);
         }
+        // Rising keys end up here: no descent.
+        let len = permutation.len();
+        Some(Spot {
+            leaf: last,
+            permutation,
+            rank: if order.is_eq() { Ok(len - 1) } else { Err(len) },
+            has_path: false,
+        })
     }
 
     /// As [`Table::locate`], from the root, leaving the way in `path`.
