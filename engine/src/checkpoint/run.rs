@@ -41,6 +41,9 @@ pub(crate) struct Checkpointer {
     pub(crate) completed: Arc<AtomicU64>,
     /// Where the log of the frozen delta ends, once asked: a checkpoint may take several tries.
     pub(crate) boundary: Option<LogPosition>,
+    /// The table (by its place) and key at which the next slice begins, and how much is merged.
+    pub(crate) next: (usize, Vec<u8>),
+    pub(crate) merged: u64,
     /// Empty flips made since the last change, to let go of what the older slot holds.
     pub(crate) tidied: u32,
 }
@@ -71,6 +74,7 @@ impl Checkpointer {
     ///
     /// On an error the database is as before the slice at hand, and the call can be repeated.
     pub(crate) fn merge_frozen(&mut self) -> Result<bool> {
+        self.pipeline.check_running()?;
         let Some(frozen) = self.shapes.load().frozen.last().map(Arc::clone) else {
             return Ok(false);
         };
@@ -81,17 +85,19 @@ impl Checkpointer {
         let tables: Vec<TableId> = frozen.tables().collect();
         let last = frozen.last_txn().unwrap_or_default();
         let all = frozen.len();
-        let mut done = 0;
-        let mut next = (0, Vec::new());
         loop {
-            done += self.slice(&frozen, &tables, &mut next, (boundary, last))?;
-            self.pipeline.progress.advanced(done, all);
+            // A slice that fails leaves the place where it began for the next try.
+            let mut next = self.next.clone();
+            self.merged += self.slice(&frozen, &tables, &mut next, (boundary, last))?;
             if next.0 == tables.len() {
                 break;
             }
+            self.pipeline.progress.advanced(self.merged, all);
+            self.next = next;
         }
-        self.pipeline.progress.finished();
         self.boundary = None;
+        self.next = (0, Vec::new());
+        self.merged = 0;
         self.completed.fetch_add(1, Ordering::Relaxed);
         self.tidied = 0;
         self.segments
@@ -119,6 +125,10 @@ impl Checkpointer {
         merged?;
         self.flip(&roots, sink, last_txn, log_start)?;
         let generation = self.meta.generation;
+        if last {
+            // Before the shape is published: from then on another delta may freeze and start anew.
+            self.pipeline.progress.finished();
+        }
         self.shapes.publish(|shape| {
             shape.roots = Arc::new(roots);
             shape.generation = generation;
@@ -240,7 +250,7 @@ impl Checkpointer {
         tree_txn: TxnId,
         log_start: Option<LogPosition>,
     ) -> Result<()> {
-        let written = sink.finish()?;
+        let written = sink.finish().map_err(|error| self.fatal(error))?;
         let mut meta = self.meta.clone();
         meta.generation = self.meta.generation.next();
         meta.free_directory = written.free_directory;
@@ -249,15 +259,23 @@ impl Checkpointer {
         meta.roots = roots.get(TableId::ROOTS).copied();
         meta.tree_txn = tree_txn;
         meta.next_table = self.tables.next_id();
-        meta.checkpoint_ns = self.clock.wall_ns();
+        meta.checkpoint_ns = self.clock.wall_ns().max(self.meta.checkpoint_ns);
         meta.durable_through = self.pipeline.position().lsn;
         if let Some(position) = log_start {
             meta.log_start = position;
         }
-        self.store.write_meta(&meta)?;
+        self.store.write_meta(&meta).map_err(|error| self.fatal(error))?;
         self.older_log_start = self.meta.log_start.lsn;
         self.meta = meta;
         Ok(())
+    }
+
+    /// Anything but a full disk leaves the outcome of a checkpoint's writes unknown: nobody writes after it.
+    fn fatal(&self, error: Error) -> Error {
+        match error {
+            Error::Full { .. } | Error::Halted { .. } => error,
+            other => self.pipeline.halt(&format!("checkpoint: {other}")),
+        }
     }
 
     /// Frees what no meta slot and no snapshot needs any more.
@@ -268,6 +286,7 @@ impl Checkpointer {
 
     /// Flips the meta page without a change, so that the older slot and its log let go of their pages.
     fn empty_flip(&mut self) -> Result<()> {
+        self.pipeline.check_running()?;
         self.reclaim();
         let store = Arc::clone(&self.store);
         let sink = store.begin_write(self.meta.generation.next())?;
@@ -302,6 +321,7 @@ impl Checkpointer {
 
     /// The last act before closing: the log starts at its end, so the next open replays nothing.
     pub(crate) fn finish(&mut self) -> Result<()> {
+        self.pipeline.check_running()?;
         let store = Arc::clone(&self.store);
         let end = self.pipeline.position();
         if self.meta.log_start != end || !self.meta.clean {

@@ -31,9 +31,12 @@ impl Signal {
         self.wanted.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Something is frozen.
+    /// Something is frozen, or shall be tried again.
     pub(crate) fn merge(&self) {
-        self.lock().merge = true;
+        let mut wanted = self.lock();
+        wanted.merge = true;
+        wanted.failed = None;
+        drop(wanted);
         self.changed.notify_all();
     }
 
@@ -48,7 +51,8 @@ impl Signal {
         self.lock().failed.clone()
     }
 
-    fn done(&self, outcome: &Result<()>) {
+    /// Tells who waits how it went.
+    pub(crate) fn done(&self, outcome: &Result<()>) {
         self.lock().failed = outcome.as_ref().err().cloned();
         self.changed.notify_all();
     }
@@ -120,11 +124,13 @@ pub(crate) fn run(
             other => other.map(drop),
         };
         drop(checkpointer);
-        if let Err(error) = &outcome
-            && !matches!(error, Error::Full { .. } | Error::Halted { .. })
-        {
-            pipeline.halt(&format!("checkpoint: {error}"));
+        match outcome {
+            Ok(()) | Err(Error::Full { .. }) => signal.done(&outcome),
+            Err(error) => {
+                // Never to be tried again: see `Checkpointer::fatal`.
+                pipeline.halt(&format!("checkpoint: {error}"));
+                return signal.done(&Err(error));
+            }
         }
-        signal.done(&outcome);
     }
 }

@@ -30,7 +30,8 @@ pub struct WriteBatch {
     pub(crate) tables: Vec<Table>,
     pub(crate) tag: Vec<u8>,
     pub(crate) durability: Durability,
-    /// The longest value so far.
+    /// The longest key and value so far.
+    key_bytes_max: usize,
     value_bytes_max: usize,
     failed: Option<Error>,
 }
@@ -54,6 +55,7 @@ impl WriteBatch {
         // The database's own limit is checked at commit; this one bounds what a batch may hold at all.
         let checked = checked.and(check_len("value", value.len(), limits::RECORD_BYTES_MAX));
         if self.accept(table, checked) {
+            self.key_bytes_max = self.key_bytes_max.max(key.len());
             self.value_bytes_max = self.value_bytes_max.max(value.len());
             self.ops.put(table.table_id(), key, value);
         }
@@ -64,6 +66,7 @@ impl WriteBatch {
     pub fn delete(&mut self, table: &Table, key: impl AsRef<[u8]>) -> &mut Self {
         let key = key.as_ref();
         if self.accept(table, check_len("key", key.len(), limits::KEY_BYTES_MAX)) {
+            self.key_bytes_max = self.key_bytes_max.max(key.len());
             self.ops.delete(table.table_id(), key);
         }
         self
@@ -133,15 +136,13 @@ impl WriteBatch {
     }
 
     /// Fails with the first error a call ran into, or if the batch is beyond a limit.
-    pub(crate) fn check(&mut self, value_bytes_max: usize) -> Result<()> {
+    pub(crate) fn check(&mut self, key_bytes_max: usize, value_bytes_max: usize) -> Result<()> {
         if let Some(error) = self.failed.take() {
             return Err(error);
         }
         check_len("value", self.value_bytes_max, value_bytes_max)?;
-        check_len(
-            "transaction",
-            self.ops.bytes().len(),
-            limits::RECORD_BYTES_MAX,
-        )
+        check_len("key", self.key_bytes_max, key_bytes_max)?;
+        let together = self.ops.bytes().len() + self.tag.len();
+        check_len("transaction", together, limits::RECORD_BYTES_MAX)
     }
 }

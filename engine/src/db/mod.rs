@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
-use northstar_io::{Disk, FileLock};
+use northstar_io::Disk;
 
 use self::batch::WriteBatch;
 use self::options::Options;
@@ -72,6 +72,7 @@ pub(crate) struct Engine {
     pub(crate) checkpointer: Mutex<Checkpointer>,
     pub(crate) signal: Arc<Signal>,
     pub(crate) disk: Arc<dyn Disk>,
+    pub(crate) key_bytes_max: usize,
     pub(crate) value_bytes_max: usize,
     pub(crate) memory_budget: usize,
     pub(crate) read_only: bool,
@@ -80,8 +81,6 @@ pub(crate) struct Engine {
     /// The log can be appended to.
     awake: AtomicBool,
     closed: AtomicBool,
-    /// Given up by `close`, so that the database can be opened again while snapshots live on.
-    lock: Mutex<Option<Box<dyn FileLock>>>,
 }
 
 impl Db {
@@ -149,7 +148,10 @@ impl Db {
     pub fn begin_write(&self) -> Result<WriteTxn> {
         let engine = self.writable()?;
         engine.before_commit(0)?;
-        WriteTxn::begin(Arc::clone(engine), engine.pipeline.take_core()?)
+        let mut core = engine.pipeline.take_core()?;
+        // It sees what was submitted before it.
+        engine.pipeline.serve_queue(&mut core);
+        WriteTxn::begin(Arc::clone(engine), core)
     }
 
     /// Begins the exclusive write transaction if nobody else is writing.
@@ -160,7 +162,10 @@ impl Db {
         let engine = self.writable()?;
         engine.before_commit(0)?;
         match engine.pipeline.try_take_core() {
-            Some(core) => WriteTxn::begin(Arc::clone(engine), core),
+            Some(mut core) => {
+                engine.pipeline.serve_queue(&mut core);
+                WriteTxn::begin(Arc::clone(engine), core)
+            }
             None => Err(Error::WriteBusy),
         }
     }
@@ -256,13 +261,19 @@ impl Db {
     /// [`Error::Closed`].
     pub fn checkpoint(&self) -> Result<()> {
         let engine = self.writable()?;
-        engine.signal.merge();
-        engine.signal.wait_merged(&engine.shapes)?;
-        let mut core = engine.pipeline.take_core()?;
-        let frozen = engine.pipeline.freeze(&mut core);
-        engine.pipeline.return_core(core);
-        frozen?;
-        engine.signal.wait_merged(&engine.shapes)
+        loop {
+            engine.signal.merge();
+            engine.signal.wait_merged(&engine.shapes)?;
+            let mut core = engine.pipeline.take_core()?;
+            let frozen = engine.pipeline.freeze(&mut core);
+            // Empty: frozen just now, or nothing to merge. Else another one was frozen first.
+            let done = core.delta.is_empty();
+            engine.pipeline.return_core(core);
+            frozen?;
+            if done {
+                return engine.signal.wait_merged(&engine.shapes);
+            }
+        }
     }
 
     /// Figures about this database.
@@ -287,8 +298,8 @@ impl Db {
         checkpointer.check()
     }
 
-    /// Closes the database: commits in progress end, what is buffered is merged, files are closed. Other clones
-    /// answer [`Error::Closed`] from then on; open read transactions go on reading.
+    /// Closes the database: commits in progress end, and what is buffered is merged. Other clones answer
+    /// [`Error::Closed`] from then on. Open read transactions go on reading; it can be opened again when they end.
     ///
     /// # Errors
     /// What the last checkpoint met. Nothing committed is lost by it, and the next open replays the log's tail.
@@ -304,8 +315,11 @@ impl Handle {
         let threads =
             std::mem::take(&mut *self.threads.lock().unwrap_or_else(PoisonError::into_inner));
         for thread in threads {
-            // A background thread that panicked has halted the writer; there is nothing to add here.
-            let _ended = thread.join();
+            // The last handle may be dropped by a task that one of the threads wakes and thereby ends.
+            if thread.thread().id() != std::thread::current().id() {
+                // A background thread that panicked has halted the writer; there is nothing to add here.
+                let _ended = thread.join();
+            }
         }
     }
 
@@ -327,7 +341,7 @@ impl Handle {
             None => engine.pipeline.check_running(),
         };
         engine.pipeline.shut();
-        *engine.lock.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        engine.shapes.shared.close();
         outcome
     }
 }
@@ -337,12 +351,8 @@ impl Drop for Handle {
         if self.engine.closed.swap(true, Ordering::AcqRel) {
             return;
         }
+        // The lock goes with the engine: a write transaction that lives on may still commit.
         self.stop_threads();
-        *self
-            .engine
-            .lock
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner) = None;
     }
 }
 
@@ -361,7 +371,7 @@ impl Engine {
     }
 
     fn request(&self, mut batch: WriteBatch, ticket: Arc<Ticket>) -> Result<Request> {
-        batch.check(self.value_bytes_max)?;
+        batch.check(self.key_bytes_max, self.value_bytes_max)?;
         self.before_commit(batch.ops.bytes().len())?;
         let WriteBatch {
             ops,
@@ -381,7 +391,7 @@ impl Engine {
 
     /// An empty batch: waits for what was committed before it, as any commit would.
     fn nothing_to_commit(&self, mut batch: WriteBatch) -> Result<Commit> {
-        batch.check(self.value_bytes_max)?;
+        batch.check(self.key_bytes_max, self.value_bytes_max)?;
         self.pipeline.flush()?;
         let position = self.pipeline.position();
         Ok(Commit {
@@ -392,6 +402,7 @@ impl Engine {
 
     /// Merges all there is, with the writer role in hand and no thread running.
     fn last_checkpoint(&self, mut core: Box<crate::writer::core::Core>) -> Result<()> {
+        self.pipeline.serve_queue(&mut core);
         self.pipeline.flush()?;
         let mut checkpointer = self
             .checkpointer

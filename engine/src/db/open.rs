@@ -16,6 +16,7 @@ use crate::clock::Clock;
 use crate::delta::{Delta, DeltaConfig, DeltaWriter};
 use crate::error::{Corruption, Error, Result};
 use crate::format::leaf::RowValue;
+use crate::format::leaf::key_bytes_max;
 use crate::format::meta::{Meta, TreeRoot};
 use crate::ids::TableId;
 use crate::limits;
@@ -32,15 +33,25 @@ use crate::writer::pipeline::{Parts, Pipeline};
 /// Memory for two groups of log buffers, queues of pages on their way to disk, and bookkeeping.
 const OTHER_BYTES: usize = 6 << 20;
 
-/// Address space of one delta: it may outgrow its trigger by one large transaction.
-const DELTA_ADDRESS_BYTES: usize = 2 << 30;
+/// Address space of one delta at least: it may outgrow its trigger by one large transaction.
+const DELTA_ADDRESS_BYTES_MIN: usize = 2 << 30;
+/// As much as replay may need: for what was frozen, active and in progress at once.
+const DELTA_ADDRESS_BYTES_MAX: usize = 16 << 30;
 /// A small entry in a delta: what its filter is sized for.
 const DELTA_ENTRY_BYTES: usize = 96;
 
 fn new_delta(expected_bytes: u64) -> Result<(Arc<Delta>, DeltaWriter)> {
     let expected = usize::try_from(expected_bytes).unwrap_or(usize::MAX);
+    let reach = expected.saturating_mul(4);
+    delta_with(
+        reach.clamp(DELTA_ADDRESS_BYTES_MIN, DELTA_ADDRESS_BYTES_MAX),
+        expected,
+    )
+}
+
+fn delta_with(arena_bytes: usize, expected: usize) -> Result<(Arc<Delta>, DeltaWriter)> {
     let config = DeltaConfig {
-        arena_bytes: DELTA_ADDRESS_BYTES,
+        arena_bytes,
         filter_keys: expected / DELTA_ENTRY_BYTES,
     };
     Delta::new(config).map_err(|source| Error::from_io("buffered changes", source))
@@ -65,13 +76,17 @@ impl Db {
 /// Opens the database in `dir` of `disk`, creating it if allowed.
 fn open_on(options: &Options, dir: &Path, disk: Arc<dyn Disk>) -> Result<Db> {
     let clock = Clock::system();
-    let found = survey(options, dir, &*disk)?;
+    let mut found = survey(options, dir, &*disk)?;
     let lock_path = dir.join("LOCK");
     let lock = match disk.lock(&lock_path) {
         Ok(lock) => Some(lock),
         Err(northstar_io::LockError::Io(_)) if options.read_only => None,
         Err(error) => return Err(error.into()),
     };
+    if lock.is_some() {
+        // Somebody else may have made or changed it until the lock was had.
+        found = survey(options, dir, &*disk)?;
+    }
     let store_options = store_options(options);
     let Opened {
         store, meta, older, ..
@@ -93,7 +108,8 @@ fn open_on(options: &Options, dir: &Path, disk: Arc<dyn Disk>) -> Result<Db> {
     let replayed = if clean {
         Replayed::nothing(meta.log_start, meta.next_table, new_delta(delta_bytes)?)
     } else {
-        replay(&segments, start, meta.next_table, new_delta(delta_bytes)?)?
+        let delta = delta_with(DELTA_ADDRESS_BYTES_MAX, options.delta_bytes)?;
+        replay(&segments, start, meta.next_table, delta)?
     };
     let roots = load_roots(&store, &meta)?;
     assemble(Assembly {
@@ -147,7 +163,8 @@ fn assemble(parts: Assembly<'_>) -> Result<Db> {
         last_timestamp_ns,
     } = replayed;
     let visible = end.end.last_txn;
-    let shared = Arc::new(Shared::new(Arc::clone(&store), visible));
+    let key_bytes_max = key_bytes_max(store.page_bytes()).min(limits::KEY_BYTES_MAX);
+    let shared = Arc::new(Shared::new(Arc::clone(&store), visible, lock));
     let shapes = Arc::new(Shapes::new(Shape {
         seq: 1,
         generation: meta.generation,
@@ -171,7 +188,7 @@ fn assemble(parts: Assembly<'_>) -> Result<Db> {
             writer,
             delta,
             next_txn: visible.next(),
-            last_timestamp_ns,
+            last_timestamp_ns: last_timestamp_ns.max(meta.checkpoint_ns),
         },
         log,
         delta_bytes: options.delta_bytes as u64,
@@ -192,6 +209,8 @@ fn assemble(parts: Assembly<'_>) -> Result<Db> {
         slice_bytes: options.slice_bytes,
         completed,
         boundary: None,
+        next: (0, Vec::new()),
+        merged: 0,
         // Nothing to tidy before the first change.
         tidied: u32::MAX,
     };
@@ -202,6 +221,7 @@ fn assemble(parts: Assembly<'_>) -> Result<Db> {
         checkpointer: Mutex::new(checkpointer),
         signal,
         disk,
+        key_bytes_max,
         value_bytes_max: options.value_bytes_max,
         memory_budget: options.memory_budget,
         read_only: options.read_only,
@@ -209,7 +229,6 @@ fn assemble(parts: Assembly<'_>) -> Result<Db> {
         dir: dir.to_owned(),
         awake: AtomicBool::new(false),
         closed: AtomicBool::new(false),
-        lock: Mutex::new(lock),
     });
     if !options.read_only && end.records > 0 {
         // A log with a tail is cut at once; after a clean close it can wait for the first commit.
@@ -219,11 +238,15 @@ fn assemble(parts: Assembly<'_>) -> Result<Db> {
     if !options.read_only {
         threads.push(spawn("northstar-log", {
             let (engine, flush) = (Arc::clone(&engine), options.buffered_flush);
-            move || engine.pipeline.run_log_thread(flush)
+            move || {
+                let _guard = PanicGuard(&engine);
+                engine.pipeline.run_log_thread(flush);
+            }
         })?);
         threads.push(spawn("northstar-ckpt", {
             let (engine, idle) = (Arc::clone(&engine), options.idle_after);
             move || {
+                let _guard = PanicGuard(&engine);
                 let Engine {
                     signal,
                     checkpointer,
@@ -252,6 +275,18 @@ fn spawn(name: &str, body: impl FnOnce() + Send + 'static) -> Result<std::thread
             found: error.to_string(),
             expected: "room for two background threads".to_owned(),
         })
+}
+
+/// A background thread that panics stops the writer and wakes whoever waits for the thread.
+struct PanicGuard<'e>(&'e Engine);
+
+impl Drop for PanicGuard<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let error = self.0.pipeline.halt("a background thread panicked");
+            self.0.signal.done(&Err(error));
+        }
+    }
 }
 
 enum Found {

@@ -167,6 +167,13 @@ impl Options {
         if self.delta_bytes == 0 {
             return Err(invalid("delta_bytes", self.delta_bytes, "at least 1"));
         }
+        if self.delta_bytes > 2 << 30 {
+            return Err(invalid(
+                "delta_bytes",
+                self.delta_bytes,
+                "at most 2147483648",
+            ));
+        }
         self.delta_bytes = self.delta_bytes.min(self.memory_budget / 4);
         Ok(self)
     }

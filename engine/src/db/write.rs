@@ -2,6 +2,7 @@
 
 use std::ops::{Deref, RangeBounds};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::Engine;
 use super::range::{Span, span};
@@ -47,11 +48,10 @@ pub struct WriteTxn {
     tag: Vec<u8>,
     /// Tables dropped or created by this transaction, with the number of operations before it happened.
     table_changes: Vec<(u32, TableChange)>,
-    /// Which transaction a savepoint belongs to.
+    /// The id it will commit as.
     serial: TxnId,
-    /// Numbers of the savepoints that are still good, rising, and the number the next one gets.
+    /// Numbers of the savepoints that are still good, rising.
     savepoints: Vec<u64>,
-    next_savepoint: u64,
 }
 
 #[derive(Debug)]
@@ -72,8 +72,6 @@ impl TableChange {
 /// A point in a write transaction to which it can go back.
 #[derive(Debug)]
 pub struct Savepoint {
-    serial: TxnId,
-    instance: u64,
     number: u64,
     point: Point,
 }
@@ -109,7 +107,6 @@ impl WriteTxn {
                 table_changes: Vec::new(),
                 serial: own,
                 savepoints: Vec::new(),
-                next_savepoint: 0,
             }),
             Err(error) => {
                 engine.pipeline.return_core(core);
@@ -120,10 +117,6 @@ impl WriteTxn {
 
     fn core(&mut self) -> Result<&mut Core> {
         self.core.as_deref_mut().ok_or(Error::Closed)
-    }
-
-    fn instance(&self) -> u64 {
-        self.engine.shapes.shared.instance
     }
 
     /// Opens a table, creating it if this transaction does not see one of that name.
@@ -202,7 +195,7 @@ impl WriteTxn {
     ) -> Result<()> {
         let (key, value) = (key.as_ref(), value.as_ref());
         let table = self.view.resolve(table)?;
-        check_len("key", key.len(), limits::KEY_BYTES_MAX)?;
+        check_len("key", key.len(), self.engine.key_bytes_max)?;
         check_len("value", value.len(), self.engine.value_bytes_max)?;
         self.put_raw(table, key, value)
     }
@@ -213,7 +206,7 @@ impl WriteTxn {
     /// As [`WriteTxn::put`].
     pub fn delete(&mut self, table: &Table, key: impl AsRef<[u8]>) -> Result<()> {
         let table = self.view.resolve(table)?;
-        check_len("key", key.as_ref().len(), limits::KEY_BYTES_MAX)?;
+        check_len("key", key.as_ref().len(), self.engine.key_bytes_max)?;
         self.delete_raw(table, key.as_ref())
     }
 
@@ -257,13 +250,11 @@ impl WriteTxn {
 
     /// Remembers this point of the transaction.
     pub fn savepoint(&mut self) -> Savepoint {
-        let number = self.next_savepoint;
-        self.next_savepoint += 1;
+        // Never given twice in a process: a savepoint of another transaction is nobody else's.
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
         self.savepoints.push(number);
-        let (serial, instance) = (self.serial, self.instance());
         Savepoint {
-            serial,
-            instance,
             number,
             point: self.point(),
         }
@@ -286,13 +277,11 @@ impl WriteTxn {
     /// # Errors
     /// [`Error::InvalidOption`] for a savepoint of another transaction, or one that was rolled back over.
     pub fn rollback_to(&mut self, savepoint: &Savepoint) -> Result<()> {
-        let own = savepoint.serial == self.serial && savepoint.instance == self.instance();
-        let good = self.savepoints.binary_search(&savepoint.number);
-        let (true, Ok(at)) = (own, good) else {
+        let Ok(at) = self.savepoints.binary_search(&savepoint.number) else {
             return Err(Error::InvalidOption {
                 option: "savepoint",
-                found: format!("number {} of {:?}", savepoint.number, savepoint.serial),
-                expected: format!("one of {:?} that was not rolled back over", self.serial),
+                found: "one of another transaction, or rolled back over".to_owned(),
+                expected: format!("one of the {} that are good", self.savepoints.len()),
             });
         };
         self.savepoints.truncate(at + 1);
@@ -392,9 +381,11 @@ impl Drop for WriteTxn {
 // Changes without checks: the delta first, then the record, so that a refused change leaves no trace.
 impl WriteTxn {
     fn room(&self, bytes: usize) -> Result<()> {
+        // Table, lengths and kind of the operation, and a tag that may still come.
+        let more = bytes + 32 + limits::TAG_BYTES_MAX;
         check_len(
             "transaction",
-            self.ops.bytes().len() + bytes + 32,
+            self.ops.bytes().len() + more,
             limits::RECORD_BYTES_MAX,
         )
     }

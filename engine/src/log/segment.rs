@@ -192,8 +192,18 @@ impl Segments {
     /// # Errors
     /// The disk's; nothing is lost, and the writer tries again itself when it gets there.
     pub(crate) fn prepare_spare(&self) -> Result<(), IoError> {
+        self.prepare(0)
+    }
+
+    /// As [`Segments::prepare_spare`], with room for at least `bytes` more.
+    ///
+    /// # Errors
+    /// The disk's; what was made stays and is used later.
+    pub(crate) fn prepare(&self, bytes: u64) -> Result<(), IoError> {
         let mut state = self.state();
-        self.ensure(&mut state, self.head.load(Ordering::Relaxed) + 1)
+        let head = self.head.load(Ordering::Relaxed);
+        (head + 1..=head + 1 + bytes / self.segment_bytes)
+            .try_for_each(|number| self.ensure(&mut state, number))
     }
 
     /// Turns segments that lie wholly before `lsn` into spares, at most `keep_spares` in all; removes the others.

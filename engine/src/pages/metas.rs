@@ -62,7 +62,8 @@ pub(crate) fn read(file: &dyn File, dir: &Path) -> Result<Found> {
     let meta = sound.swap_remove(at);
     let older = sound
         .into_iter()
-        .find(|other| other.generation < meta.generation && other.database == meta.database);
+        .filter(|other| other.generation < meta.generation && other.database == meta.database)
+        .max_by_key(|other| other.generation);
     Ok(Found { meta, older })
 }
 

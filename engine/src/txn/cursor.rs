@@ -233,7 +233,13 @@ impl<'t> Cursor<'t> {
         }
         match step(self) {
             Ok(None) => Ok(None),
-            Ok(Some(winner)) => self.current(winner),
+            Ok(Some(winner)) => {
+                if let Err(error) = self.assemble(winner) {
+                    self.failed = Some(error.clone());
+                    return Err(error);
+                }
+                Ok(self.current(winner))
+            }
             Err(error) => {
                 self.failed = Some(error.clone());
                 Err(error)
@@ -241,32 +247,31 @@ impl<'t> Cursor<'t> {
         }
     }
 
-    fn current(&mut self, winner: Winner) -> Result<Current<'_>> {
-        match winner {
-            Winner::Delta(index) => {
-                let hit = self
-                    .deltas
-                    .get(index)
-                    .and_then(|source| source.cursor.current());
-                Ok(hit
-                    .and_then(|(_, hit)| hit.value)
-                    .map(|value| (&*self.key, value)))
-            }
-            Winner::Tree => match self
-                .tree
-                .as_ref()
-                .and_then(TreeCursor::row)
-                .map(|row| row.value)
-            {
-                Some(RowValue::Inline(value)) => Ok(Some((&*self.key, value))),
-                Some(RowValue::Extent(extent)) => {
-                    let (store, class) = (self.store, Class::Scan);
-                    self.assembled = read_extent(store, &extent, store.page_bytes(), class)?;
-                    Ok(Some((&*self.key, &*self.assembled)))
-                }
-                None => Ok(None),
-            },
+    /// Reads the current row's value together if it lies in pages of its own.
+    fn assemble(&mut self, winner: Winner) -> Result<()> {
+        let row = match winner {
+            Winner::Delta(_) => None,
+            Winner::Tree => self.tree.as_ref().and_then(TreeCursor::row),
+        };
+        if let Some(RowValue::Extent(extent)) = row.map(|row| row.value) {
+            let (store, class) = (self.store, Class::Scan);
+            self.assembled = read_extent(store, &extent, store.page_bytes(), class)?;
         }
+        Ok(())
+    }
+
+    fn current(&self, winner: Winner) -> Current<'_> {
+        let value = match winner {
+            Winner::Delta(index) => {
+                let (_, hit) = self.deltas.get(index)?.cursor.current()?;
+                hit.value?
+            }
+            Winner::Tree => match self.tree.as_ref()?.row()?.value {
+                RowValue::Inline(value) => value,
+                RowValue::Extent(_) => &*self.assembled,
+            },
+        };
+        Some((&*self.key, value))
     }
 
     /// Moves every source that stands on the current key past it.

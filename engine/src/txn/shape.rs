@@ -8,10 +8,11 @@
 //!    below any transaction from `tree_txn` to the visible one.
 //! 2. Sequence numbers rise by one with every publication.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use arc_swap::ArcSwap;
+use northstar_io::FileLock;
 
 use super::registry::Registry;
 use crate::delta::Delta;
@@ -63,10 +64,18 @@ pub(crate) struct Shared {
     shape_seq: AtomicU64,
     /// Tells this database's table handles from another's.
     pub(crate) instance: u64,
+    /// No snapshot is opened any more.
+    closed: AtomicBool,
+    /// Kept while the database is open, and then while a snapshot still reads its files.
+    lock: Mutex<Option<Box<dyn FileLock>>>,
 }
 
 impl Shared {
-    pub(crate) fn new(store: Arc<Store>, visible: TxnId) -> Self {
+    pub(crate) fn new(
+        store: Arc<Store>,
+        visible: TxnId,
+        file_lock: Option<Box<dyn FileLock>>,
+    ) -> Self {
         static INSTANCES: AtomicU64 = AtomicU64::new(1);
         Self {
             store,
@@ -74,6 +83,26 @@ impl Shared {
             visible: AtomicU64::new(visible.get()),
             shape_seq: AtomicU64::new(0),
             instance: INSTANCES.fetch_add(1, Ordering::Relaxed),
+            closed: AtomicBool::new(false),
+            lock: Mutex::new(file_lock),
+        }
+    }
+
+    /// Ends the opening of snapshots; the file lock goes with the last of them.
+    pub(crate) fn close(&self) {
+        // SeqCst: before the scan of the registry, as a publication is; see the registry's invariant 2.
+        self.closed.store(true, Ordering::SeqCst);
+        self.unlock_if_unused();
+    }
+
+    pub(crate) fn is_closed(&self) -> bool {
+        self.closed.load(Ordering::SeqCst)
+    }
+
+    /// Gives the file lock up if the database is closed and nobody reads it.
+    pub(crate) fn unlock_if_unused(&self) {
+        if self.is_closed() && self.registry.oldest().is_none() {
+            *self.lock.lock().unwrap_or_else(PoisonError::into_inner) = None;
         }
     }
 

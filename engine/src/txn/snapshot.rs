@@ -80,6 +80,11 @@ impl Snapshot {
                 registry.release(slot);
                 continue;
             }
+            if shapes.shared.is_closed() {
+                registry.release(slot);
+                shapes.shared.unlock_if_unused();
+                return Err(Error::Closed);
+            }
             return match choose(&shape, visible) {
                 Ok(at) => {
                     registry.note(slot, at);
@@ -231,6 +236,10 @@ impl PartialEq<[u8]> for Value<'_> {
 
 impl Drop for Snapshot {
     fn drop(&mut self) {
-        self.shape.shared.registry.release(self.slot);
+        let shared = &self.shape.shared;
+        shared.registry.release(self.slot);
+        if shared.is_closed() {
+            shared.unlock_if_unused();
+        }
     }
 }

@@ -9,8 +9,8 @@
 //! What a crash does: records of a group that was not durable are gone or found whole by recovery, in order;
 //! nobody was told about them.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError, TryLockError};
 use std::time::Duration;
 
 use crossbeam_queue::ArrayQueue;
@@ -23,9 +23,11 @@ use super::wait::{Commit, CommitHandle, Ticket, settle_group};
 use crate::clock::Clock;
 use crate::delta::Delta;
 use crate::error::{Error, Result};
+use crate::format::group::LEN_BYTES_MAX;
+use crate::format::record::FRAME_BYTES;
 use crate::format::record::OpWriter;
 use crate::ids::{Lsn, TxnId};
-use crate::limits::GROUP_BYTES_MAX;
+use crate::limits::{GROUP_BYTES_MAX, LOG_BLOCK_BYTES};
 use crate::log::{LogCounters, LogPosition, LogWriter, Segments};
 use crate::stats::Stats;
 use crate::txn::shape::Shapes;
@@ -35,6 +37,8 @@ use crate::txn::table::Table;
 const QUEUE_MAX: usize = 4096;
 /// Bytes the open group may hold while another is in flight; appenders wait beyond it.
 const OPEN_BYTES_MAX: usize = 1024 * 1024;
+/// Between two looks at a full open group: a safeguard beside the wake-up.
+const RECHECK_AFTER: Duration = Duration::from_millis(10);
 /// From this many waiters on, the log thread takes the next group; below, one of the waiters does.
 const LOG_THREAD_FROM: usize = 2;
 
@@ -117,6 +121,23 @@ pub(crate) struct Pipeline {
     on_freeze: Box<dyn Fn() + Send + Sync>,
 }
 
+/// Whether a record with `payload` bytes may join a group of `len` bytes that is not empty.
+fn fits(len: usize, payload: usize) -> bool {
+    let together = (len + FRAME_BYTES + payload + LOG_BLOCK_BYTES) as u64;
+    len <= OPEN_BYTES_MAX && together <= LEN_BYTES_MAX
+}
+
+/// A mutex as the roles use it: taken, or free whatever happened to its last holder.
+fn try_lock<T>(mutex: &Mutex<T>) -> Option<MutexGuard<'_, T>> {
+    // SeqCst: the flag that was raised before must be seen by whoever is just giving the role back.
+    fence(Ordering::SeqCst);
+    match mutex.try_lock() {
+        Ok(guard) => Some(guard),
+        Err(TryLockError::Poisoned(guard)) => Some(guard.into_inner()),
+        Err(TryLockError::WouldBlock) => None,
+    }
+}
+
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     // A panic under one of these locks is a bug; the data is guarded by the halt, not by poisoning.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
@@ -188,6 +209,10 @@ impl Pipeline {
         self.halted.get().map_or(Ok(()), |error| Err(error.clone()))
     }
 
+    fn running(&self) -> bool {
+        self.halted.get().is_none()
+    }
+
     /// Halts the writer for the life of the handle. The first reason stays.
     pub(crate) fn halt(&self, reason: &str) -> Error {
         self.end(Error::Halted {
@@ -210,6 +235,8 @@ impl Pipeline {
             request.ticket.reject(&first);
         }
         self.open_swapped.notify_all();
+        // Whoever looked before the halt is waiting by the time the lock is had.
+        drop(lock(&self.core));
         self.core_returned.notify_all();
         first
     }
@@ -251,13 +278,14 @@ impl Pipeline {
             }
         }
         // The second rule, on behalf of those served here: they found the log role taken, or nothing to write.
-        if served && let Ok(role) = self.log.try_lock() {
+        if served && let Some(role) = try_lock(&self.log) {
             drop(role);
             self.hand_on();
         }
     }
 
-    fn serve_queue(&self, core: &mut Box<Core>) -> bool {
+    /// Applies the batches that wait for the role. Says whether there were any.
+    pub(crate) fn serve_queue(&self, core: &mut Box<Core>) -> bool {
         let mut served = false;
         while let Some(request) = self.queue.pop() {
             self.apply(core, request);
@@ -303,16 +331,21 @@ impl Pipeline {
         let txn = core.next_txn;
         let timestamp_ns = self.clock.wall_ns().max(core.last_timestamp_ns);
         ticket.number(txn);
+        let payload = tag.len() + ops.bytes().len();
         let mut open = lock(&self.open);
-        while open.records.len() > OPEN_BYTES_MAX {
-            // Whoever holds the log role swaps the group soon; if nobody does, wake the log thread.
-            self.wake_log_thread();
-            open = self
-                .open_swapped
-                .wait(open)
-                .unwrap_or_else(PoisonError::into_inner);
+        // The group in the making is swapped by whoever holds the log role; if nobody does, the log thread comes.
+        while !open.is_empty() && !fits(open.records.len(), payload) {
+            drop(open);
             self.check_running()?;
+            self.wake_log_thread();
+            open = lock(&self.open);
+            if !open.is_empty() && !fits(open.records.len(), payload) && self.running() {
+                let waited = self.open_swapped.wait_timeout(open, RECHECK_AFTER);
+                open = waited.unwrap_or_else(PoisonError::into_inner).0;
+            }
         }
+        // A halt is noted before the open group's tickets are failed, so one of the two sees the other.
+        self.check_running()?;
         open.records
             .push_record(txn, timestamp_ns, tag, ops.bytes(), ops.count());
         match durability {
@@ -346,7 +379,8 @@ impl Pipeline {
 
     /// Makes the active delta a frozen one and starts a new one. Returns whether there was anything to freeze.
     pub(crate) fn freeze(&self, core: &mut Box<Core>) -> Result<bool> {
-        if core.delta.is_empty() {
+        // Only the holder of the role adds to what is frozen, so one delta is frozen at a time.
+        if core.delta.is_empty() || !self.shapes.load().frozen.is_empty() {
             return Ok(false);
         }
         let (delta, writer) = (self.new_delta)(self.delta_bytes)?;
@@ -373,13 +407,14 @@ impl Pipeline {
             }
             let used = shape.active.used_bytes() as u64;
             drop(shape);
-            let Some(delay) = self.progress.delay(used, self.delta_bytes) else {
-                return Ok(());
-            };
             let full = used >= 2 * self.delta_bytes;
             if full && let Some(error) = stuck() {
                 return Err(error);
             }
+            let delay = self.progress.delay(used, self.delta_bytes);
+            let Some(delay) = delay.or(full.then_some(RECHECK_AFTER)) else {
+                return Ok(());
+            };
             let started = self.clock.monotonic_ns();
             std::thread::sleep(delay);
             let waited = self.clock.monotonic_ns() - started;
@@ -395,9 +430,10 @@ impl Pipeline {
     /// Fails with [`Error::Full`] if the log has no room for `bytes` more and the disk has none to make it.
     pub(crate) fn reserve_log(&self, bytes: usize) -> Result<()> {
         let segments = &self.segments;
-        if segments.needs_spare() || bytes as u64 > segments.segment_bytes() / 2 {
+        let bytes = bytes as u64;
+        if segments.needs_spare() || bytes > segments.segment_bytes() / 2 {
             let error = |source| Error::from_io("the commit log", source);
-            segments.prepare_spare().map_err(error)?;
+            segments.prepare(bytes).map_err(error)?;
         }
         Ok(())
     }
@@ -416,7 +452,9 @@ impl Pipeline {
 
     /// The end of the durable log.
     pub(crate) fn position(&self) -> LogPosition {
-        lock(&self.log).writer.position()
+        let position = lock(&self.log).writer.position();
+        self.hand_on();
+        position
     }
 
     pub(crate) fn fill_stats(&self, stats: &mut Stats) {
@@ -461,12 +499,15 @@ impl Pipeline {
     fn enter(&self, request: Request) -> Result<()> {
         self.check_running()?;
         if let Some(mut core) = self.try_take_core() {
+            // Who queued came first.
+            self.serve_queue(&mut core);
             self.apply(&mut core, request);
             self.return_core(core);
             return Ok(());
         }
         if let Err(request) = self.queue.push(request) {
             let mut core = self.take_core()?;
+            self.serve_queue(&mut core);
             self.apply(&mut core, request);
             self.return_core(core);
             return Ok(());
@@ -489,7 +530,7 @@ impl Pipeline {
         if durability == Durability::Buffered {
             self.flush_later();
         } else if ticket.outcome().is_none()
-            && let Ok(role) = self.log.try_lock()
+            && let Some(role) = try_lock(&self.log)
         {
             self.lead(role, ticket);
         }
@@ -511,6 +552,8 @@ impl Pipeline {
 
     /// The second hand-over rule: whoever gave the log role back finds a successor for what came meanwhile.
     fn hand_on(&self) {
+        // The role was given back before this; pairs with the fence in `try_lock`.
+        fence(Ordering::SeqCst);
         if !self.pending.load(Ordering::SeqCst) {
             return;
         }
@@ -604,7 +647,7 @@ impl Pipeline {
     fn wake_log_thread(&self) {
         if self.log_thread_gone.load(Ordering::SeqCst) {
             // A write transaction that outlived its database: nobody else is left to write.
-            if let Ok(mut role) = self.log.try_lock() {
+            if let Some(mut role) = try_lock(&self.log) {
                 self.drive(&mut role);
             }
         } else if self.log_thread_idle.load(Ordering::SeqCst) {
@@ -614,6 +657,9 @@ impl Pipeline {
     }
 
     fn flush_later(&self) {
+        if self.log_thread_gone.load(Ordering::SeqCst) {
+            return self.wake_log_thread();
+        }
         let mut kick = lock(&self.kick);
         if !kick.later {
             kick.later = true;
@@ -655,8 +701,13 @@ impl Pipeline {
                 }
             }
             if stop {
+                // First gone, then a last look: whoever appends later sees that nobody can be woken.
                 self.log_thread_gone.store(true, Ordering::SeqCst);
+                self.drive(&mut lock(&self.log));
                 return;
+            }
+            if self.pending.load(Ordering::SeqCst) && self.running() {
+                self.flush_later();
             }
         }
     }

@@ -195,7 +195,8 @@ pub(crate) fn settle_group(tickets: &mut Vec<Arc<Ticket>>, lsn: Lsn, error: Opti
     };
     if blocking.len() > 2 {
         let list: Arc<[Arc<Ticket>]> = blocking.into();
-        for (at, ticket) in list.iter().enumerate() {
+        // Children before parents: a parent that is awake wakes its children as soon as it is settled.
+        for (at, ticket) in list.iter().enumerate().rev() {
             *ticket.chain.lock().unwrap_or_else(PoisonError::into_inner) =
                 Some((Arc::clone(&list), at));
             settle(ticket);
