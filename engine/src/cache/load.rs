@@ -275,7 +275,8 @@ impl Cache {
     fn resident_run_page(&self, id: PageId) -> Option<Pin<'_>> {
         let guard = epoch::enter();
         let frame = self.map.get(id)?;
-        let pin = self.arena.pin(self.arena.view(&guard, frame, id)?)?;
-        Some(Pin::Frame(pin))
+        let bytes = self.arena.view(&guard, frame, id)?;
+        Page::trusted(bytes).expect(PageKind::Overflow).ok()?;
+        Some(Pin::Frame(self.arena.pin(bytes)?))
     }
 }

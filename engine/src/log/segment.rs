@@ -265,6 +265,10 @@ impl Segments {
             state.segments.remove(&number);
             changed = true;
         }
+        for number in state.segments.range(..=last).copied() {
+            let path = self.dir.join(segment_name(number));
+            self.disk.open(&path, OpenMode::Write)?.sync()?;
+        }
         while let Some(name) = state.leftovers.first().cloned() {
             self.disk.remove(&self.dir.join(&name))?;
             state.leftovers.remove(&name);

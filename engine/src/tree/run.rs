@@ -384,8 +384,10 @@ impl<K: Kind> Packer<K> {
         let wanted = (full.page_bytes() + self.current.page_bytes()) / 2;
         let mut cut = full.len();
         let mut bytes = self.current.page_bytes();
-        for entry in full.entries.iter().rev() {
-            bytes += entry.key_len - full.prefix_len.min(entry.key_len) + entry.tail_len;
+        let txn = K::txn_bytes(full.txn_max.saturating_sub(full.txn_min));
+        for (index, entry) in full.entries.iter().enumerate().rev() {
+            let suffix = if index < K::KEYED_FROM { 0 } else { entry.key_len - full.prefix_len };
+            bytes += K::entry_bytes(&entry.meta, suffix, entry.tail_len, txn);
             if bytes > wanted || cut <= 1 {
                 break;
             }
