@@ -165,6 +165,12 @@ pub trait File: Debug + Send + Sync {
     /// # Errors
     /// The kernel's. After an error nothing is known about earlier writes; do not retry.
     fn sync(&self) -> Result<(), IoError>;
+    /// Claims the file for this handle, waiting a moment for whoever has it.
+    ///
+    /// A process that was killed loses its lock files at once, but transfers it had under way end later, and hold
+    /// the open file until then: so the claim comes after the last of them. To be called with a lock in hand, so
+    /// that nobody else can be in the way for long; gives up after a quarter of a second.
+    fn hold(&self) {}
     /// For backends to find their own files again.
     fn as_any(&self) -> &dyn std::any::Any;
 }

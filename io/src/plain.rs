@@ -199,6 +199,18 @@ impl Target for NativeFile {
 }
 
 impl File for NativeFile {
+    fn hold(&self) {
+        // The hold ends with the open file, hence after this handle's own last transfer.
+        for _ in 0..250 {
+            match self.file.try_lock() {
+                Err(std::fs::TryLockError::WouldBlock) => {
+                    std::thread::sleep(std::time::Duration::from_millis(1));
+                }
+                Ok(()) | Err(std::fs::TryLockError::Error(_)) => return,
+            }
+        }
+    }
+
     fn len(&self) -> Result<u64, IoError> {
         self.end()
             .map_err(|errno| self.refused(IoKind::Resize, 0, 0, errno))

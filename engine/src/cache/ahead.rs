@@ -106,6 +106,17 @@ fn with<R>(cache: &Cache, make: bool, work: impl FnOnce(&mut Ahead) -> R) -> Opt
         .ok()?
 }
 
+/// Drops the calling thread's queue and read-ahead for the cache.
+pub(super) fn leave(cache: &Cache) {
+    let gone = AHEAD.try_with(|list| {
+        let mut list = list.try_borrow_mut().ok()?;
+        let at = list.iter().position(|ahead| ahead.key == cache.key)?;
+        Some(list.swap_remove(at))
+    });
+    // Dropped outside the borrow: ending reads may take a moment, and runs other destructors.
+    drop(gone);
+}
+
 /// Starts reading those of `pages` that are not resident, as far as the depth allows.
 pub(super) fn prefetch(cache: &Cache, pages: &[PageRef], class: Class) {
     let missing = |page: &&PageRef| {

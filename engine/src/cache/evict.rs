@@ -158,6 +158,8 @@ impl Cache {
         let crowded = self.branches.load(Ordering::Relaxed) > frames / 4;
         let turn = frames as usize;
         for step in 0..TURNS * turn {
+            // While the guard lives, the frame is not published as another page between looking and cooling.
+            let _guard = super::epoch::enter();
             if evicted >= wanted {
                 return;
             }

@@ -235,6 +235,11 @@ impl Cache {
         }
     }
 
+    /// Lets go of what the calling thread still has under way here: a closed cache keeps nothing alive.
+    pub(crate) fn leave(&self) {
+        ahead::leave(self);
+    }
+
     /// What the cache did and holds.
     pub(crate) fn stats(&self) -> CacheStats {
         CacheStats {

@@ -20,8 +20,6 @@ use crate::writer::pipeline::Pipeline;
 /// Empty flips before free space is given back: two until the older slot has let go of its pages, two for the map of
 /// free space to leave the end of the file.
 const TIDY_FLIPS: u32 = 4;
-/// Segments kept beside the ones in use, so that the log can go on without making files.
-const SPARE_SEGMENTS: usize = 2;
 
 /// Owns what checkpoints change: the meta page and the space of the data file.
 #[derive(Debug)]
@@ -36,6 +34,8 @@ pub(crate) struct Checkpointer {
     pub(crate) meta: Meta,
     /// Where the log must reach back to for the other meta slot's sake.
     pub(crate) older_log_start: Lsn,
+    /// Segments kept beside the ones in use: as many as one delta fills, so that none is made in steady state.
+    pub(crate) spare_segments: usize,
     /// Bytes of new pages after which a slice ends.
     pub(crate) slice_bytes: u64,
     pub(crate) completed: Arc<AtomicU64>,
@@ -101,7 +101,7 @@ impl Checkpointer {
         self.completed.fetch_add(1, Ordering::Relaxed);
         self.tidied = 0;
         self.segments
-            .recycle_before(self.older_log_start, SPARE_SEGMENTS)
+            .recycle_before(self.older_log_start, self.spare_segments)
             .map_err(|source| Error::from_io("the commit log", source))?;
         Ok(true)
     }

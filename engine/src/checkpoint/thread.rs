@@ -15,6 +15,8 @@ const RETRY_AFTER: Duration = Duration::from_millis(200);
 struct Wanted {
     stop: bool,
     merge: bool,
+    /// The log wants its next segment.
+    segment: bool,
     /// Why the last checkpoint failed, until one succeeds.
     failed: Option<Error>,
 }
@@ -38,6 +40,16 @@ impl Signal {
         wanted.failed = None;
         drop(wanted);
         self.changed.notify_all();
+    }
+
+    /// The log will need another segment.
+    pub(crate) fn segment(&self) {
+        let mut wanted = self.lock();
+        if !wanted.segment {
+            wanted.segment = true;
+            drop(wanted);
+            self.changed.notify_all();
+        }
     }
 
     /// Ends the thread after the checkpoint it is at.
@@ -89,7 +101,7 @@ pub(crate) fn run(
     let mut commits_seen = 0;
     loop {
         let mut wanted = signal.lock();
-        while !wanted.stop && !wanted.merge {
+        while !wanted.stop && !wanted.merge && !wanted.segment {
             let retry = wanted.failed.is_some();
             let pause = if retry { RETRY_AFTER } else { idle_after };
             let (again, waited) = signal
@@ -105,7 +117,15 @@ pub(crate) fn run(
             return;
         }
         let asked = std::mem::take(&mut wanted.merge);
+        let segment = std::mem::take(&mut wanted.segment);
         drop(wanted);
+        if segment {
+            // A failure is for the commit to report that finds no room.
+            let _tried = pipeline.prepare_segment();
+            if !asked {
+                continue;
+            }
+        }
 
         let commits = pipeline.commits();
         let idle = commits == commits_seen;

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use northstar_io::{Choice, Disk, MemoryDisk, NativeDisk, NativeOptions, OpenMode, SyncMethod};
+use northstar_io::{Choice, Disk, IoError, MemoryDisk, NativeDisk, NativeOptions, SyncMethod};
 
 use super::options::{Backend, Options};
 use super::{Db, Engine, Handle};
@@ -29,6 +29,10 @@ use crate::txn::shape::{Roots, Shape, Shapes, Shared};
 use crate::txn::table::Tables;
 use crate::writer::core::Core;
 use crate::writer::pipeline::{Parts, Pipeline};
+
+/// [`limits::SEGMENT_BYTES`] as a length in memory.
+const SEGMENT_BYTES: usize = 16 << 20;
+const _: () = assert!(SEGMENT_BYTES as u64 == limits::SEGMENT_BYTES);
 
 /// Memory for two groups of log buffers, queues of pages on their way to disk, and bookkeeping.
 const OTHER_BYTES: usize = 6 << 20;
@@ -177,9 +181,12 @@ fn assemble(parts: Assembly<'_>) -> Result<Db> {
     let tables = Arc::new(Tables::new(shared.instance, next_table));
     let signal = Arc::new(Signal::default());
     let log = LogWriter::read_only(Arc::clone(&segments), end.end);
-    let on_freeze = {
-        let signal = Arc::clone(&signal);
-        Box::new(move || signal.merge())
+    let (on_freeze, on_spare) = {
+        let (freeze, spare) = (Arc::clone(&signal), Arc::clone(&signal));
+        (
+            Box::new(move || freeze.merge()),
+            Box::new(move || spare.segment()),
+        )
     };
     let pipeline = Arc::new(Pipeline::new(Parts {
         shapes: Arc::clone(&shapes),
@@ -195,6 +202,7 @@ fn assemble(parts: Assembly<'_>) -> Result<Db> {
         database: meta.database_low(),
         new_delta,
         on_freeze,
+        on_spare,
     }));
     let completed = Arc::new(AtomicU64::new(0));
     let checkpointer = Checkpointer {
@@ -207,6 +215,7 @@ fn assemble(parts: Assembly<'_>) -> Result<Db> {
         older_log_start: older.map_or(meta.log_start.lsn, |older| older.log_start.lsn),
         meta,
         slice_bytes: options.slice_bytes,
+        spare_segments: 2 + options.delta_bytes / SEGMENT_BYTES,
         completed,
         boundary: None,
         next: (0, Vec::new()),
@@ -306,8 +315,7 @@ fn survey(options: &Options, dir: &Path, disk: &dyn Disk) -> Result<Found> {
             if options.read_only || !options.create {
                 return Err(not_a_database("there is no such directory".to_owned()));
             }
-            disk.create_dir(dir)
-                .map_err(|source| Error::from_io("the database", source))?;
+            make_dir(dir, disk).map_err(|source| Error::from_io("the database", source))?;
             Vec::new()
         }
         Err(error) => return Err(not_a_database(error.to_string())),
@@ -326,6 +334,22 @@ fn survey(options: &Options, dir: &Path, disk: &dyn Disk) -> Result<Found> {
         return Err(not_a_database("it holds no file named \"data\"".to_owned()));
     }
     Ok(Found::Nothing)
+}
+
+/// Makes a directory and its missing parents, durably.
+fn make_dir(dir: &Path, disk: &dyn Disk) -> Result<(), IoError> {
+    let missing = |path: &&Path| !path.as_os_str().is_empty() && disk.list(path).is_err();
+    let made = dir.ancestors().take_while(missing).count();
+    disk.create_dir(dir)?;
+    for parent in dir.ancestors().skip(1).take(made) {
+        let parent = if parent.as_os_str().is_empty() {
+            Path::new(".")
+        } else {
+            parent
+        };
+        disk.sync_dir(parent)?;
+    }
+    Ok(())
 }
 
 const fn libc_enoent() -> i32 {

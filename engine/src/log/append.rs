@@ -157,6 +157,7 @@ impl LogWriter {
         self.write(group)?;
         self.halted = false;
         self.position = group.end;
+        self.segments.note_end(group.end.lsn);
         self.counters.add(|counters| &counters.groups, 1);
         self.counters
             .add(|counters| &counters.records, group.record_count.into());

@@ -241,8 +241,9 @@ fn find_proof(
     end: Lsn,
     database: u64,
 ) -> Result<Option<(Lsn, Lsn)>, LogError> {
-    let mut budget = group::LEN_BYTES_MAX;
     let chunk_bytes = segments.chunk_bytes();
+    // The first chunk counts whole, though mostly behind the end.
+    let mut budget = group::LEN_BYTES_MAX + chunk_bytes;
     for number in segments.numbers_from(segments.locate(end).0) {
         let start = Lsn::new(number * segments.segment_bytes());
         for index in 0..segments.segment_bytes() / chunk_bytes {

@@ -35,6 +35,10 @@ pub(crate) struct Segments {
     /// The segment that is written now. Set by the writer, read by who prepares the next one; a late value only
     /// makes that one come late.
     head: AtomicU64,
+    /// The highest segment that is whole under its name, as far as this process knows.
+    prepared: AtomicU64,
+    /// The end of the last durable group. Set by the writer; a late value is a lower one.
+    end: AtomicU64,
     state: Mutex<State>,
 }
 
@@ -104,6 +108,8 @@ impl Segments {
             dir,
             segment_bytes,
             head,
+            prepared: AtomicU64::new(0),
+            end: AtomicU64::new(0),
             state: Mutex::new(state),
         }))
     }
@@ -180,10 +186,21 @@ impl Segments {
 
     /// True if the segment after the present one is not there yet. Cheap, for deciding whom to wake.
     pub(crate) fn needs_spare(&self) -> bool {
-        !self
-            .state()
-            .segments
-            .contains(&(self.head.load(Ordering::Relaxed) + 1))
+        self.prepared.load(Ordering::Acquire) <= self.head.load(Ordering::Relaxed)
+    }
+
+    /// Bytes left for groups before the segment that [`Segments::needs_spare`] asks for is needed.
+    pub(crate) fn room(&self) -> u64 {
+        let ready = self
+            .prepared
+            .load(Ordering::Acquire)
+            .max(self.head.load(Ordering::Relaxed));
+        ((ready + 1) * self.segment_bytes).saturating_sub(self.end.load(Ordering::Relaxed))
+    }
+
+    /// Notes where the log ends now.
+    pub(super) fn note_end(&self, end: Lsn) {
+        self.end.store(end.get(), Ordering::Relaxed);
     }
 
     /// Makes the segment after the present one, from a spare or by filling a new file, so that commits never wait
@@ -244,7 +261,7 @@ impl Segments {
     pub(super) fn cut_at(&self, lsn: Lsn) -> Result<(), IoError> {
         let (last, offset) = self.locate(lsn);
         let mut state = self.state();
-        let mut changed = false;
+
         for number in state.segments.range(last..).copied().collect::<Vec<_>>() {
             let path = self.dir.join(segment_name(number));
             let from = if number == last { offset } else { 0 };
@@ -263,7 +280,6 @@ impl Segments {
             }
             self.disk.remove(&path)?;
             state.segments.remove(&number);
-            changed = true;
         }
         for number in state.segments.range(..=last).copied() {
             let path = self.dir.join(segment_name(number));
@@ -272,14 +288,13 @@ impl Segments {
         while let Some(name) = state.leftovers.first().cloned() {
             self.disk.remove(&self.dir.join(&name))?;
             state.leftovers.remove(&name);
-            changed = true;
         }
         self.head.store(last, Ordering::Relaxed);
-        if changed {
-            self.disk.sync_dir(&self.dir)
-        } else {
-            Ok(())
-        }
+        self.note_end(lsn);
+        let prepared = state.segments.last().copied().unwrap_or_default();
+        self.prepared.store(prepared, Ordering::Release);
+        // Also when nothing changed here: a process that was killed may have renamed a segment and not come to this.
+        self.disk.sync_dir(&self.dir)
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -289,6 +304,7 @@ impl Segments {
 
     fn ensure(&self, state: &mut State, number: u64) -> Result<(), IoError> {
         if state.segments.contains(&number) {
+            self.prepared.fetch_max(number, Ordering::Release);
             return Ok(());
         }
         let path = self.dir.join(segment_name(number));
@@ -297,6 +313,7 @@ impl Segments {
         }
         self.disk.sync_dir(&self.dir)?;
         state.segments.insert(number);
+        self.prepared.fetch_max(number, Ordering::Release);
         Ok(())
     }
 

@@ -162,6 +162,8 @@ impl Store {
             false => OpenMode::Write,
         };
         let file = disk.open(&dir.join(DATA), mode).map_err(Error::Io)?;
+        // A process that was killed may have writes on their way still; they end before its hold does.
+        file.hold();
         let metas::Found {
             meta: newest,
             older,

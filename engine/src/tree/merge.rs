@@ -272,7 +272,7 @@ where
         upper: Option<&[u8]>,
     ) -> Result<(), MergeError> {
         let (mut low, mut high) = (lower.to_vec(), Vec::new());
-        let mut prefetched = 0;
+        let (branch_upper, mut prefetched) = (upper, 0);
         for index in 0..branch.count() {
             let upper = if index + 1 < branch.count() {
                 branch.separator_into(index + 1, &mut high)?;
@@ -283,7 +283,7 @@ where
             if level == 0 && index >= prefetched {
                 self.ranges.advance(&low, upper);
                 if self.changes.is_next_below(upper) {
-                    prefetched = self.prefetch_touched(branch, index)?;
+                    prefetched = self.prefetch_touched(branch, index, branch_upper)?;
                 } else if S::LISTENS && self.ranges.overlapping(upper).next().is_some() {
                     prefetched = self.prefetch_deleted(branch, index)?;
                 }
@@ -296,13 +296,23 @@ where
     }
 
     /// Asks for the leaves that the next changes touch, from child `index` on; returns the child after the last.
-    fn prefetch_touched(&mut self, branch: &Branch<'_>, index: usize) -> Result<usize, MergeError> {
+    fn prefetch_touched(
+        &mut self,
+        branch: &Branch<'_>,
+        index: usize,
+        upper: Option<&[u8]>,
+    ) -> Result<usize, MergeError> {
         let mut wanted = Vec::with_capacity(PREFETCH_LEAVES);
         let (mut end, mut ahead) = (index, 0);
         while wanted.len() < PREFETCH_LEAVES {
             let Some(key) = self.changes.peek_at(ahead)?.map(|change| change.key) else {
                 break;
             };
+            if upper.is_some_and(|upper| key >= upper) {
+                // For the next branch: nothing more is touched here.
+                end = branch.count();
+                break;
+            }
             ahead += 1;
             let child = child_index(branch, key)?;
             if child >= end {

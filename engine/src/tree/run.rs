@@ -386,7 +386,11 @@ impl<K: Kind> Packer<K> {
         let mut bytes = self.current.page_bytes();
         let txn = K::txn_bytes(full.txn_max.saturating_sub(full.txn_min));
         for (index, entry) in full.entries.iter().enumerate().rev() {
-            let suffix = if index < K::KEYED_FROM { 0 } else { entry.key_len - full.prefix_len };
+            let suffix = if index < K::KEYED_FROM {
+                0
+            } else {
+                entry.key_len - full.prefix_len
+            };
             bytes += K::entry_bytes(&entry.meta, suffix, entry.tail_len, txn);
             if bytes > wanted || cut <= 1 {
                 break;

@@ -137,9 +137,10 @@ impl Registry {
     }
 
     fn occupied(&self) -> impl Iterator<Item = (u64, u64)> {
+        // A thread's hint may lead to a later chunk first: chunks are not made in order.
         self.chunks
             .iter()
-            .map_while(OnceLock::get)
+            .filter_map(OnceLock::get)
             .flat_map(|chunk| chunk.iter())
             .map(|slot| {
                 (

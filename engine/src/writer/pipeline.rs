@@ -119,6 +119,8 @@ pub(crate) struct Pipeline {
     new_delta: fn(u64) -> Result<(Arc<Delta>, crate::delta::DeltaWriter)>,
     /// Told when a delta was frozen.
     on_freeze: Box<dyn Fn() + Send + Sync>,
+    /// Told when the log needs its next segment.
+    on_spare: Box<dyn Fn() + Send + Sync>,
 }
 
 /// Whether a record with `payload` bytes may join a group of `len` bytes that is not empty.
@@ -161,6 +163,7 @@ pub(crate) struct Parts {
     pub(crate) database: u64,
     pub(crate) new_delta: fn(u64) -> Result<(Arc<Delta>, crate::delta::DeltaWriter)>,
     pub(crate) on_freeze: Box<dyn Fn() + Send + Sync>,
+    pub(crate) on_spare: Box<dyn Fn() + Send + Sync>,
 }
 
 impl std::fmt::Debug for Parts {
@@ -201,6 +204,7 @@ impl Pipeline {
             database: parts.database,
             new_delta: parts.new_delta,
             on_freeze: parts.on_freeze,
+            on_spare: parts.on_spare,
         }
     }
 
@@ -431,11 +435,21 @@ impl Pipeline {
     pub(crate) fn reserve_log(&self, bytes: usize) -> Result<()> {
         let segments = &self.segments;
         let bytes = bytes as u64;
-        if segments.needs_spare() || bytes > segments.segment_bytes() / 2 {
+        if segments.needs_spare() {
+            // In time, by the checkpoint thread; here only if it does not come to it.
+            (self.on_spare)();
+        }
+        if segments.room() < bytes + 4 * OPEN_BYTES_MAX as u64 {
             let error = |source| Error::from_io("the commit log", source);
             segments.prepare(bytes).map_err(error)?;
         }
         Ok(())
+    }
+
+    /// Makes the log's next segment.
+    pub(crate) fn prepare_segment(&self) -> Result<()> {
+        let made = self.segments.prepare_spare();
+        made.map_err(|source| Error::from_io("the commit log", source))
     }
 
     /// Puts the log in place that commits are appended to.
