@@ -44,8 +44,8 @@ pub(crate) struct Checkpointer {
     /// The table (by its place) and key at which the next slice begins, and how much is merged.
     pub(crate) next: (usize, Vec<u8>),
     pub(crate) merged: u64,
-    /// Empty flips made since the last change, to let go of what the older slot holds.
-    pub(crate) tidied: u32,
+    /// Free space was given back since the last change.
+    pub(crate) tidied: bool,
 }
 
 impl From<MergeError> for Error {
@@ -99,7 +99,7 @@ impl Checkpointer {
         self.next = (0, Vec::new());
         self.merged = 0;
         self.completed.fetch_add(1, Ordering::Relaxed);
-        self.tidied = 0;
+        self.tidied = false;
         self.segments
             .recycle_before(self.older_log_start, self.spare_segments)
             .map_err(|source| Error::from_io("the commit log", source))?;
@@ -264,7 +264,9 @@ impl Checkpointer {
         if let Some(position) = log_start {
             meta.log_start = position;
         }
-        self.store.write_meta(&meta).map_err(|error| self.fatal(error))?;
+        self.store
+            .write_meta(&meta)
+            .map_err(|error| self.fatal(error))?;
         self.older_log_start = self.meta.log_start.lsn;
         self.meta = meta;
         Ok(())
@@ -305,13 +307,13 @@ impl Checkpointer {
 
     /// Nobody commits: gives free space back to the file system.
     pub(crate) fn tidy(&mut self) -> Result<()> {
-        if self.tidied > TIDY_FLIPS {
+        if self.tidied {
             return Ok(());
         }
-        self.tidied += 1;
-        if self.tidied <= TIDY_FLIPS {
-            return self.empty_flip();
+        for _ in 0..TIDY_FLIPS {
+            self.empty_flip()?;
         }
+        self.tidied = true;
         self.reclaim();
         self.store.trim()?;
         self.segments

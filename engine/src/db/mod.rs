@@ -342,7 +342,7 @@ impl Handle {
         };
         engine.pipeline.shut();
         engine.shapes.shared.close();
-        engine.shapes.shared.store.cache().leave();
+        engine.shapes.shared.store.leave();
         outcome
     }
 }

@@ -221,7 +221,7 @@ fn assemble(parts: Assembly<'_>) -> Result<Db> {
         next: (0, Vec::new()),
         merged: 0,
         // Nothing to tidy before the first change.
-        tidied: u32::MAX,
+        tidied: true,
     };
     let engine = Arc::new(Engine {
         shapes,

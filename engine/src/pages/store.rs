@@ -321,6 +321,11 @@ impl Store {
         self.page_bytes
     }
 
+    /// Lets go of what the calling thread still has under way.
+    pub(crate) fn leave(&self) {
+        self.cache.leave();
+    }
+
     /// Adds what the store holds and did.
     pub(crate) fn fill_stats(&self, stats: &mut Stats) {
         let cache = self.cache.stats();
