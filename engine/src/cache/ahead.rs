@@ -83,8 +83,8 @@ fn with<R>(cache: &Cache, make: bool, work: impl FnOnce(&mut Ahead) -> R) -> Opt
             Some(at) => at,
             None if make => {
                 list.retain(|ahead| ahead.cache.strong_count() > 0);
-                let mut queue = cache.disk.queue(u32::try_from(DEPTH).ok()?).ok()?;
-                let _works_either_way = queue.register(cache.arena.mapping());
+                // The arena is not registered with the ring: that would pin all of it, once per reading thread.
+                let queue = cache.disk.queue(u32::try_from(DEPTH).ok()?).ok()?;
                 list.push(Ahead {
                     key: cache.key,
                     cache: Arc::downgrade(&cache.ahead),

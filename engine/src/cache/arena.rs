@@ -32,7 +32,7 @@ use crate::ids::PageId;
 /// `count` frames of `page_bytes`.
 #[derive(Debug)]
 pub(crate) struct Arena {
-    mapping: Arc<Mapping>,
+    mapping: Mapping,
     page_bytes: usize,
     frames: Box<[FrameMeta]>,
     free: ArrayQueue<u32>,
@@ -89,7 +89,7 @@ impl Arena {
     /// The kernel's, if it grants no address space.
     pub(crate) fn new(count: u32, page_bytes: usize) -> Result<Arc<Self>, IoError> {
         let count = count.max(1);
-        let mapping = Arc::new(Mapping::reserve(page_bytes.saturating_mul(count as usize))?);
+        let mapping = Mapping::reserve(page_bytes.saturating_mul(count as usize))?;
         assert!(
             mapping.len() >= page_bytes * count as usize,
             "{} bytes",
@@ -117,11 +117,6 @@ impl Arena {
     /// Frames in the free list.
     pub(crate) fn free_count(&self) -> usize {
         self.free.len()
-    }
-
-    /// The memory, for queues that can register it.
-    pub(crate) fn mapping(&self) -> &Arc<Mapping> {
-        &self.mapping
     }
 
     /// What is known of a frame; `None` beyond the last. Hints may hold any number.

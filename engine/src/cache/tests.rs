@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
-use northstar_io::{Buf, Disk, File, MemoryDisk, OpenMode};
+use northstar_io::{Buf, Disk, File, MemoryDisk, NativeDisk, NativeOptions, OpenMode};
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 
@@ -42,8 +42,11 @@ struct World {
 
 impl World {
     fn new(frames: u64) -> Self {
-        let disk: Arc<dyn Disk> = MemoryDisk::new();
-        let file = disk.open(Path::new("data"), OpenMode::CreateNew).unwrap();
+        Self::on(MemoryDisk::new(), Path::new(""), frames)
+    }
+
+    fn on(disk: Arc<dyn Disk>, dir: &Path, frames: u64) -> Self {
+        let file = disk.open(&dir.join("data"), OpenMode::CreateNew).unwrap();
         let cache = Cache::new(CacheOptions {
             disk,
             file: Arc::clone(&file),
@@ -312,8 +315,19 @@ fn written_pages_take_the_place_of_those_they_supersede() {
 /// place is written anew only after it was forgotten and no reader can ask for the old version.
 #[test]
 fn readers_see_the_right_bytes_while_pages_are_rewritten() {
+    read_while_rewriting(&World::new(16), 3000);
+}
+
+/// The same over the kernel: completions arrive late and in any order.
+#[test]
+fn readers_of_a_real_disk_see_the_right_bytes_while_pages_are_rewritten() {
+    let dir = tempfile::tempdir().unwrap();
+    let disk = NativeDisk::new(NativeOptions::default());
+    read_while_rewriting(&World::on(disk, dir.path(), 16), 400);
+}
+
+fn read_while_rewriting(world: &World, rewrites: u32) {
     const PAGES: u64 = 128;
-    let world = World::new(16);
     world.leaves(0..PAGES);
     let at = |id: u64| usize::try_from(id).unwrap();
     // Twice the version on disk, plus one while it is being rewritten: readers do not ask for it then, but reads
@@ -322,7 +336,7 @@ fn readers_see_the_right_bytes_while_pages_are_rewritten() {
     let stop = AtomicBool::new(false);
     std::thread::scope(|scope| {
         for seed in 0..4 {
-            let (world, versions, stop) = (&world, &versions, &stop);
+            let (versions, stop) = (&versions, &stop);
             scope.spawn(move || {
                 let mut random = SmallRng::seed_from_u64(seed);
                 let mut held = Vec::new();
@@ -364,7 +378,7 @@ fn readers_see_the_right_bytes_while_pages_are_rewritten() {
             });
         }
         let mut random = SmallRng::seed_from_u64(99);
-        for _ in 0..3000 {
+        for _ in 0..rewrites {
             let id = random.random_range(0..PAGES);
             let writing = versions[at(id)].fetch_add(1, Ordering::AcqRel) + 1;
             world.cache.forget(PageId::new(id));

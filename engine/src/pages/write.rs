@@ -175,16 +175,17 @@ impl<'s> PageSink<'s> {
         while self.queue.in_flight() >= DEPTH as usize {
             self.reap(1)?;
         }
-        self.reap(0)?;
         self.written.fetch_add(buf.len() as u64, Ordering::Relaxed);
         let write = Op::Write {
             file: Arc::clone(&self.store.file),
             offset: first * self.store.page_bytes as u64,
             buf,
         };
-        self.queue
-            .submit(first, write)
-            .map_err(|source| self.ring_failed(source))
+        if let Err(source) = self.queue.submit(first, write) {
+            return Err(self.ring_failed(source));
+        }
+        // A ring hands operations to the kernel when it is polled.
+        self.reap(0)
     }
 
     /// Takes completions; the token of each is its first page.

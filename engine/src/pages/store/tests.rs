@@ -1,6 +1,8 @@
 //! Generations written, lost, reopened and reclaimed, on a disk in memory.
 
-use northstar_io::MemoryDisk;
+use std::path::PathBuf;
+
+use northstar_io::{MemoryDisk, NativeDisk, NativeOptions};
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 
@@ -36,7 +38,8 @@ fn overflow(seed: u64) -> Box<[u8]> {
 
 /// A database of loose pages: what the trees of a real one reach.
 struct World {
-    disk: Arc<MemoryDisk>,
+    disk: Arc<dyn Disk>,
+    dir: PathBuf,
     store: Store,
     meta: Meta,
     older: Option<Meta>,
@@ -46,11 +49,15 @@ struct World {
 
 impl World {
     fn new() -> Self {
-        let disk = MemoryDisk::new();
-        let opened = Store::create(shared(&disk), Path::new(""), &options(), 5, 6).unwrap();
+        Self::on(MemoryDisk::new(), Path::new(""))
+    }
+
+    fn on(disk: Arc<dyn Disk>, dir: &Path) -> Self {
+        let opened = Store::create(Arc::clone(&disk), dir, &options(), 5, 6).unwrap();
         let generations = [0, 1].map(|generation| (Generation::new(generation), BTreeMap::new()));
         Self {
             disk,
+            dir: dir.to_owned(),
             store: opened.store,
             meta: opened.meta,
             older: opened.older,
@@ -59,7 +66,7 @@ impl World {
     }
 
     fn reopen(&mut self) {
-        let opened = Store::open(shared(&self.disk), Path::new(""), &options()).unwrap();
+        let opened = Store::open(Arc::clone(&self.disk), &self.dir, &options()).unwrap();
         (self.store, self.meta, self.older) = (opened.store, opened.meta, opened.older);
     }
 
@@ -132,7 +139,10 @@ impl World {
     }
 
     fn rot(&self, page: PageId) {
-        let file = self.disk.open(Path::new("data"), OpenMode::Write).unwrap();
+        let file = self
+            .disk
+            .open(&self.dir.join("data"), OpenMode::Write)
+            .unwrap();
         let mut buf = northstar_io::Buf::zeroed(PAGE);
         file.read_at(page.get() * PAGE as u64, &mut buf).unwrap();
         buf[2000] ^= 1;
@@ -143,31 +153,46 @@ impl World {
 #[test]
 fn generations_survive_reopening_failed_attempts_and_the_loss_of_the_newest() {
     for seed in 0..6 {
-        let mut random = SmallRng::seed_from_u64(seed);
-        let mut world = World::new();
-        for _ in 0..25 {
-            // A map page of 4 KiB covers 32256 pages: a few rounds here only, and all paths.
-            let steps = [0, 1, 2, 2, 2][random.random_range(0..5)];
-            world.build(&mut random, 150, steps);
-            match random.random_range(0..6) {
-                0 => world.reopen(),
-                1 => drop(world.store.trim().unwrap()),
-                2 if steps == 2 => {
-                    // Both copies of the newest meta page rot: the generation before is whole.
-                    let slot = u64::from(world.meta.generation.get() % 2);
-                    world.rot(PageId::new(slot));
-                    world.rot(PageId::new(slot + 2));
-                    let lost = world.meta.generation;
-                    world.reopen();
-                    assert_eq!(world.meta.generation.next(), lost);
-                    world.reached.remove(&lost);
-                }
-                _ => {}
+        live(World::new(), seed);
+    }
+}
+
+#[test]
+fn generations_survive_on_a_real_disk() {
+    let dir = tempfile::tempdir().unwrap();
+    live(
+        World::on(NativeDisk::new(NativeOptions::default()), dir.path()),
+        99,
+    );
+}
+
+fn live(mut world: World, seed: u64) {
+    let mut random = SmallRng::seed_from_u64(seed);
+    for _ in 0..25 {
+        // A map page of 4 KiB covers 32256 pages: a few rounds here only, and all paths.
+        let steps = [0, 1, 2, 2, 2][random.random_range(0..5)];
+        world.build(&mut random, 150, steps);
+        match random.random_range(0..6) {
+            0 => world.reopen(),
+            1 => drop(world.store.trim().unwrap()),
+            2 if steps == 2 => {
+                // Both copies of the newest meta page rot: the generation before is whole.
+                let slot = u64::from(world.meta.generation.get() % 2);
+                world.rot(PageId::new(slot));
+                world.rot(PageId::new(slot + 2));
+                let lost = world.meta.generation;
+                world.reopen();
+                assert_eq!(world.meta.generation.next(), lost);
+                world.reached.remove(&lost);
             }
-            world.check(world.meta.generation);
-            let file = world.disk.open(Path::new("data"), OpenMode::Read).unwrap();
-            assert!(file.len().unwrap() >= world.store.state().space.end() * PAGE as u64);
+            _ => {}
         }
+        world.check(world.meta.generation);
+        let file = world
+            .disk
+            .open(&world.dir.join("data"), OpenMode::Read)
+            .unwrap();
+        assert!(file.len().unwrap() >= world.store.state().space.end() * PAGE as u64);
     }
 }
 
@@ -208,7 +233,10 @@ fn the_file_shrinks_when_its_end_is_free_and_gives_holes_back() {
     }
     world.store.reclaim(world.meta.generation, None);
     world.store.trim().unwrap();
-    let file = world.disk.open(Path::new("data"), OpenMode::Read).unwrap();
+    let file = world
+        .disk
+        .open(&world.dir.join("data"), OpenMode::Read)
+        .unwrap();
     let len = file.len().unwrap();
     assert!(len < full * 6 / 10, "{len} of {full}");
     assert!(
@@ -227,7 +255,7 @@ fn a_damaged_map_of_free_space_stops_writing_but_not_reading() {
     let mut world = World::new();
     world.build(&mut random, 300, 2);
     world.rot(world.meta.free_directory.unwrap().id);
-    let opened = Store::open(shared(&world.disk), Path::new(""), &options()).unwrap();
+    let opened = Store::open(Arc::clone(&world.disk), &world.dir, &options()).unwrap();
     let refused = opened.store.begin_write(opened.meta.generation.next());
     assert!(matches!(refused, Err(Error::Corrupt(_))));
     for (page, _) in world.newest().values() {
