@@ -1,2 +1,241 @@
-//! Placeholder entry point.
-fn main() {}
+//! `northstar`: import a tree of files into a database, read it back, check it.
+//!
+//! Exit codes: 0 done; 1 not found, a fault found, or an error; 2 bad use of the command line.
+#![forbid(unsafe_code)]
+
+mod import;
+mod read;
+mod report;
+
+use std::io::{IsTerminal, Write};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use northstardb::{Db, Options};
+
+#[derive(Debug, Parser)]
+#[command(
+    name = "northstar",
+    version,
+    about = "Work with a NorthstarDB database",
+    after_help = "Exit codes: 0 done; 1 not found, a fault found, or an error; 2 bad use.",
+    arg_required_else_help = true
+)]
+struct Arguments {
+    /// The database's directory
+    #[arg(long, global = true, env = "NORTHSTAR_DB", value_name = "PATH")]
+    db: Option<PathBuf>,
+    /// The table to work with
+    #[arg(long, global = true, default_value = "files", value_name = "NAME")]
+    table: String,
+    /// Answer in JSON: one object, or one object a line
+    #[arg(long, global = true)]
+    json: bool,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Store every regular file below a directory under its path, one transaction a directory
+    ///
+    /// Symbolic links are not followed. Files of more than 16 MiB are named and skipped. A file whose stored
+    /// content is equal is not written again, so an interrupted import is simply started once more. Files that
+    /// have gone from the directory stay in the database.
+    Import {
+        /// The directory
+        dir: PathBuf,
+    },
+    #[command(flatten)]
+    Read(Read),
+    /// Read the database as it was after transaction TXN
+    #[command(name = "as-of")]
+    AsOf {
+        /// A transaction id
+        txn: u64,
+        #[command(subcommand)]
+        read: Read,
+    },
+    /// Print what the database says about itself
+    Stat,
+    /// Read every page, verify every checksum and invariant, and list every fault
+    Check,
+}
+
+#[derive(Debug, Subcommand)]
+enum Read {
+    /// Print the content stored under a path
+    Get {
+        /// The path, as `scan` prints it
+        path: String,
+    },
+    /// List paths and lengths in order
+    Scan {
+        /// Only paths that start with this
+        #[arg(long)]
+        prefix: Option<String>,
+        /// From the last path to the first
+        #[arg(long)]
+        reverse: bool,
+        /// At most so many
+        #[arg(long)]
+        limit: Option<usize>,
+    },
+}
+
+/// What ends the command early.
+#[derive(Debug, thiserror::Error)]
+enum Failure {
+    /// The command line asks for something that cannot be.
+    #[error("{0}")]
+    Use(String),
+    /// What was asked for is not there, or something is wrong with it. Already said in full.
+    #[error("{0}")]
+    Found(String),
+    /// The engine's answer.
+    #[error("{during}")]
+    Engine {
+        /// What was being done.
+        during: String,
+        /// The engine's error.
+        source: northstardb::Error,
+    },
+    /// Whoever reads our output has stopped.
+    #[error("cannot write the answer")]
+    Output(#[from] std::io::Error),
+}
+
+/// Adds to an error what was being done.
+trait During<T> {
+    fn during(self, what: impl FnOnce() -> String) -> Result<T, Failure>;
+}
+
+impl<T> During<T> for Result<T, northstardb::Error> {
+    fn during(self, what: impl FnOnce() -> String) -> Result<T, Failure> {
+        self.map_err(|source| Failure::Engine {
+            during: what(),
+            source,
+        })
+    }
+}
+
+fn main() -> ExitCode {
+    let mut out = std::io::BufWriter::new(std::io::stdout().lock());
+    let done =
+        perform(Arguments::parse(), &mut out).and_then(|()| out.flush().map_err(Failure::Output));
+    let Err(failure) = done else {
+        return ExitCode::SUCCESS;
+    };
+    if let Failure::Output(error) = &failure
+        && error.kind() == std::io::ErrorKind::BrokenPipe
+    {
+        return ExitCode::SUCCESS;
+    }
+    out.flush().ok();
+    writeln!(std::io::stderr(), "northstar: {}", chain(&failure)).ok();
+    ExitCode::from(if matches!(failure, Failure::Use(_)) {
+        2
+    } else {
+        1
+    })
+}
+
+fn perform(arguments: Arguments, out: &mut impl Write) -> Result<(), Failure> {
+    let Arguments {
+        db,
+        table,
+        json,
+        command,
+    } = arguments;
+    let path = db.ok_or_else(|| {
+        Failure::Use("no database is named: give --db PATH or set NORTHSTAR_DB".to_owned())
+    })?;
+    let open = |options: Options| {
+        options
+            .open(&path)
+            .during(|| format!("cannot open the database {}", path.display()))
+    };
+    // What only reads must not make a database, nor change one.
+    let existing = || open(Options::new().create(false).read_only(true));
+    match command {
+        Command::Import { dir } => {
+            // Before a database is made for nothing.
+            if !dir.is_dir() {
+                return Err(Failure::Use(format!(
+                    "{} is not a directory",
+                    dir.display()
+                )));
+            }
+            let db = open(Options::new())?;
+            let plan = import::Plan {
+                dir: &dir,
+                table: &table,
+                database: &path,
+            };
+            let bar = std::io::stderr().is_terminal();
+            let done = import::import(&db, &plan, bar);
+            let closed = db.close().during(|| "cannot close the database".to_owned());
+            let totals = done?;
+            closed?;
+            totals.print(out, json)?;
+            totals.verdict()
+        }
+        Command::Read(command) => {
+            let db = existing()?;
+            let read = db.begin_read().during(|| "cannot read".to_owned())?;
+            perform_read(&db, &read, &table, &command, json, out)
+        }
+        Command::AsOf { txn, read: command } => {
+            let db = existing()?;
+            let read = db
+                .begin_read_at(northstardb::TxnId::new(txn))
+                .during(|| format!("cannot read as of transaction {txn}"))?;
+            perform_read(&db, &read, &table, &command, json, out)
+        }
+        Command::Stat => report::stat(&existing()?, json, out),
+        Command::Check => report::check(&existing()?, json, out),
+    }
+}
+
+fn perform_read(
+    db: &Db,
+    read: &northstardb::ReadTxn,
+    table: &str,
+    command: &Read,
+    json: bool,
+    out: &mut impl Write,
+) -> Result<(), Failure> {
+    let table = db
+        .open_table(table)
+        .during(|| format!("cannot read the table {table:?}"))?;
+    match command {
+        Read::Get { path } => read::get(read, &table, path, json, out),
+        Read::Scan {
+            prefix,
+            reverse,
+            limit,
+        } => {
+            let wanted = read::Wanted {
+                prefix: prefix.as_deref().unwrap_or_default(),
+                reverse: *reverse,
+                limit: limit.unwrap_or(usize::MAX),
+            };
+            read::scan(read, &table, &wanted, json, out)
+        }
+    }
+}
+
+/// An error with all its causes, as one sentence.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let cause_text = cause.to_string();
+        if !text.ends_with(&cause_text) {
+            text = format!("{text}: {cause_text}");
+        }
+        source = cause.source();
+    }
+    text
+}

@@ -1,0 +1,128 @@
+//! What the tests of promises share: small databases, their whole content, and copies of their files.
+#![allow(
+    dead_code,
+    unreachable_pub,
+    reason = "every test file uses its own part of this"
+)]
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::path::Path;
+
+use northstardb::{Backend, Db, Options, ReadTxn, Table, WriteBatch};
+
+/// Rows of a table.
+pub type Rows = Vec<(Vec<u8>, Vec<u8>)>;
+
+/// A small delta and a small cache, so that checkpoints and evictions happen in small tests.
+pub fn small() -> Options {
+    Options::new()
+        .backend(Backend::Plain)
+        .memory_budget(16 << 20)
+        .delta_bytes(256 << 10)
+        .idle_after(std::time::Duration::from_secs(3600))
+}
+
+/// Everything in a table.
+pub fn rows(read: &ReadTxn, table: &Table) -> Rows {
+    read.range::<&[u8]>(table, ..)
+        .unwrap()
+        .map(Result::unwrap)
+        .collect()
+}
+
+/// Everything in a table now.
+pub fn now(db: &Db, table: &Table) -> Rows {
+    rows(&db.begin_read().unwrap(), table)
+}
+
+/// A key that sorts by its number.
+pub fn key(number: u64) -> Vec<u8> {
+    format!("key/{number:08}").into_bytes()
+}
+
+/// A value that follows from two numbers: `len` bytes that differ from those of any other `number`.
+pub fn value(number: u64, len: usize) -> Vec<u8> {
+    let mut word = number.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+    (0..len)
+        .map(|_| {
+            word ^= word << 13;
+            word ^= word >> 7;
+            word ^= word << 17;
+            word.to_le_bytes()[3]
+        })
+        .collect()
+}
+
+/// Commits keys `range`, each with a value of `len` bytes, in one durable batch.
+pub fn load(db: &Db, table: &Table, range: std::ops::Range<u64>, len: usize) {
+    let mut batch = WriteBatch::new();
+    for number in range {
+        batch.put(table, key(number), value(number, len));
+    }
+    db.commit(batch).unwrap();
+}
+
+/// The rows that [`load`] leaves.
+pub fn loaded(range: std::ops::Range<u64>, len: usize) -> Rows {
+    range
+        .map(|number| (key(number), value(number, len)))
+        .collect()
+}
+
+/// Copies a database's files, as a crash would leave them when nothing is in flight: no commit, and no checkpoint,
+/// which a small delta or a long wait would start.
+pub fn copy(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let target = to.join(entry.file_name());
+        if entry.file_type().unwrap().is_dir() {
+            copy(&entry.path(), &target);
+        } else {
+            match std::fs::copy(entry.path(), target) {
+                // A log segment that is being made ready changes its name.
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+                copied => drop(copied.unwrap()),
+            }
+        }
+    }
+}
+
+/// Every file below a directory.
+pub fn files(dir: &Path) -> Vec<std::path::PathBuf> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(dir).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            found.append(&mut files(&path));
+        } else {
+            found.push(path);
+        }
+    }
+    found.sort();
+    found
+}
+
+/// Changes one byte of a file.
+pub fn flip(path: &Path, offset: u64) {
+    use std::os::unix::fs::FileExt;
+    let file = std::fs::File::options()
+        .read(true)
+        .write(true)
+        .open(path)
+        .unwrap();
+    let mut byte = [0];
+    file.read_exact_at(&mut byte, offset).unwrap();
+    file.write_all_at(&[byte[0] ^ 0x41], offset).unwrap();
+}
+
+/// An error with all its causes.
+pub fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text = format!("{text}: {cause}");
+        source = cause.source();
+    }
+    text
+}

@@ -1,0 +1,161 @@
+//! The golden database: bytes that every later version must still open, with what is in them.
+//!
+//! It is copied while open, after a checkpoint and a few more commits, so that both the data file and a log tail
+//! count. Zero bytes at the end of a file are left out of the copy and put back by [`restore`].
+
+use std::path::Path;
+
+use northstardb::{Backend, Db, Options, WriteBatch};
+
+use crate::ops::{Fill, KeyStyle, key_bytes, value_bytes};
+use crate::{During, Failure};
+
+/// Log segments have this size; a restored one is filled up to it.
+const SEGMENT_BYTES: u64 = 16 << 20;
+
+/// The options of the golden database.
+pub fn options() -> Options {
+    Options::new()
+        .backend(Backend::Plain)
+        .memory_budget(16 << 20)
+        .delta_bytes(2 << 20)
+        .idle_after(std::time::Duration::from_secs(3600))
+}
+
+/// The rows of the table `name`, in key order.
+#[must_use]
+pub fn rows(name: &str) -> Vec<(Vec<u8>, Vec<u8>)> {
+    let fill = |len, seed| value_bytes(Fill { len, seed });
+    let mut rows: Vec<_> = match name {
+        "small" => (0..200)
+            .map(|n| (key_bytes(KeyStyle::LongPrefix, n), fill(n % 90, n)))
+            .collect(),
+        "mixed" => (0..60)
+            .map(|n| (key_bytes(KeyStyle::Mixed, n), fill(n * 11, n)))
+            .collect(),
+        "large" => [0, 1, 4096, 20_000, 100_000]
+            .iter()
+            .map(|&len| (format!("len {len:06}").into_bytes(), fill(len, len)))
+            .collect(),
+        // Written after the checkpoint: in the log only.
+        "tail" => (0..10)
+            .map(|n| (format!("{n}").into_bytes(), fill(30, n)))
+            .collect(),
+        _ => Vec::new(),
+    };
+    rows.sort();
+    rows
+}
+
+/// The tables of the golden database.
+pub const TABLES: [&str; 4] = ["large", "mixed", "small", "tail"];
+
+/// Makes the golden database in `dir` and copies it to `to` while it is open.
+///
+/// # Errors
+/// When the engine or the file system fails.
+pub fn write(dir: &Path, to: &Path) -> Result<(), Failure> {
+    let db = options().open(dir).during("create")?;
+    for name in ["small", "mixed", "large", "dropped", "old name"] {
+        let table = db.table(name).during("create a table")?;
+        let mut batch = WriteBatch::new();
+        for (key, value) in rows(if name == "dropped" { "small" } else { name }) {
+            batch.put(&table, key, value);
+        }
+        batch.put(&table, b"gone", b"deleted below");
+        batch.tag(b"golden");
+        db.commit(batch).during("commit")?;
+    }
+    db.checkpoint().during("checkpoint")?;
+    db.drop_table("dropped").during("drop a table")?;
+    db.rename_table("old name", "tail")
+        .during("rename a table")?;
+    for name in TABLES {
+        let table = db.open_table(name).during("open a table")?;
+        let mut batch = WriteBatch::new();
+        batch.delete_range(&table, b"gone".to_vec()..=b"gone".to_vec());
+        if name == "tail" {
+            for (key, value) in rows(name) {
+                batch.put(&table, key, value);
+            }
+        }
+        db.commit(batch).during("commit")?;
+    }
+    copy(dir, to, true)?;
+    db.close().during("close")
+}
+
+/// Copies the golden files from `from` to `dir`, at their full size.
+///
+/// # Errors
+/// When the file system fails.
+pub fn restore(from: &Path, dir: &Path) -> Result<(), Failure> {
+    copy(from, dir, false)
+}
+
+fn copy(from: &Path, to: &Path, trim: bool) -> Result<(), Failure> {
+    std::fs::create_dir_all(to).during("make a directory")?;
+    let mut entries: Vec<_> = std::fs::read_dir(from)
+        .during("list a directory")?
+        .collect::<Result<_, _>>()
+        .during("list")?;
+    entries.sort_by_key(std::fs::DirEntry::file_name);
+    for entry in entries {
+        let (path, target) = (entry.path(), to.join(entry.file_name()));
+        if path.is_dir() {
+            copy(&path, &target, trim)?;
+            continue;
+        }
+        if entry.file_name() == "LOCK" {
+            continue;
+        }
+        let mut bytes = match std::fs::read(&path) {
+            // A log segment that is being made ready changes its name.
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => continue,
+            bytes => bytes.during("read a file")?,
+        };
+        let segment = path.extension().is_some_and(|extension| extension == "seg");
+        if trim && segment {
+            let used = bytes
+                .iter()
+                .rposition(|&byte| byte != 0)
+                .map_or(0, |at| at + 1);
+            bytes.truncate(used.next_multiple_of(4096));
+        }
+        std::fs::write(&target, bytes).during("write a file")?;
+        if !trim && segment {
+            let file = std::fs::File::options()
+                .write(true)
+                .open(&target)
+                .during("open a file")?;
+            file.set_len(SEGMENT_BYTES).during("set a length")?;
+        }
+    }
+    Ok(())
+}
+
+/// Compares an open database with what the golden one holds. Returns the differences, none when it is whole.
+///
+/// # Errors
+/// When the engine fails: that is for the caller to expect or not.
+pub fn differences(db: &Db) -> northstardb::Result<Vec<String>> {
+    let mut found = Vec::new();
+    let mut names = db.tables()?;
+    names.sort();
+    if names != TABLES {
+        found.push(format!("tables are {names:?}"));
+    }
+    let read = db.begin_read()?;
+    for name in TABLES {
+        let table = db.open_table(name)?;
+        let rows_found: Vec<_> = read.range::<&[u8]>(&table, ..)?.collect::<Result<_, _>>()?;
+        if rows_found != rows(name) {
+            found.push(format!(
+                "table {name} has {} rows, expected {}, or they differ",
+                rows_found.len(),
+                rows(name).len()
+            ));
+        }
+    }
+    Ok(found)
+}

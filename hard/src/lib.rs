@@ -1,0 +1,84 @@
+//! Hardening of NorthstarDB: the same random work done by the engine and by a model too simple to be wrong.
+//!
+//! - [`model`]: one `BTreeMap` of whole states per transaction.
+//! - [`ops`]: seeded random work: transactions, checkpoints, reopenings, snapshots.
+//! - [`exec`]: performs that work on the engine.
+//! - `compare`: reads of the engine held against a state.
+//! - [`run`]: engine against model, after every step.
+//! - [`crash`]: a child process killed at random moments; what is left must be a prefix of what it did.
+//! - [`golden`]: the database whose bytes later versions must still open.
+//!
+//! Everything random comes from one seed; a failure prints the one line that replays it.
+#![forbid(unsafe_code)]
+
+mod compare;
+pub mod crash;
+pub mod exec;
+pub mod golden;
+pub mod model;
+pub mod ops;
+pub mod rng;
+pub mod run;
+
+/// What a run can end with: a broken promise, or an error of the engine where none was due.
+#[derive(Debug, thiserror::Error)]
+pub enum Failure {
+    /// The engine and the model disagree.
+    #[error("{0}")]
+    Broken(String),
+    /// The engine failed where it had to succeed.
+    #[error("{during}: {source}")]
+    Engine {
+        /// What was being done.
+        during: String,
+        /// The engine's error.
+        source: northstardb::Error,
+    },
+    /// The harness itself could not work: no directory, no child process.
+    #[error("{during}: {source}")]
+    Harness {
+        /// What was being done.
+        during: String,
+        /// The system's error.
+        source: std::io::Error,
+    },
+}
+
+/// Adds to an error what was being done.
+pub(crate) trait During<T> {
+    /// Turns the error into a [`Failure`] that says `what` was being done.
+    fn during(self, what: &str) -> Result<T, Failure>;
+}
+
+impl<T> During<T> for Result<T, northstardb::Error> {
+    fn during(self, what: &str) -> Result<T, Failure> {
+        self.map_err(|source| Failure::Engine {
+            during: what.to_owned(),
+            source,
+        })
+    }
+}
+
+impl<T> During<T> for Result<T, std::io::Error> {
+    fn during(self, what: &str) -> Result<T, Failure> {
+        self.map_err(|source| Failure::Harness {
+            during: what.to_owned(),
+            source,
+        })
+    }
+}
+
+/// An error with all its causes, as one sentence.
+#[must_use]
+pub fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let cause_text = cause.to_string();
+        if !text.ends_with(&cause_text) {
+            text = format!("{text}: {cause_text}");
+        }
+        source = cause.source();
+    }
+    text
+}

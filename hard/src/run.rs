@@ -1,0 +1,484 @@
+//! Engine against model: the same steps on both, compared after each one.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use northstardb::{Backend, CommitHandle, Db, Error, Options, ReadTxn, Table, TxnId};
+
+use crate::compare::{Compare, compare_names, compare_whole};
+use crate::exec::{Ended, Executor, Handles, View};
+use crate::model::{Draft, Model, State};
+use crate::ops::{End, Shape, Step, Stream, Txn, Way};
+use crate::rng::Rng;
+use crate::{During, Failure};
+
+/// Where a model run keeps its database, and how it opens it. Drawn from the seed.
+#[derive(Debug, Clone)]
+pub struct Setup {
+    /// The work's bounds.
+    pub shape: Shape,
+    /// In memory, or in a directory.
+    pub memory: bool,
+    /// The disk backend.
+    pub backend: Backend,
+    /// Bytes of the delta that start a checkpoint.
+    pub delta_bytes: usize,
+    /// Bytes of a page.
+    pub page_bytes: u32,
+    /// The whole memory budget.
+    pub memory_budget: usize,
+}
+
+impl Setup {
+    /// The setup of a seed.
+    #[must_use]
+    pub fn of(seed: u64) -> Self {
+        let mut rng = Rng::new(seed).fork(1);
+        let page_bytes = rng.pick(&[4096, 16384, 16384, 65536]);
+        Self {
+            shape: Shape::random(&mut rng).for_pages(page_bytes),
+            memory: rng.chance(20),
+            backend: rng.pick(&[Backend::Plain, Backend::Buffered, Backend::Auto]),
+            delta_bytes: rng.pick(&[DELTA_BYTES_LEAST, 512 << 10, 4 << 20]),
+            page_bytes,
+            memory_budget: rng.pick(&[BUDGET_LEAST, 64 << 20]),
+        }
+    }
+
+    /// The options to open with.
+    pub fn options(&self) -> Options {
+        Options::new()
+            .backend(self.backend)
+            .delta_bytes(self.delta_bytes)
+            .page_bytes(self.page_bytes)
+            .memory_budget(self.memory_budget)
+    }
+}
+
+/// A small delta, so that checkpoints are frequent.
+pub const DELTA_BYTES_LEAST: usize = 64 << 10;
+/// A small budget, so that pages are evicted.
+pub const BUDGET_LEAST: usize = 16 << 20;
+
+/// What a run did.
+#[derive(Debug, Default, Clone, Copy)]
+pub struct Totals {
+    /// Transactions committed.
+    pub commits: u64,
+    /// Rows compared.
+    pub rows: u64,
+    /// Times opened again.
+    pub reopened: u64,
+    /// Snapshots of earlier transactions read.
+    pub as_of: u64,
+    /// Of these, gone.
+    pub gone: u64,
+    /// Checkpoints asked for.
+    pub checkpoints: u64,
+}
+
+impl Totals {
+    /// Adds another run's.
+    pub const fn add(&mut self, other: &Self) {
+        self.commits += other.commits;
+        self.rows += other.rows;
+        self.reopened += other.reopened;
+        self.as_of += other.as_of;
+        self.gone += other.gone;
+        self.checkpoints += other.checkpoints;
+    }
+}
+
+/// Runs `steps` steps of `seed`, keeping the database below `dir`.
+///
+/// # Errors
+/// The first difference, with the line that replays it.
+pub fn run_seed(seed: u64, steps: u64, dir: &Path) -> Result<Totals, Failure> {
+    let setup = Setup::of(seed);
+    let replay = |failure: Failure, step: u64| {
+        Failure::Broken(format!(
+            "{}\n  at step {step} of {setup:?}\n  replay: nshard model --seed {seed} --steps {}",
+            crate::chain(&failure),
+            step + 1
+        ))
+    };
+    let mut runner = Runner::open(seed, dir.join("db")).map_err(|failure| replay(failure, 0))?;
+    let mut stream = Stream::new(seed, runner.setup.shape);
+    for step in 0..steps {
+        runner
+            .step(&stream.step())
+            .map_err(|failure| replay(failure, step))?;
+    }
+    runner.finish().map_err(|failure| replay(failure, steps))?;
+    Ok(runner.totals)
+}
+
+/// States of earlier transactions that a run remembers.
+const KEPT: usize = 400;
+
+/// A snapshot kept open, and what it must show.
+#[derive(Debug)]
+struct Held {
+    read: ReadTxn,
+    state: Arc<State>,
+    handles: Handles,
+}
+
+/// A submitted batch.
+#[derive(Debug)]
+struct Pending {
+    handle: CommitHandle,
+    state: State,
+    durable: bool,
+}
+
+#[derive(Debug)]
+struct Runner {
+    setup: Setup,
+    dir: PathBuf,
+    rng: Rng,
+    exec: Option<Executor>,
+    model: Model,
+    /// The tables each transaction left, so that old snapshots are read with the handles of their time.
+    handles_at: BTreeMap<TxnId, Handles>,
+    /// The state after the last hand-over, which the model may not hold yet.
+    latest: State,
+    durable: TxnId,
+    pending: Vec<Pending>,
+    held: Vec<Held>,
+    totals: Totals,
+}
+
+impl Runner {
+    fn open(seed: u64, dir: PathBuf) -> Result<Self, Failure> {
+        let setup = Setup::of(seed);
+        let db = if setup.memory {
+            setup.options().memory().during("open in memory")?
+        } else {
+            setup.options().open(&dir).during("create")?
+        };
+        let at = db.begin_read().during("begin_read")?.txn_id();
+        let exec = Executor::new(db, setup.shape.key_style)?;
+        Ok(Self {
+            rng: Rng::new(seed).fork(2),
+            setup,
+            dir,
+            exec: Some(exec),
+            model: Model::new(at),
+            handles_at: BTreeMap::new(),
+            latest: State::default(),
+            durable: at,
+            pending: Vec::new(),
+            held: Vec::new(),
+            totals: Totals::default(),
+        })
+    }
+
+    fn db(&self) -> Db {
+        self.exec.as_ref().expect("open between steps").db.clone()
+    }
+
+    fn step(&mut self, step: &Step) -> Result<(), Failure> {
+        match step {
+            Step::Txn(txn) => self.txn(txn)?,
+            Step::Checkpoint => {
+                self.db().checkpoint().during("checkpoint")?;
+                self.totals.checkpoints += 1;
+            }
+            Step::Reopen => self.reopen(true)?,
+            Step::DropAndReopen => self.reopen(false)?,
+            Step::Hold => {
+                if self.held.len() < 8 {
+                    let held = self.snapshot()?;
+                    self.held.push(held);
+                }
+            }
+            Step::Release(pick) => {
+                if !self.held.is_empty() {
+                    let held = self.held.swap_remove(*pick as usize % self.held.len());
+                    self.whole(&held.read, &held.state, &held.handles, "a held snapshot")?;
+                }
+            }
+            Step::AsOf(pick) => self.as_of(*pick)?,
+            Step::Check => {
+                let report = self.db().check().during("check")?;
+                if !report.faults.is_empty() {
+                    return Err(Failure::Broken(format!("check found {:?}", report.faults)));
+                }
+            }
+        }
+        let now = self.snapshot()?;
+        self.sample(&now.read, &now.state, &now.handles, 3)?;
+        if !self.held.is_empty() && self.rng.chance(10) {
+            let held = self.held.remove(0);
+            self.sample(&held.read, &held.state, &held.handles, 3)?;
+            self.held.push(held);
+        }
+        self.model.trim(KEPT);
+        Ok(())
+    }
+
+    fn finish(&mut self) -> Result<(), Failure> {
+        self.settle()?;
+        while let Some(held) = self.held.pop() {
+            self.whole(&held.read, &held.state, &held.handles, "a held snapshot")?;
+        }
+        if !self.setup.memory {
+            self.reopen(true)?;
+        }
+        let now = self.snapshot()?;
+        self.whole(&now.read, &now.state, &now.handles, "the last state")?;
+        let report = self.db().check().during("check")?;
+        if !report.faults.is_empty() {
+            return Err(Failure::Broken(format!("check found {:?}", report.faults)));
+        }
+        self.db().close().during("close")
+    }
+
+    fn txn(&mut self, txn: &Txn) -> Result<(), Failure> {
+        let style = self.setup.shape.key_style;
+        let mut draft = Draft::new(self.latest.clone(), style, txn.way != Way::Exclusive);
+        let mut rng = self.rng.fork(txn.edits.len() as u64);
+        let keys = self.setup.shape.keys;
+        let mut exec = self.exec.take().expect("open between steps");
+        let mut rows = 0;
+        let ended = exec.run(
+            txn,
+            &mut |write, handles, at, edit, outcome| {
+                let expected = draft.apply(edit);
+                if outcome != expected {
+                    return Err(Failure::Broken(format!(
+                        "edit {at} {edit:?} came to {outcome:?}, expected {expected:?}"
+                    )));
+                }
+                if rng.chance(25) {
+                    let mut compare = Compare {
+                        rng: &mut rng,
+                        keys,
+                        style,
+                        rows: &mut rows,
+                    };
+                    compare.sample(write, &draft.state, handles, 1, "inside a transaction")?;
+                }
+                Ok(())
+            },
+            None,
+        );
+        if txn.way != Way::Exclusive {
+            for edit in &txn.edits {
+                draft.apply(edit);
+            }
+        }
+        self.exec = Some(exec);
+        self.totals.rows += rows;
+        match ended? {
+            Ended::Aborted => {}
+            Ended::Pending(handle) => {
+                self.latest = draft.state.clone();
+                let durable = txn.end == End::Durable;
+                self.pending.push(Pending {
+                    handle,
+                    state: draft.state,
+                    durable,
+                });
+                if self.pending.len() > 3 {
+                    self.settle()?;
+                }
+            }
+            Ended::Committed(commit) => {
+                self.settle()?;
+                self.committed(commit.txn_id, draft.state, txn.end == End::Durable)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Waits for what was submitted, in order.
+    fn settle(&mut self) -> Result<(), Failure> {
+        for pending in std::mem::take(&mut self.pending) {
+            let commit = pending.handle.wait().during("wait for a submitted batch")?;
+            self.committed(commit.txn_id, pending.state, pending.durable)?;
+        }
+        Ok(())
+    }
+
+    fn committed(&mut self, txn: TxnId, state: State, durable: bool) -> Result<(), Failure> {
+        self.totals.commits += 1;
+        self.latest = state.clone();
+        let newest = self.model.newest().0;
+        if !self.model.commit(txn, state) {
+            return Err(Failure::Broken(format!(
+                "commit is {txn:?}, the one before was {newest:?}"
+            )));
+        }
+        if durable {
+            self.durable = self.durable.max(txn);
+        }
+        let handles = self
+            .exec
+            .as_ref()
+            .expect("open between steps")
+            .handles
+            .clone();
+        self.handles_at.insert(txn, handles);
+        if self.handles_at.len() > KEPT {
+            self.handles_at.pop_first();
+        }
+        Ok(())
+    }
+
+    /// The newest snapshot, and what it must show. Every durable commit is in it.
+    fn snapshot(&mut self) -> Result<Held, Failure> {
+        // A submitted batch becomes visible at any moment, so the model has to know it first.
+        self.settle()?;
+        let read = self.db().begin_read().during("begin_read")?;
+        let at = read.txn_id();
+        let newest = self.model.newest().0;
+        if at < self.durable || at > newest {
+            return Err(Failure::Broken(format!(
+                "a new snapshot is at {at:?}, durable is {:?}, newest is {newest:?}",
+                self.durable
+            )));
+        }
+        let state = self.model.at(at).unwrap_or_default();
+        Ok(Held {
+            read,
+            state,
+            handles: self.handles_at(at),
+        })
+    }
+
+    fn handles_at(&self, txn: TxnId) -> Handles {
+        self.handles_at
+            .range(..=txn)
+            .next_back()
+            .map(|(_, handles)| handles.clone())
+            .unwrap_or_default()
+    }
+
+    fn reopen(&mut self, close: bool) -> Result<(), Failure> {
+        if self.setup.memory {
+            return Ok(());
+        }
+        self.settle()?;
+        self.held.clear();
+        let exec = self.exec.take().expect("open between steps");
+        let newest = self.model.newest();
+        if close {
+            exec.db.clone().close().during("close")?;
+            if !matches!(exec.db.begin_read(), Err(Error::Closed)) {
+                return Err(Failure::Broken("begin_read works after close".to_owned()));
+            }
+        }
+        drop(exec);
+        let db = self.setup.options().open(&self.dir).during("open again")?;
+        let at = db.begin_read().during("begin_read")?.txn_id();
+        // A clean close flushes buffered commits too.
+        let least = if close { newest.0 } else { self.durable };
+        if at < least || at > newest.0 {
+            return Err(Failure::Broken(format!(
+                "opened at {at:?}, expected {least:?} to {:?}",
+                newest.0
+            )));
+        }
+        self.latest = (*self.model.at(at).unwrap_or_default()).clone();
+        self.model.cut(at);
+        self.durable = at;
+        let exec = Executor::new(db, self.setup.shape.key_style)?;
+        self.handles_at.split_off(&TxnId::new(at.get() + 1));
+        for handles in self.handles_at.values_mut() {
+            let now = |old: &Table| {
+                exec.handles
+                    .values()
+                    .find(|new| new.id() == old.id())
+                    .cloned()
+            };
+            *handles = handles
+                .iter()
+                .filter_map(|(name, old)| Some((name.clone(), now(old)?)))
+                .collect();
+        }
+        self.handles_at.insert(at, exec.handles.clone());
+        self.exec = Some(exec);
+        self.totals.reopened += 1;
+        let now = self.snapshot()?;
+        self.whole(&now.read, &now.state, &now.handles, "the reopened database")
+    }
+
+    fn as_of(&mut self, pick: u32) -> Result<(), Failure> {
+        self.settle()?;
+        let txns = self.model.txns();
+        let txn = txns[pick as usize % txns.len()];
+        self.totals.as_of += 1;
+        let now = self.snapshot()?;
+        match self.db().begin_read_at(txn) {
+            Ok(read) => {
+                if read.txn_id() != txn {
+                    return Err(Failure::Broken(format!(
+                        "asked for {txn:?}, got {:?}",
+                        read.txn_id()
+                    )));
+                }
+                let state = self.model.at(txn).unwrap_or_default();
+                compare_names(&read, &state, &format!("as of {txn:?}"))?;
+                self.rows_of(
+                    &read,
+                    &state,
+                    &self.handles_at(txn),
+                    &format!("as of {txn:?}"),
+                )
+            }
+            Err(Error::SnapshotGone { horizon, .. }) => {
+                self.totals.gone += 1;
+                if txn < horizon || txn > now.read.txn_id() {
+                    return Ok(());
+                }
+                Err(Failure::Broken(format!(
+                    "{txn:?} is gone although the horizon is {horizon:?}"
+                )))
+            }
+            Err(other) => Err(other).during("begin_read_at"),
+        }
+    }
+
+    fn sample(
+        &mut self,
+        view: &dyn View,
+        state: &State,
+        handles: &Handles,
+        times: u64,
+    ) -> Result<(), Failure> {
+        let mut rng = self.rng.fork(3);
+        self.rng.word();
+        Compare {
+            rng: &mut rng,
+            keys: self.setup.shape.keys,
+            style: self.setup.shape.key_style,
+            rows: &mut self.totals.rows,
+        }
+        .sample(view, state, handles, times, "a snapshot")
+    }
+
+    fn whole(
+        &mut self,
+        view: &dyn View,
+        state: &State,
+        handles: &Handles,
+        what: &str,
+    ) -> Result<(), Failure> {
+        compare_names(view, state, what)?;
+        self.rows_of(view, state, handles, what)
+    }
+
+    fn rows_of(
+        &mut self,
+        view: &dyn View,
+        state: &State,
+        handles: &Handles,
+        what: &str,
+    ) -> Result<(), Failure> {
+        self.totals.rows += compare_whole(view, state, handles, what)?;
+        Ok(())
+    }
+}

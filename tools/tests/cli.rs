@@ -1,0 +1,159 @@
+//! The `northstar` command as a user meets it.
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    clippy::disallowed_methods,
+    reason = "a test fails by panicking and may talk"
+)]
+
+use std::path::Path;
+use std::process::{Command, Output};
+
+fn northstar(db: &Path, words: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_northstar"))
+        .args(words)
+        .arg("--db")
+        .arg(db)
+        .output()
+        .unwrap()
+}
+
+fn text(output: &Output) -> String {
+    format!(
+        "{}{}",
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    )
+}
+
+fn tree(root: &Path) {
+    std::fs::create_dir_all(root.join("src/deep")).unwrap();
+    std::fs::write(root.join("README.md"), "read me\n").unwrap();
+    std::fs::write(root.join("src/a.rs"), "fn a() {}\n").unwrap();
+    std::fs::write(root.join("src/b.rs"), "fn b() {}\n".repeat(10_000)).unwrap();
+    std::fs::write(root.join("src/deep/empty"), "").unwrap();
+    std::fs::write(root.join("src/deep/binary"), [0u8, 255, 128]).unwrap();
+    std::os::unix::fs::symlink("/", root.join("src/link")).unwrap();
+    std::fs::File::create(root.join("huge"))
+        .unwrap()
+        .set_len((16 << 20) + 1)
+        .unwrap();
+}
+
+#[test]
+fn an_imported_tree_reads_back_byte_for_byte() {
+    let dir = tempfile::tempdir().unwrap();
+    let (root, db) = (dir.path().join("tree"), dir.path().join("db"));
+    tree(&root);
+    let import = northstar(&db, &["import", root.to_str().unwrap(), "--json"]);
+    assert!(import.status.success(), "{}", text(&import));
+    let totals: serde_json::Value = serde_json::from_slice(&import.stdout).unwrap();
+    assert_eq!(totals["files_written"], 5, "{totals}");
+    assert_eq!(totals["symlinks_skipped"], 1, "{totals}");
+    assert_eq!(totals["too_large_count"], 1, "{totals}");
+    // One transaction a directory with files: the root, src, src/deep.
+    assert_eq!(totals["transactions"], 3, "{totals}");
+    for file in [
+        "README.md",
+        "src/a.rs",
+        "src/b.rs",
+        "src/deep/empty",
+        "src/deep/binary",
+    ] {
+        let get = northstar(&db, &["get", file]);
+        assert!(get.status.success(), "{file}: {}", text(&get));
+        assert_eq!(
+            get.stdout,
+            std::fs::read(root.join(file)).unwrap(),
+            "{file}"
+        );
+    }
+    let scan = northstar(
+        &db,
+        &["scan", "--prefix", "src/", "--reverse", "--limit", "2"],
+    );
+    let lines: Vec<_> = std::str::from_utf8(&scan.stdout)
+        .unwrap()
+        .lines()
+        .map(str::trim)
+        .collect();
+    assert_eq!(
+        lines,
+        ["0  src/deep/empty", "3  src/deep/binary"],
+        "{}",
+        text(&scan)
+    );
+    let check = northstar(&db, &["check"]);
+    assert!(check.status.success(), "{}", text(&check));
+    let stat = northstar(&db, &["stat", "--json"]);
+    assert!(stat.status.success(), "{}", text(&stat));
+    let figures: serde_json::Value = serde_json::from_slice(&stat.stdout).unwrap();
+    assert_eq!(figures["txn"], totals["last_txn"], "{figures}");
+}
+
+#[test]
+fn importing_again_writes_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let (root, db) = (dir.path().join("tree"), dir.path().join("db"));
+    tree(&root);
+    let import = || {
+        let output = northstar(&db, &["import", root.to_str().unwrap(), "--json"]);
+        assert!(output.status.success(), "{}", text(&output));
+        serde_json::from_slice::<serde_json::Value>(&output.stdout).unwrap()
+    };
+    import();
+    std::fs::write(root.join("src/a.rs"), "fn a() { changed() }\n").unwrap();
+    let second = import();
+    assert_eq!(
+        (&second["files_written"], &second["transactions"]),
+        (&1.into(), &1.into()),
+        "{second}"
+    );
+    let third = import();
+    assert_eq!(
+        (&third["files_written"], &third["transactions"]),
+        (&0.into(), &0.into()),
+        "{third}"
+    );
+}
+
+#[test]
+fn what_is_missing_or_misused_is_said_and_shows_in_the_exit_code() {
+    let dir = tempfile::tempdir().unwrap();
+    let (root, db) = (dir.path().join("tree"), dir.path().join("db"));
+    tree(&root);
+    // Reading makes no database.
+    let early = northstar(&db, &["get", "README.md"]);
+    assert_eq!(early.status.code(), Some(1), "{}", text(&early));
+    assert!(!db.exists());
+    assert!(
+        northstar(&db, &["import", root.to_str().unwrap()])
+            .status
+            .success()
+    );
+    let missing = northstar(&db, &["get", "no/such/file"]);
+    assert_eq!(missing.status.code(), Some(1));
+    assert!(
+        text(&missing).contains("no/such/file"),
+        "{}",
+        text(&missing)
+    );
+    let future = northstar(&db, &["as-of", "999999", "get", "README.md"]);
+    assert_eq!(future.status.code(), Some(1), "{}", text(&future));
+    assert!(text(&future).contains("999999"), "{}", text(&future));
+    let table = northstar(&db, &["scan", "--table", "nope"]);
+    assert_eq!(table.status.code(), Some(1), "{}", text(&table));
+    for words in [
+        &["frobnicate"][..],
+        &["get"],
+        &["import", "/no/such/directory"],
+    ] {
+        assert_eq!(northstar(&db, words).status.code(), Some(2), "{words:?}");
+    }
+    let nowhere = Command::new(env!("CARGO_BIN_EXE_northstar"))
+        .args(["stat"])
+        .env_remove("NORTHSTAR_DB")
+        .output()
+        .unwrap();
+    assert_eq!(nowhere.status.code(), Some(2), "{}", text(&nowhere));
+}
