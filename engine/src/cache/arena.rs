@@ -197,10 +197,12 @@ impl Arena {
         frame: u32,
         id: PageId,
     ) -> Option<&'g [u8]> {
-        if !self.meta(frame)?.holds(id) {
+        let meta = self.meta(frame)?;
+        let start = self.start(frame);
+        prefetch_node(start);
+        if !meta.holds(id) {
             return None;
         }
-        let start = self.start(frame);
         // SAFETY: the frame holds a page (checked after the guard was entered), so its bytes are initialised and
         // by invariants 2 and 3 do not change while the guard lives; `start` is in bounds.
         Some(unsafe { std::slice::from_raw_parts(start.as_ptr(), self.page_bytes) })
@@ -291,6 +293,24 @@ impl Arena {
         // by invariant 3 nobody else has access.
         unsafe { std::ptr::write_bytes(self.start(frame).as_ptr(), 0xa5, self.page_bytes) }
     }
+}
+
+/// Lines of a node that a lookup reads whatever the key: header, heads and slots of a leaf of ordinary rows.
+const NODE_LINES: usize = 13;
+
+/// Asks for the start of a node while its frame's metadata is still on the way: one miss instead of three in a row.
+#[inline]
+fn prefetch_node(start: NonNull<u8>) {
+    #[cfg(target_arch = "x86_64")]
+    for line in 0..NODE_LINES {
+        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        // A prefetch never faults, so the address need not even be mapped; it is, see `start`.
+        let at = start.as_ptr().wrapping_add(line * 64).cast_const().cast();
+        // SAFETY: see above; SSE is part of x86_64.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(at) };
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = start;
 }
 
 /// A published frame held by count.

@@ -1,7 +1,7 @@
 //! One checkpoint: slices until the frozen delta is merged.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 
 use super::feed::Feed;
 use crate::clock::Clock;
@@ -38,7 +38,7 @@ pub(crate) struct Checkpointer {
     pub(crate) spare_segments: usize,
     /// Bytes of new pages after which a slice ends.
     pub(crate) slice_bytes: u64,
-    pub(crate) completed: Arc<AtomicU64>,
+
     /// Where the log of the frozen delta ends, once asked: a checkpoint may take several tries.
     pub(crate) boundary: Option<LogPosition>,
     /// The table (by its place) and key at which the next slice begins, and how much is merged.
@@ -98,7 +98,10 @@ impl Checkpointer {
         self.boundary = None;
         self.next = (0, Vec::new());
         self.merged = 0;
-        self.completed.fetch_add(1, Ordering::Relaxed);
+        self.pipeline
+            .counters
+            .checkpoints
+            .fetch_add(1, Ordering::Relaxed);
         self.tidied = false;
         self.segments
             .recycle_before(self.older_log_start, self.spare_segments)
@@ -264,9 +267,14 @@ impl Checkpointer {
         if let Some(position) = log_start {
             meta.log_start = position;
         }
+        let start = meta.log_start.lsn.get();
         self.store
             .write_meta(&meta)
             .map_err(|error| self.fatal(error))?;
+        self.pipeline
+            .counters
+            .log_start
+            .store(start, Ordering::Relaxed);
         self.older_log_start = self.meta.log_start.lsn;
         self.meta = meta;
         Ok(())

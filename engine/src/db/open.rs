@@ -3,7 +3,7 @@
 use std::hash::{BuildHasher, Hash, Hasher, RandomState};
 use std::ops::Bound;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use northstar_io::{Choice, Disk, IoError, MemoryDisk, NativeDisk, NativeOptions, SyncMethod};
@@ -204,7 +204,11 @@ fn assemble(parts: Assembly<'_>) -> Result<Db> {
         on_freeze,
         on_spare,
     }));
-    let completed = Arc::new(AtomicU64::new(0));
+
+    pipeline
+        .counters
+        .log_start
+        .store(meta.log_start.lsn.get(), Ordering::Relaxed);
     let checkpointer = Checkpointer {
         shapes: Arc::clone(&shapes),
         pipeline: Arc::clone(&pipeline),
@@ -216,7 +220,7 @@ fn assemble(parts: Assembly<'_>) -> Result<Db> {
         meta,
         slice_bytes: options.slice_bytes,
         spare_segments: 2 + options.delta_bytes / SEGMENT_BYTES,
-        completed,
+
         boundary: None,
         next: (0, Vec::new()),
         merged: 0,

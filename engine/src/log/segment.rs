@@ -198,6 +198,11 @@ impl Segments {
         ((ready + 1) * self.segment_bytes).saturating_sub(self.end.load(Ordering::Relaxed))
     }
 
+    /// Where the log ended last.
+    pub(crate) fn end(&self) -> Lsn {
+        Lsn::new(self.end.load(Ordering::Relaxed))
+    }
+
     /// Notes where the log ends now.
     pub(super) fn note_end(&self, end: Lsn) {
         self.end.store(end.get(), Ordering::Relaxed);

@@ -78,6 +78,9 @@ pub(crate) struct LogRole {
 pub(crate) struct Counters {
     pub(crate) commits: AtomicU64,
     pub(crate) throttled_ns: AtomicU64,
+    pub(crate) checkpoints: AtomicU64,
+    /// Where a recovery would begin to read the log.
+    pub(crate) log_start: AtomicU64,
 }
 
 #[derive(Debug, Default)]
@@ -477,6 +480,9 @@ impl Pipeline {
         stats.log_flushes = log.flushes();
         stats.log_bytes_written = log.bytes();
         stats.throttled_ns = self.counters.throttled_ns.load(Ordering::Relaxed);
+        stats.checkpoints = self.counters.checkpoints.load(Ordering::Relaxed);
+        let start = self.counters.log_start.load(Ordering::Relaxed);
+        stats.log_tail_bytes = self.segments.end().get().saturating_sub(start);
         stats.sync_method = match method {
             SyncMethod::WriteThenSync => "write + fdatasync",
             SyncMethod::WriteDsync => "write with RWF_DSYNC",
