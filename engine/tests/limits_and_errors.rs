@@ -589,3 +589,52 @@ fn a_reversed_range_is_empty_and_an_empty_key_is_a_key() {
     db.checkpoint().unwrap();
     assert_eq!(now(&db, &table), rows(&read, &table));
 }
+
+#[test]
+fn a_write_transaction_that_outlives_its_database_cannot_meet_the_next_opener() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("db");
+    let db = small().open(&path).unwrap();
+    let table = db.table("t").unwrap();
+    load(&db, &table, 0..3, 3);
+    let mut write = db.begin_write().unwrap();
+    write.put(&table, key(7), b"late").unwrap();
+    drop(db);
+    match small().open(&path) {
+        // Either the transaction still holds the database,
+        Err(Error::Locked { .. }) => {
+            write.commit().unwrap();
+            let db = small().open(&path).unwrap();
+            assert_eq!(now(&db, &db.open_table("t").unwrap()).len(), 4);
+        }
+        // or it has lost it.
+        Ok(next) => {
+            assert!(write.commit().is_err(), "two writers in one log");
+            let table = next.open_table("t").unwrap();
+            load(&next, &table, 0..5, 5);
+            drop(next);
+            let db = small().open(&path).unwrap();
+            assert_eq!(now(&db, &db.open_table("t").unwrap()), loaded(0..5, 5));
+        }
+        Err(other) => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn small_pages_refuse_keys_that_would_not_fit_twice() {
+    let db = small().page_bytes(4096).memory().unwrap();
+    let table = db.table("t").unwrap();
+    let mut write = db.begin_write().unwrap();
+    match write.put(&table, [b'k'; 1025], b"v") {
+        Err(Error::TooLarge { len, limit, .. }) => assert_eq!((len, limit), (1025, 1024)),
+        other => panic!("{other:?}"),
+    }
+    write.put(&table, [b'k'; 1024], b"v").unwrap();
+    write.put(&table, [b'l'; 1024], b"v").unwrap();
+    write.commit().unwrap();
+    let mut batch = WriteBatch::new();
+    batch.put(&table, [b'k'; 1025], b"v");
+    assert!(matches!(db.commit(batch), Err(Error::TooLarge { .. })));
+    db.checkpoint().unwrap();
+    assert_eq!(now(&db, &table).len(), 2);
+}

@@ -198,3 +198,24 @@ fn savepoints_nest_and_roll_back_tables_too() {
     assert_eq!(now(&db, &table), [(b"a".to_vec(), b"1".to_vec())]);
     assert_eq!(db.tables().unwrap(), ["t"]);
 }
+
+#[test]
+fn snapshots_of_one_database_do_not_hide_those_of_another() {
+    // A thread that holds many snapshots of one database, and then one of the next.
+    let first = Db::memory().unwrap();
+    let many: Vec<_> = (0..200).map(|_| first.begin_read().unwrap()).collect();
+    let dir = tempfile::tempdir().unwrap();
+    let db = small().open(dir.path().join("db")).unwrap();
+    let table = db.table("t").unwrap();
+    load(&db, &table, 0..300, 300);
+    db.checkpoint().unwrap();
+    let read = db.begin_read().unwrap();
+    assert_eq!(db.stats().unwrap().snapshots_open, 1);
+    for round in 0..6 {
+        load(&db, &table, 0..300, 301 + round);
+        db.checkpoint().unwrap();
+    }
+    assert_eq!(rows(&read, &table), loaded(0..300, 300));
+    drop(many);
+    assert_eq!(first.stats().unwrap().snapshots_open, 0);
+}
