@@ -166,7 +166,7 @@ pub(crate) struct Ring {
     regions: Vec<Region>,
     /// Keeps what the regions lie in.
     mappings: Vec<Arc<Mapping>>,
-    /// [`NativeFile::id`]s, by index in the kernel's table.
+    /// `NativeFile::id`s, by index in the kernel's table.
     files: Vec<u64>,
     /// The kernel made a table for buffers, and one for files.
     tables: (bool, bool),
@@ -305,7 +305,7 @@ impl Ring {
         self.batch = batch;
     }
 
-    /// See [`Queue::poll`].
+    /// See `Queue::poll`.
     pub(crate) fn poll(
         &mut self,
         at_least: usize,

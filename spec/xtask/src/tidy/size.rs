@@ -5,7 +5,11 @@ use crate::repo::{Repo, without_tests};
 /// From here on a file holds a second concept, or says here why it does not.
 const LINES_MAX: usize = 700;
 /// Longer files, each with its reason.
-const LONGER: &[(&str, usize, &str)] = &[];
+const LONGER: &[(&str, usize, &str)] = &[(
+    "engine/src/writer/pipeline.rs",
+    800,
+    "both roles of the writer and the rules by which they hand work over, which hold only together",
+)];
 
 fn sizes(repo: &Repo) -> Vec<(usize, &str)> {
     repo.sources()
