@@ -58,15 +58,15 @@ id!(
 );
 id!(
     /// Names a page of the data file: its offset divided by the page size.
-    pub PageId(u64), "p{}"
+    pub(crate) PageId(u64), "p{}"
 );
 id!(
     /// Names a table for the life of the database. Ids are never reused.
-    pub TableId(u32), "table{}"
+    pub(crate) TableId(u32), "table{}"
 );
 id!(
     /// Counts checkpoints. A page carries the generation that wrote it.
-    pub Generation(u32), "g{}"
+    pub(crate) Generation(u32), "g{}"
 );
 
 impl TxnId {

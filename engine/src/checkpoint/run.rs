@@ -282,10 +282,10 @@ impl Checkpointer {
 
     /// Anything but a full disk leaves the outcome of a checkpoint's writes unknown: nobody writes after it.
     fn fatal(&self, error: Error) -> Error {
-        match error {
-            Error::Full { .. } | Error::Halted { .. } => error,
-            other => self.pipeline.halt(&format!("checkpoint: {other}")),
+        if matches!(error, Error::Full { .. } | Error::Halted { .. }) {
+            return error;
         }
+        self.pipeline.halt(&format!("checkpoint: {error}"))
     }
 
     /// Frees what no meta slot and no snapshot needs any more.

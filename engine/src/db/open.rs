@@ -1,6 +1,6 @@
 //! Opening: from a path to a running engine.
 
-use std::hash::{BuildHasher, Hash, Hasher, RandomState};
+use std::hash::{BuildHasher, RandomState};
 use std::ops::Bound;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -379,9 +379,8 @@ fn open_segments(disk: &Arc<dyn Disk>, dir: &Path) -> Result<Arc<Segments>> {
 /// A number that no other database has, as far as hashing the moment and the process's random keys can tell.
 fn random_id(clock: &Clock) -> u128 {
     let half = |salt: u64| {
-        let mut hasher = RandomState::new().build_hasher();
-        (salt, clock.wall_ns(), std::process::id()).hash(&mut hasher);
-        u128::from(hasher.finish())
+        let moment = (salt, clock.wall_ns(), std::process::id());
+        u128::from(RandomState::new().hash_one(moment))
     };
     half(1) << 64 | half(2)
 }

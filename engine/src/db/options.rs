@@ -146,31 +146,31 @@ impl Options {
         if !page.is_power_of_two() || !sizes.contains(&page) {
             return Err(invalid(
                 "page_bytes",
-                page,
+                &page,
                 "a power of two from 4096 to 65536",
             ));
         }
         if self.memory_budget < 16 << 20 {
             return Err(invalid(
                 "memory_budget",
-                self.memory_budget,
+                &self.memory_budget,
                 "at least 16777216",
             ));
         }
         if self.value_bytes_max > 128 << 20 {
             return Err(invalid(
                 "value_bytes_max",
-                self.value_bytes_max,
+                &self.value_bytes_max,
                 "at most 134217728",
             ));
         }
         if self.delta_bytes == 0 {
-            return Err(invalid("delta_bytes", self.delta_bytes, "at least 1"));
+            return Err(invalid("delta_bytes", &self.delta_bytes, "at least 1"));
         }
         if self.delta_bytes > 2 << 30 {
             return Err(invalid(
                 "delta_bytes",
-                self.delta_bytes,
+                &self.delta_bytes,
                 "at most 2147483648",
             ));
         }
@@ -179,7 +179,7 @@ impl Options {
     }
 }
 
-fn invalid(option: &'static str, found: impl ToString, expected: &str) -> Error {
+fn invalid(option: &'static str, found: &impl ToString, expected: &str) -> Error {
     Error::InvalidOption {
         option,
         found: found.to_string(),

@@ -93,7 +93,7 @@ impl Deref for WriteTxn {
 }
 
 impl WriteTxn {
-    pub(crate) fn begin(engine: Arc<Engine>, mut core: Box<Core>) -> Result<Self> {
+    pub(crate) fn begin(engine: Arc<Engine>, core: Box<Core>) -> Result<Self> {
         let own = core.next_txn;
         let start = core.writer.mark();
         match Snapshot::own_writes(&engine.shapes, own) {

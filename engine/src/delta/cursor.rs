@@ -12,7 +12,7 @@ use super::arena::{Arena, At, Record, RecordRef};
 use super::node::Leaf;
 use super::range::RangeDeletes;
 use super::tree::{LeafView, Table};
-use super::version::{Hit, Versions, newer_of, visible};
+use super::version::{Hit, newer_of, visible};
 use crate::ids::TxnId;
 
 /// Records asked for ahead of a step within the first leaf of a walk; later leaves are asked for as a whole.
@@ -31,7 +31,6 @@ struct Place<'d> {
 struct Current<'d> {
     place: Place<'d>,
     key: &'d [u8],
-    newest: At<Record>,
     hit: Hit<'d>,
 }
 
@@ -63,21 +62,6 @@ impl<'d> DeltaCursor<'d> {
         self.current
             .as_ref()
             .map(|current| (current.key, current.hit))
-    }
-
-    /// All versions of the current key that the snapshot sees, newest first; range deletes are not applied.
-    pub(crate) fn versions(&self) -> Versions<'d> {
-        Versions::new(
-            self.arena,
-            self.current.as_ref().map(|current| current.newest),
-            self.at,
-        )
-    }
-
-    /// Moves to the lowest key.
-    pub(crate) fn first(&mut self) -> Option<Item<'d>> {
-        let first = self.table.and_then(|table| table.first_leaf(self.arena));
-        self.forward(first.map(|view| Place { view, position: 0 }), &[], true)
     }
 
     /// Moves to the highest key.
@@ -295,7 +279,6 @@ impl<'d> DeltaCursor<'d> {
         self.current = Some(Current {
             place,
             key: record.key,
-            newest,
             hit,
         });
         Some((record.key, hit))

@@ -62,10 +62,8 @@ pub(crate) struct Delta {
     arena: Arena,
     tables: Tables,
     filter: Filter,
-    /// Standing versions and range deletes. Written by the writer only, like the three below; late values are harmless.
+    /// Standing versions and range deletes. Written by the writer only, like the one below; late values are harmless.
     len: AtomicU64,
-    range_deletes: AtomicU64,
-    first_txn: AtomicU64,
     last_txn: AtomicU64,
 }
 
@@ -83,7 +81,6 @@ pub(crate) struct DeltaWriter {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Mark {
     writes: u64,
-    first_txn: u64,
     last_txn: u64,
 }
 
@@ -98,8 +95,6 @@ impl Delta {
             tables: Tables::new(),
             filter: Filter::for_keys(config.filter_keys),
             len: AtomicU64::new(0),
-            range_deletes: AtomicU64::new(0),
-            first_txn: AtomicU64::new(0),
             last_txn: AtomicU64::new(0),
         });
         let writer = DeltaWriter {
@@ -137,42 +132,6 @@ impl Delta {
         }
     }
 
-    /// The newest transaction, committed or in progress, that wrote or deleted `key`, by itself or within a range.
-    pub(crate) fn newest_txn(&self, table: TableId, key: &[u8]) -> Option<TxnId> {
-        self.get(table, key, TxnId::MAX).map(|hit| hit.txn)
-    }
-
-    /// A key at or above `from` and below `to` that a transaction above `after` wrote or deleted; for a range delete, where it
-    /// begins to matter.
-    pub(crate) fn changed_since<'a>(
-        &'a self,
-        table: TableId,
-        from: &'a [u8],
-        to: Option<&[u8]>,
-        after: TxnId,
-    ) -> Option<&'a [u8]> {
-        if self.last_txn().is_none_or(|last| last <= after) {
-            return None;
-        }
-        let mut deletes = self.range_deletes(table, TxnId::MAX);
-        if let Some(delete) = deletes.find(|delete| delete.txn > after && delete.overlaps(from, to))
-        {
-            return Some(from.max(delete.from));
-        }
-        let mut cursor = self.cursor(table, TxnId::MAX);
-        let mut item = cursor.seek(from);
-        while let Some((key, hit)) = item {
-            if to.is_some_and(|to| key >= to) {
-                return None;
-            }
-            if hit.txn > after {
-                return Some(key);
-            }
-            item = cursor.next();
-        }
-        None
-    }
-
     /// The range deletes of a table that snapshot `at` sees, newest first.
     pub(crate) fn range_deletes(&self, table: TableId, at: TxnId) -> RangeDeletes<'_> {
         let next = self.table(table).and_then(|table| table.ranges.load());
@@ -192,13 +151,7 @@ impl Delta {
             .map(|(_, txn)| txn)
     }
 
-    /// Range deletes written so far, in all tables. Lookups walk those of their table.
-    pub(crate) fn range_deletes_count(&self) -> u64 {
-        self.range_deletes.load(Ordering::Relaxed)
-    }
-
-    /// A cursor over a table as snapshot `at` sees it, before its first seek. It also feeds checkpoints: see
-    /// [`DeltaCursor::versions`].
+    /// A cursor over a table as snapshot `at` sees it, before its first seek.
     pub(crate) fn cursor(&self, table: TableId, at: TxnId) -> DeltaCursor<'_> {
         DeltaCursor::new(&self.arena, self.table(table), at)
     }
@@ -219,13 +172,6 @@ impl Delta {
     /// Whether nothing stands in the delta.
     pub(crate) fn is_empty(&self) -> bool {
         self.len() == 0
-    }
-
-    /// The transaction of the first write.
-    pub(crate) fn first_txn(&self) -> Option<TxnId> {
-        Some(self.first_txn.load(Ordering::Relaxed))
-            .filter(|&txn| txn != 0)
-            .map(TxnId::new)
     }
 
     /// The transaction of the last write.
@@ -261,11 +207,6 @@ impl std::fmt::Debug for Delta {
 }
 
 impl DeltaWriter {
-    /// The delta this writes to.
-    pub(crate) fn delta(&self) -> &Arc<Delta> {
-        &self.delta
-    }
-
     /// Stores `value` under `key` as of `txn`.
     ///
     /// # Errors
@@ -338,7 +279,6 @@ impl DeltaWriter {
             ..new
         })?;
         table.ranges.store(record);
-        bump(&self.delta.range_deletes);
         self.written(record, txn.get());
         Ok(())
     }
@@ -347,7 +287,6 @@ impl DeltaWriter {
     pub(crate) fn mark(&self) -> Mark {
         Mark {
             writes: self.forgotten + self.undo.len() as u64,
-            first_txn: self.delta.first_txn.load(Ordering::Relaxed),
             last_txn: self.delta.last_txn.load(Ordering::Relaxed),
         }
     }
@@ -374,7 +313,6 @@ impl DeltaWriter {
         delta
             .len
             .store(delta.len() - undone as u64, Ordering::Relaxed);
-        delta.first_txn.store(mark.first_txn, Ordering::Relaxed);
         delta.last_txn.store(mark.last_txn, Ordering::Relaxed);
     }
 
@@ -408,9 +346,6 @@ impl DeltaWriter {
         let delta = &self.delta;
         let last = delta.last_txn.load(Ordering::Relaxed);
         debug_assert!(last <= txn, "t{txn} after t{last}");
-        if last == 0 {
-            delta.first_txn.store(txn, Ordering::Relaxed);
-        }
         delta.last_txn.store(txn, Ordering::Relaxed);
         bump(&delta.len);
         self.undo.push(record);

@@ -3,8 +3,8 @@
 //! A range delete is a record whose key is the lower end and whose value is the upper end. It covers every key in the
 //! range that was written before it, here or in any layer below.
 //!
-//! - Cost: one load where a table has none; otherwise every lookup walks the list, so the owner freezes a delta that
-//!   has gathered many ([`Delta::range_deletes_count`](super::Delta::range_deletes_count)).
+//! - Cost: one load where a table has none; otherwise every lookup in that table walks the list, until the delta is
+//!   frozen and merged.
 
 use super::arena::{Arena, At, Record, RecordRef};
 use super::version::{DELETE_TO, visible};
@@ -37,12 +37,6 @@ impl<'d> RangeDelete<'d> {
     /// Whether `key` lies in the range.
     pub(crate) fn covers(&self, key: &[u8]) -> bool {
         self.from <= key && self.to.is_none_or(|to| key < to)
-    }
-
-    /// Whether the range and `from..to` have a key in common.
-    pub(super) fn overlaps(&self, from: &[u8], to: Option<&[u8]>) -> bool {
-        let starts_below = to.is_none_or(|to| self.from < to);
-        starts_below && self.to.is_none_or(|own| from < own)
     }
 }
 

@@ -28,7 +28,6 @@ const HALF: usize = FANOUT / 2;
 #[repr(C, align(64))]
 pub(super) struct Table {
     root: Child,
-    first: Link<Leaf>,
     last: Link<Leaf>,
     /// The newest range delete; each links to the one before.
     pub(super) ranges: Link<Record>,
@@ -167,11 +166,6 @@ impl Table {
         }
     }
 
-    /// The leftmost leaf, which never changes.
-    pub(super) fn first_leaf<'d>(&self, arena: &'d Arena) -> Option<LeafView<'d>> {
-        self.first.load().map(|leaf| LeafView::of(arena.get(leaf)))
-    }
-
     /// The rightmost leaf.
     pub(super) fn last_leaf<'d>(&self, arena: &'d Arena) -> Option<LeafView<'d>> {
         let mut leaf = arena.get(self.last.load()?);
@@ -279,7 +273,6 @@ impl Table {
         let leaf = arena.get(at);
         leaf.slots.init(Skip::NONE);
         add(leaf, 0, key, record);
-        self.first.store(at);
         self.last.store(at);
         self.root.store(Either::Low(at));
         Ok(())

@@ -49,16 +49,6 @@ pub(crate) enum RowValue<'a> {
     Extent(ExtentRef),
 }
 
-impl RowValue<'_> {
-    /// Bytes of the value.
-    pub(crate) fn len(&self) -> usize {
-        match self {
-            Self::Inline(value) => value.len(),
-            Self::Extent(extent) => extent.value_len as usize,
-        }
-    }
-}
-
 /// One row of a leaf.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct LeafRow<'a> {

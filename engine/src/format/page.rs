@@ -6,7 +6,7 @@ use zerocopy::little_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 use super::checksum::crc32c;
-use crate::ids::{Generation, PageId, PageRef, TableId, TxnId};
+use crate::ids::{Generation, PageId, PageRef, TableId};
 
 /// Version of the page format.
 pub(crate) const FORMAT: u16 = 0;
@@ -292,11 +292,6 @@ impl<'a> Page<'a> {
     /// The table whose tree the page belongs to.
     pub(crate) fn table(self) -> TableId {
         TableId::new(self.header().table.get())
-    }
-
-    /// Highest txn id of any row of a leaf.
-    pub(crate) fn txn_max(self) -> TxnId {
-        TxnId::new(self.header().txn_max.get())
     }
 
     /// How a parent names this page.

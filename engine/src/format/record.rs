@@ -157,11 +157,11 @@ pub(crate) struct Record<'a> {
     pub(crate) txn: TxnId,
     /// Wall clock at commit, nanoseconds since 1970.
     pub(crate) timestamp_ns: u64,
-    /// Who committed and why, opaque.
-    pub(crate) tag: &'a [u8],
     /// Operations the record holds.
     pub(crate) op_count: u32,
-    ops: &'a [u8],
+    /// The tag, then the operations.
+    payload: &'a [u8],
+    tag_len: usize,
 }
 
 impl<'a> Record<'a> {
@@ -192,7 +192,7 @@ impl<'a> Record<'a> {
             header.tag_len.get().into(),
             tag_len_max,
         )?;
-        let mut payload = take(&mut rest, payload_len)?;
+        let payload = take(&mut rest, payload_len)?;
         let (found, trailer) = (crc32c(payload), take(&mut rest, TRAILER_BYTES)?);
         let Ok(trailer) = RecordTrailer::ref_from_bytes(trailer) else {
             unreachable!("exactly {TRAILER_BYTES} bytes were taken");
@@ -211,9 +211,9 @@ impl<'a> Record<'a> {
         let record = Self {
             txn,
             timestamp_ns: header.timestamp_ns.get(),
-            tag: take(&mut payload, tag_len)?,
             op_count: header.op_count.get(),
-            ops: payload,
+            payload,
+            tag_len,
         };
         Ok((record, rest))
     }
@@ -228,7 +228,16 @@ impl<'a> Record<'a> {
 
     /// The operations, in the order they were made.
     pub(crate) fn ops(&self) -> Ops<'a> {
-        Ops::new(self.ops, self.op_count)
+        Ops::new(
+            self.payload.get(self.tag_len..).unwrap_or_default(),
+            self.op_count,
+        )
+    }
+
+    /// Who committed and why. The engine keeps it and does not look at it.
+    #[cfg(test)]
+    pub(crate) fn tag(&self) -> &'a [u8] {
+        self.payload.get(..self.tag_len).unwrap_or_default()
     }
 }
 

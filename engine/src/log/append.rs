@@ -16,13 +16,11 @@ use northstar_io::{Buf, File, IoError, SyncMethod};
 use super::group::{CHUNK, SealedGroup};
 use super::segment::Segments;
 use super::{LogError, LogPosition};
-use crate::ids::Lsn;
 
 /// What the log has done since it was opened. Plain tallies: a late value harms nobody.
 #[derive(Debug, Default)]
 pub(crate) struct LogCounters {
     groups: AtomicU64,
-    records: AtomicU64,
     writes: AtomicU64,
     flushes: AtomicU64,
     bytes: AtomicU64,
@@ -34,12 +32,8 @@ impl LogCounters {
         self.groups.load(Ordering::Relaxed)
     }
 
-    /// Records made durable.
-    pub(crate) fn records(&self) -> u64 {
-        self.records.load(Ordering::Relaxed)
-    }
-
     /// Writes issued.
+    #[cfg(test)]
     pub(crate) fn writes(&self) -> u64 {
         self.writes.load(Ordering::Relaxed)
     }
@@ -160,8 +154,6 @@ impl LogWriter {
         self.segments.note_end(group.end.lsn);
         self.counters.add(|counters| &counters.groups, 1);
         self.counters
-            .add(|counters| &counters.records, group.record_count.into());
-        self.counters
             .add(|counters| &counters.bytes, group.len_bytes() as u64);
         Ok(self.position)
     }
@@ -243,10 +235,5 @@ impl LogWriter {
             return Ok((Arc::clone(file), used, end));
         }
         Ok((self.segments.open_next()?, 0, end))
-    }
-
-    /// The position everything before which is durable.
-    pub(crate) fn durable_through(&self) -> Lsn {
-        self.position.lsn
     }
 }

@@ -14,7 +14,7 @@ use northstar_io::Buf;
 use super::LogPosition;
 use crate::format::checksum::Crc32c;
 use crate::format::group::{Group, HEADER_BYTES};
-use crate::format::record::{FRAME_BYTES, encode_frame};
+use crate::format::record::encode_frame;
 use crate::ids::{Lsn, TxnId};
 use crate::limits::{GROUP_BYTES_MAX, LOG_BLOCK_BYTES};
 
@@ -45,8 +45,6 @@ pub(crate) struct SealedGroup {
     pub(crate) start: LogPosition,
     /// The border it ends with.
     pub(crate) end: LogPosition,
-    /// Records inside.
-    pub(crate) record_count: u32,
 }
 
 impl SealedGroup {
@@ -96,14 +94,11 @@ impl GroupBuilder {
         self.record_count == 0
     }
 
-    /// Records so far.
-    pub(crate) fn record_count(&self) -> u32 {
-        self.record_count
-    }
-
     /// True if a record of `payload_len` bytes of tag and operations may join. An empty group takes any record.
+    #[cfg(test)]
     pub(crate) fn fits(&self, payload_len: usize) -> bool {
-        self.is_empty() || self.len + FRAME_BYTES + payload_len <= GROUP_BYTES_MAX
+        self.is_empty()
+            || self.len + crate::format::record::FRAME_BYTES + payload_len <= GROUP_BYTES_MAX
     }
 
     /// Adds the record of the transaction that follows the last one.
@@ -174,6 +169,7 @@ impl GroupBuilder {
         let (header, checksum) = group.encode();
         self.bufs[0][..HEADER_BYTES].copy_from_slice(&header);
         let last_txn = TxnId::new(self.first_txn.get() + u64::from(self.record_count) - 1);
+        self.record_count = 0;
         self.len = HEADER_BYTES;
         self.summed = HEADER_BYTES;
         self.payload = Crc32c::new();
@@ -185,7 +181,6 @@ impl GroupBuilder {
                 checksum,
                 last_txn,
             },
-            record_count: mem::take(&mut self.record_count),
         }
     }
 

@@ -22,8 +22,8 @@ mod segment;
 mod tests;
 
 pub(crate) use append::{LogCounters, LogWriter};
-pub(crate) use group::{GroupBuilder, SealedGroup};
-pub(crate) use probe::{Probe, fingerprint, probe};
+pub(crate) use group::GroupBuilder;
+pub(crate) use probe::{fingerprint, probe};
 pub(crate) use scan::{ScanEnd, ScanStart, scan};
 pub(crate) use segment::Segments;
 

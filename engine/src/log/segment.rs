@@ -119,11 +119,6 @@ impl Segments {
         &*self.disk
     }
 
-    /// Where the segments lie.
-    pub(crate) fn dir(&self) -> &Path {
-        &self.dir
-    }
-
     /// Bytes of one segment.
     pub(crate) fn segment_bytes(&self) -> u64 {
         self.segment_bytes
@@ -148,6 +143,7 @@ impl Segments {
     }
 
     /// Segments and spares in the directory.
+    #[cfg(test)]
     pub(crate) fn counts(&self) -> (usize, usize) {
         let state = self.state();
         (state.segments.len(), state.spares.len())

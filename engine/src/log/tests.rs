@@ -11,6 +11,7 @@ use northstar_io::{Disk, MemoryDisk, SyncMethod};
 use rand::rngs::SmallRng;
 use rand::{Rng, RngCore, SeedableRng};
 
+use super::group::SealedGroup;
 use super::*;
 use crate::format::record::{Op, OpWriter};
 use crate::ids::{Lsn, TableId, TxnId};
@@ -64,7 +65,7 @@ fn scan_all(
                 panic!("only puts were logged, not {other:?}")
             }
         });
-        seen.push((record.txn.get(), record.tag.to_vec(), values.collect()));
+        seen.push((record.txn.get(), record.tag().to_vec(), values.collect()));
         Ok::<_, LogError>(())
     })?;
     Ok((end, seen))

@@ -16,7 +16,7 @@ use super::search::{check_level, child_index, row_index};
 use crate::format::branch::Branch;
 use crate::format::leaf::{Leaf, LeafRow, RowValue};
 use crate::format::overflow::ExtentRef;
-use crate::format::page::{Page, PageError};
+use crate::format::page::PageError;
 use crate::ids::{PageRef, TxnId};
 use crate::pages::{Class, PagePin, PageRead};
 
@@ -226,11 +226,6 @@ impl<'p, P: PageRead> Cursor<'p, P> {
         })
     }
 
-    /// The leaf under the cursor. Its header tells since when nothing in it changed or was deleted.
-    pub(crate) fn leaf(&self) -> Option<Page<'_>> {
-        self.leaf.as_ref().map(PagePin::page)
-    }
-
     /// Visits the row under the cursor and those after it, until `visit` breaks or the rows end. The cursor then is
     /// on the row that broke, or behind the last one. The fastest way through many rows.
     ///
@@ -247,6 +242,7 @@ impl<'p, P: PageRead> Cursor<'p, P> {
     ///
     /// # Errors
     /// A page that cannot be read or contradicts itself.
+    #[cfg(test)]
     pub(crate) fn scan_back(
         &mut self,
         visit: impl FnMut(&[u8], RowValue<'_>, TxnId) -> ControlFlow<()>,

@@ -597,6 +597,7 @@ pub(super) fn below(page: crate::format::page::Page<'_>) -> Result<Below, PageEr
 ///
 /// # Errors
 /// A root that cannot be read or contradicts itself.
+#[cfg(test)]
 pub(crate) fn row_count<P: PageRead>(pages: &P, root: Option<PageRef>) -> Result<u64, PageError> {
     let Some(root) = root else { return Ok(0) };
     let pin = pages.load(root, Class::Point)?;

@@ -11,36 +11,16 @@ use std::ops::Range;
 
 use super::simd;
 use crate::format::branch::Branch;
-use crate::format::leaf::{Leaf, RowValue};
+use crate::format::leaf::{Leaf, LeafRow, RowValue};
 use crate::format::node::{LEVEL_MAX, Suffix, strip, structure};
 use crate::format::overflow::ExtentRef;
 use crate::format::page::{Page, PageError};
-use crate::ids::{PageRef, TxnId};
+use crate::ids::PageRef;
 use crate::pages::{Class, Link, PagePin, PageRead, View};
-
-/// What a lookup finds, for as long as its leaf is held.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Lookup<'a> {
-    /// The row, if the key is present.
-    pub(crate) row: Option<Row<'a>>,
-    /// The leaf that holds the key, or would hold it. Its header tells since when nothing changed or was deleted.
-    pub(crate) leaf: Page<'a>,
-}
-
-/// A row as a lookup sees it.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Row<'a> {
-    /// The transaction that wrote it.
-    pub(crate) txn: TxnId,
-    /// Its value.
-    pub(crate) value: RowValue<'a>,
-}
 
 /// A row whose leaf is pinned.
 #[derive(Debug)]
 pub(crate) struct Found<Pin> {
-    /// The transaction that wrote it.
-    pub(crate) txn: TxnId,
     /// The leaf.
     pub(crate) pin: Pin,
     /// Where the value is.
@@ -81,22 +61,20 @@ impl<Pin: PagePin> Held<'_, Pin> {
     }
 }
 
-/// Looks `key` up and runs `then` on the result, under the epoch guard: `then` must be short, and never user code.
+/// Looks `key` up and runs `then` on its row and on the leaf that holds it or would hold it, under the epoch guard.
 ///
 /// # Errors
 /// A page that cannot be read or contradicts itself.
+#[cfg(test)]
 pub(crate) fn get_then<P: PageRead, R>(
     pages: &P,
     root: PageRef,
     key: &[u8],
-    then: impl FnOnce(Lookup<'_>) -> R,
+    then: impl FnOnce(Option<LeafRow<'_>>, Page<'_>) -> R,
 ) -> Result<R, PageError> {
     reach(pages, root, key, |held| {
         let leaf = Leaf::view(held.page())?;
-        Ok(then(Lookup {
-            row: find(&leaf, key)?,
-            leaf: leaf.page(),
-        }))
+        Ok(then(find(&leaf, key)?, leaf.page()))
     })
 }
 
@@ -121,19 +99,18 @@ pub(crate) fn get<'p, P: PageRead>(
             }
             RowValue::Extent(extent) => FoundValue::Extent(extent),
         };
-        let txn = row.txn;
         let pin = match held {
             Held::View(view) => pages.pin(view),
             Held::Pin(pin) => pin,
         };
-        Ok(Some(Found { txn, pin, value }))
+        Ok(Some(Found { pin, value }))
     })
 }
 
 /// Lookups that are under way together: their misses are read from the device at the same time.
 const TOGETHER_MAX: usize = 64;
 
-/// Looks many keys up and runs `then(index of the key, result)` for each, in no particular order and under the
+/// Looks many keys up and runs `then(index of the key, its row)` for each, in no particular order and under the
 /// epoch guard. All misses of a level are asked for before any is waited for.
 ///
 /// # Errors
@@ -142,19 +119,13 @@ pub(crate) fn multi_get<P: PageRead, K: AsRef<[u8]>>(
     pages: &P,
     root: PageRef,
     keys: &[K],
-    mut then: impl FnMut(usize, Lookup<'_>),
+    mut then: impl FnMut(usize, Option<LeafRow<'_>>),
 ) -> Result<(), PageError> {
     let mut missing: Vec<PageRef> = Vec::new();
     for (batch, keys) in keys.chunks(TOGETHER_MAX).enumerate() {
         let mut finish = |index: usize, key: &[u8], page: Page<'_>| {
             let leaf = Leaf::view(page)?;
-            then(
-                batch * TOGETHER_MAX + index,
-                Lookup {
-                    row: find(&leaf, key)?,
-                    leaf: page,
-                },
-            );
+            then(batch * TOGETHER_MAX + index, find(&leaf, key)?);
             Ok(())
         };
         let mut steps: Vec<(usize, &[u8], Step)> = keys
@@ -286,15 +257,9 @@ fn reach<'p, P: PageRead, R>(
 
 /// The row with `key`.
 #[inline]
-fn find<'a>(leaf: &Leaf<'a>, key: &[u8]) -> Result<Option<Row<'a>>, PageError> {
+fn find<'a>(leaf: &Leaf<'a>, key: &[u8]) -> Result<Option<LeafRow<'a>>, PageError> {
     Ok(match row_index(leaf, key)? {
-        Ok(index) => {
-            let row = leaf.row(index)?;
-            Some(Row {
-                txn: row.txn,
-                value: row.value,
-            })
-        }
+        Ok(index) => Some(leaf.row(index)?),
         Err(_) => None,
     })
 }

@@ -190,8 +190,11 @@ impl Supersede for Heard {
         value: RowValue<'_>,
         to: TxnId,
     ) -> Result<(), PageError> {
-        self.0
-            .push((key.to_vec(), from.get(), value.len(), to.get()));
+        let len = match value {
+            RowValue::Inline(value) => value.len(),
+            RowValue::Extent(extent) => extent.value_len as usize,
+        };
+        self.0.push((key.to_vec(), from.get(), len, to.get()));
         Ok(())
     }
 }
@@ -339,12 +342,8 @@ impl Tree {
             FoundValue::Inline(_) => found.inline().unwrap().to_vec(),
             FoundValue::Extent(extent) => self.value(RowValue::Extent(*extent)),
         };
-        let then = get_then(&self.store, root?, key, |lookup| {
-            let row = lookup.row.unwrap();
-            (row.txn.get(), row.value.len())
-        });
-        assert_eq!(then.unwrap(), (found.txn.get(), value.len()));
-        Some((found.txn.get(), value))
+        let txn = get_then(&self.store, root?, key, |row, _| row.unwrap().txn.get());
+        Some((txn.unwrap(), value))
     }
 
     fn check_lookups(&self, random: &mut SmallRng) {
@@ -361,8 +360,8 @@ impl Tree {
         let mut keys: Vec<_> = self.model.keys().cloned().collect();
         keys.extend((0..20).map(|_| keys_of(random, 3)));
         let mut results = vec![None; keys.len()];
-        multi_get(&self.store, root, &keys, |index, lookup| {
-            results[index] = Some(lookup.row.map(|row| row.txn.get()));
+        multi_get(&self.store, root, &keys, |index, row| {
+            results[index] = Some(row.map(|row| row.txn.get()));
         })
         .unwrap();
         for (key, result) in keys.iter().zip(results) {

@@ -282,19 +282,21 @@ impl<'t> Cursor<'t> {
                 .current()
                 .is_some_and(|(key, _)| key == &*self.key)
             {
-                match direction {
-                    Direction::Backward => source.cursor.prev(),
-                    _ => source.cursor.next(),
-                };
+                if direction == Direction::Backward {
+                    source.cursor.prev();
+                } else {
+                    source.cursor.next();
+                }
             }
         }
         if let Some(tree) = &mut self.tree
             && tree.row().is_some_and(|row| row.key == &*self.key)
         {
-            match direction {
-                Direction::Backward => tree.prev()?,
-                _ => tree.next()?,
-            };
+            if direction == Direction::Backward {
+                tree.prev()?;
+            } else {
+                tree.next()?;
+            }
         }
         Ok(())
     }
@@ -303,9 +305,10 @@ impl<'t> Cursor<'t> {
     fn settle(&mut self, direction: Direction) -> Result<Option<Winner>> {
         loop {
             let Some((winner, live)) = self.choose(direction) else {
-                self.direction = match direction {
-                    Direction::Backward => Direction::Start,
-                    _ => Direction::End,
+                self.direction = if direction == Direction::Backward {
+                    Direction::Start
+                } else {
+                    Direction::End
                 };
                 return Ok(None);
             };
@@ -319,10 +322,8 @@ impl<'t> Cursor<'t> {
 
     /// The foremost key, copied to `self.key`; who holds its newest version; and whether that is a live row.
     fn choose(&mut self, direction: Direction) -> Option<(Winner, bool)> {
-        let ahead = |key: &[u8], best: &[u8]| match direction {
-            Direction::Backward => key > best,
-            _ => key < best,
-        };
+        let backward = direction == Direction::Backward;
+        let ahead = |key: &[u8], best: &[u8]| if backward { key > best } else { key < best };
         let mut best: Option<(&[u8], Winner, Option<Hit<'_>>, TxnId)> = None;
         for (index, source) in self.deltas.iter().enumerate() {
             if let Some((key, hit)) = source.cursor.current()

@@ -23,7 +23,7 @@ use crossbeam_utils::CachePadded;
 use crate::ids::{Generation, TxnId};
 
 const CHUNKS: usize = 14;
-const FIRST_CHUNK: usize = 64;
+const FIRST_CHUNK: u32 = 64;
 /// Slots between the starting points of two threads, so that they do not meet while each holds a few snapshots.
 const THREAD_STRIDE: u32 = 8;
 
@@ -51,14 +51,16 @@ thread_local! {
 
 fn first_hint() -> u32 {
     static NEXT: AtomicU32 = AtomicU32::new(0);
-    NEXT.fetch_add(THREAD_STRIDE, Ordering::Relaxed) % (FIRST_CHUNK as u32)
+    NEXT.fetch_add(THREAD_STRIDE, Ordering::Relaxed) % FIRST_CHUNK
 }
 
 /// Chunk and index within it: chunk `c` holds slots `64 * (2^c - 1) ..`.
 fn place(slot: u32) -> (usize, usize) {
-    let scaled = slot as usize / FIRST_CHUNK + 1;
-    let chunk = scaled.ilog2() as usize;
-    (chunk, slot as usize - FIRST_CHUNK * ((1 << chunk) - 1))
+    let chunk = (slot / FIRST_CHUNK + 1).ilog2();
+    (
+        chunk as usize,
+        (slot - FIRST_CHUNK * ((1 << chunk) - 1)) as usize,
+    )
 }
 
 impl Registry {
@@ -178,7 +180,7 @@ mod tests {
         for slot in 0..10_000 {
             assert_eq!(place(slot), expected, "slot {slot}");
             expected.1 += 1;
-            if expected.1 == FIRST_CHUNK << expected.0 {
+            if expected.1 == (FIRST_CHUNK as usize) << expected.0 {
                 expected = (expected.0 + 1, 0);
             }
         }

@@ -164,7 +164,7 @@ impl Snapshot {
             let Some(place) = missing.get(index).and_then(|at| values.get_mut(*at)) else {
                 return;
             };
-            match found.row.map(|row| row.value) {
+            match found.map(|row| row.value) {
                 // Copied: the page is held only while this runs.
                 Some(RowValue::Inline(value)) => *place = Some(Value(Held::Copied(value.to_vec()))),
                 Some(RowValue::Extent(extent)) => extents.push((index, extent)),

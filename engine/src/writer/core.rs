@@ -65,7 +65,6 @@ pub(crate) fn apply_op(writer: &mut DeltaWriter, op: &Op<'_>, txn: TxnId) -> Res
 }
 
 /// What the caller learns when a delta has no room left.
-#[expect(clippy::needless_pass_by_value, reason = "used with map_err")]
 pub(crate) fn delta_full(full: DeltaFull) -> Error {
     Error::TooLarge {
         what: "uncommitted and unmerged data",

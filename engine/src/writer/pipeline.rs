@@ -9,6 +9,8 @@
 //! What a crash does: records of a group that was not durable are gone or found whole by recovery, in order;
 //! nobody was told about them.
 
+mod log_role;
+
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError, TryLockError};
 use std::time::Duration;
@@ -16,6 +18,7 @@ use std::time::Duration;
 use crossbeam_queue::ArrayQueue;
 use northstar_io::SyncMethod;
 
+use self::log_role::{Kick, LogRole};
 use super::core::Core;
 use super::group::OpenGroup;
 use super::throttle::Progress;
@@ -65,14 +68,6 @@ pub(crate) struct Request {
     pub(crate) ticket: Arc<Ticket>,
 }
 
-/// What the log role owns.
-#[derive(Debug)]
-pub(crate) struct LogRole {
-    pub(crate) writer: LogWriter,
-    /// The group that is filled next; swapped with the open one so that buffers are reused.
-    next: OpenGroup,
-}
-
 /// Counters that `Stats` shows.
 #[derive(Debug, Default)]
 pub(crate) struct Counters {
@@ -81,14 +76,6 @@ pub(crate) struct Counters {
     pub(crate) checkpoints: AtomicU64,
     /// Where a recovery would begin to read the log.
     pub(crate) log_start: AtomicU64,
-}
-
-#[derive(Debug, Default)]
-struct Kick {
-    now: bool,
-    /// A buffered commit waits: flush when the interval has passed.
-    later: bool,
-    stop: bool,
 }
 
 /// Both roles, their slots and what passes between them.
@@ -588,153 +575,5 @@ impl Pipeline {
             Some(_) => self.wake_log_thread(),
             None => self.flush_later(),
         }
-    }
-}
-
-// ---- The log role ----------------------------------------------------------------------------------------------
-
-impl Pipeline {
-    /// Writes the open group, if it holds anything. Returns whether it did.
-    pub(crate) fn drive(&self, role: &mut MutexGuard<'_, LogRole>) -> bool {
-        let role: &mut LogRole = role;
-        let mut open = lock(&self.open);
-        // SeqCst: cleared while the group is held, so an append after the swap sets them again.
-        self.pending.store(false, Ordering::SeqCst);
-        self.urgent.store(false, Ordering::SeqCst);
-        if open.is_empty() || self.halted.get().is_some() {
-            return false;
-        }
-        std::mem::swap(&mut *open, &mut role.next);
-        drop(open);
-        self.open_swapped.notify_all();
-        let group = &mut role.next;
-        let start = role.writer.position();
-        if group.freezes.take().is_some() {
-            *lock(&self.boundary) = Some(start);
-        }
-        let sealed = group.records.seal(start, start.lsn, self.database);
-        match role.writer.append(&sealed) {
-            Ok(end) => {
-                // Release: pairs with `Shared::visible`; all delta entries of the group were written before.
-                self.shapes
-                    .shared
-                    .visible
-                    .store(end.last_txn.get(), Ordering::Release);
-                settle_group(&mut group.tickets, end.lsn, None);
-            }
-            Err(error) => {
-                let error = self.halt(&error.to_string());
-                settle_group(&mut group.tickets, Lsn::default(), Some(&error));
-            }
-        }
-        group.records.recycle(sealed);
-        true
-    }
-
-    /// Makes everything applied so far durable.
-    pub(crate) fn flush(&self) -> Result<()> {
-        // Holding the role, nothing is in flight: one group takes all that was appended.
-        self.drive(&mut lock(&self.log));
-        self.hand_on();
-        self.check_running()
-    }
-
-    /// Runs `work` with the log role, after everything applied so far is durable.
-    pub(crate) fn with_log<R>(&self, work: impl FnOnce(&mut LogRole) -> R) -> Result<R> {
-        let mut role = lock(&self.log);
-        self.drive(&mut role);
-        self.check_running()?;
-        let done = work(&mut role);
-        drop(role);
-        self.hand_on();
-        Ok(done)
-    }
-
-    /// Where the log of the frozen delta ends; everything in it is durable afterwards.
-    pub(crate) fn frozen_boundary(&self) -> Result<LogPosition> {
-        let mut role = lock(&self.log);
-        while lock(&self.boundary).is_none() && self.drive(&mut role) {}
-        self.check_running()?;
-        // Unresolved: no group holds a newer record: the next one will start where the log ends now.
-        let resolved = lock(&self.boundary).take();
-        let unresolved = lock(&self.open).freezes.take();
-        let boundary = unresolved.map(|_| role.writer.position()).or(resolved);
-        drop(role);
-        self.hand_on();
-        boundary.ok_or_else(|| self.halt("a frozen delta has no place in the log"))
-    }
-
-    fn wake_log_thread(&self) {
-        if self.log_thread_gone.load(Ordering::SeqCst) {
-            // A write transaction that outlived its database: nobody else is left to write.
-            if let Some(mut role) = try_lock(&self.log) {
-                self.drive(&mut role);
-            }
-        } else if self.log_thread_idle.load(Ordering::SeqCst) {
-            lock(&self.kick).now = true;
-            self.kicked.notify_one();
-        }
-    }
-
-    fn flush_later(&self) {
-        if self.log_thread_gone.load(Ordering::SeqCst) {
-            return self.wake_log_thread();
-        }
-        let mut kick = lock(&self.kick);
-        if !kick.later {
-            kick.later = true;
-            drop(kick);
-            self.kicked.notify_one();
-        }
-    }
-
-    /// The log thread: takes the log role whenever there is more to write than one committer's own group.
-    pub(crate) fn run_log_thread(&self, buffered_flush: Duration) {
-        loop {
-            self.log_thread_idle.store(true, Ordering::SeqCst);
-            let mut kick = lock(&self.kick);
-            // SeqCst: an append that saw this thread busy set `urgent` before; see the second hand-over rule.
-            while !kick.now && !kick.stop && !self.urgent.load(Ordering::SeqCst) {
-                if kick.later {
-                    let waited = self.kicked.wait_timeout(kick, buffered_flush);
-                    kick = waited.unwrap_or_else(PoisonError::into_inner).0;
-                    break;
-                }
-                kick = self
-                    .kicked
-                    .wait(kick)
-                    .unwrap_or_else(PoisonError::into_inner);
-            }
-            let stop = kick.stop;
-            *kick = Kick {
-                stop,
-                ..Kick::default()
-            };
-            drop(kick);
-            self.log_thread_idle.store(false, Ordering::SeqCst);
-            loop {
-                let mut role = lock(&self.log);
-                while self.drive(&mut role) {}
-                drop(role);
-                if !self.urgent.load(Ordering::SeqCst) || self.check_running().is_err() {
-                    break;
-                }
-            }
-            if stop {
-                // First gone, then a last look: whoever appends later sees that nobody can be woken.
-                self.log_thread_gone.store(true, Ordering::SeqCst);
-                self.drive(&mut lock(&self.log));
-                return;
-            }
-            if self.pending.load(Ordering::SeqCst) && self.running() {
-                self.flush_later();
-            }
-        }
-    }
-
-    /// Ends the log thread after a last flush.
-    pub(crate) fn stop_log_thread(&self) {
-        lock(&self.kick).stop = true;
-        self.kicked.notify_all();
     }
 }

@@ -236,11 +236,13 @@ impl OpWriter {
     }
 
     /// Adds [`Op::DropTable`].
+    #[cfg(test)]
     pub(crate) fn drop_table(&mut self, table: TableId) {
         self.begin(OpKind::DropTable, table);
     }
 
     /// Adds any operation.
+    #[cfg(test)]
     pub(crate) fn push(&mut self, op: Op<'_>) {
         match op {
             Op::Put { table, key, value } => self.put(table, key, value),
@@ -262,12 +264,6 @@ impl OpWriter {
     pub(crate) fn truncate(&mut self, mark: OpMark) {
         self.bytes.truncate(mark.len);
         self.count = mark.count;
-    }
-
-    /// Forgets everything and keeps the memory.
-    pub(crate) fn clear(&mut self) {
-        self.bytes.clear();
-        self.count = 0;
     }
 
     /// The operations so far, encoded.

@@ -67,7 +67,7 @@ proptest! {
         bytes.extend_from_slice(b"next");
         let (record, rest) = Record::decode(&bytes).unwrap();
         prop_assert_eq!(rest, b"next");
-        prop_assert_eq!((record.txn.get(), record.timestamp_ns, record.tag), (txn, txn * 10, &tag[..]));
+        prop_assert_eq!((record.txn.get(), record.timestamp_ns, record.tag()), (txn, txn * 10, &tag[..]));
         let read: Vec<_> = record.ops().map(Result::unwrap).collect();
         prop_assert_eq!(read, ops.iter().map(OwnedOp::view).collect::<Vec<_>>());
     }

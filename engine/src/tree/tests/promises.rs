@@ -155,8 +155,8 @@ fn the_leaf_that_would_hold_a_deleted_key_knows_of_the_delete() {
             }
             let Some(root) = tree.root else { break };
             for (key, txn) in &deleted {
-                let known = get_then(&tree.store, root, key, |lookup| {
-                    lookup.leaf.header().delete_txn_max.get()
+                let known = get_then(&tree.store, root, key, |_, leaf| {
+                    leaf.header().delete_txn_max.get()
                 });
                 assert!(
                     known.unwrap() >= *txn,
@@ -227,9 +227,7 @@ fn hostile_pages_give_errors_and_never_a_panic() {
             tree.store.trust = trust;
             for shape in 0..60 {
                 let key = keys_of(&mut random, shape % 6);
-                let _ = get_then(&tree.store, root, &key, |lookup| {
-                    lookup.row.map(|row| row.txn)
-                });
+                let _ = get_then(&tree.store, root, &key, |row, _| row.map(|row| row.txn));
                 let mut cursor = tree.cursor();
                 let _ = cursor.seek(Bound::Excluded(&key));
                 let _ = (cursor.next(), cursor.prev(), cursor.row().is_some());

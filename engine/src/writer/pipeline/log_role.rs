@@ -1,0 +1,169 @@
+//! The log role: the open group goes to the log, its transactions become visible, its waiters wake.
+//!
+//! Invariants:
+//! 1. Groups are written one at a time and in the order they were filled.
+//! 2. A transaction becomes visible after the write of its group was durable, never before.
+
+use std::sync::MutexGuard;
+use std::sync::PoisonError;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use super::{Pipeline, lock, try_lock};
+use crate::error::Result;
+use crate::ids::Lsn;
+use crate::log::{LogPosition, LogWriter};
+use crate::writer::group::OpenGroup;
+use crate::writer::wait::settle_group;
+
+/// What the log role owns.
+#[derive(Debug)]
+pub(crate) struct LogRole {
+    pub(crate) writer: LogWriter,
+    /// The group that is filled next; swapped with the open one so that buffers are reused.
+    pub(super) next: OpenGroup,
+}
+
+/// What the log thread is woken for.
+#[derive(Debug, Default)]
+pub(super) struct Kick {
+    pub(super) now: bool,
+    /// A buffered commit waits: flush when the interval has passed.
+    pub(super) later: bool,
+    pub(super) stop: bool,
+}
+
+impl Pipeline {
+    /// Writes the open group, if it holds anything. Returns whether it did.
+    pub(crate) fn drive(&self, role: &mut MutexGuard<'_, LogRole>) -> bool {
+        let role: &mut LogRole = role;
+        let mut open = lock(&self.open);
+        // SeqCst: cleared while the group is held, so an append after the swap sets them again.
+        self.pending.store(false, Ordering::SeqCst);
+        self.urgent.store(false, Ordering::SeqCst);
+        if open.is_empty() || self.halted.get().is_some() {
+            return false;
+        }
+        std::mem::swap(&mut *open, &mut role.next);
+        drop(open);
+        self.open_swapped.notify_all();
+        let group = &mut role.next;
+        let start = role.writer.position();
+        if group.freezes.take().is_some() {
+            *lock(&self.boundary) = Some(start);
+        }
+        let sealed = group.records.seal(start, start.lsn, self.database);
+        match role.writer.append(&sealed) {
+            Ok(end) => {
+                // Release: pairs with `Shared::visible`; all delta entries of the group were written before.
+                self.shapes
+                    .shared
+                    .visible
+                    .store(end.last_txn.get(), Ordering::Release);
+                settle_group(&mut group.tickets, end.lsn, None);
+            }
+            Err(error) => {
+                let error = self.halt(&error.to_string());
+                settle_group(&mut group.tickets, Lsn::default(), Some(&error));
+            }
+        }
+        group.records.recycle(sealed);
+        true
+    }
+
+    /// Makes everything applied so far durable.
+    pub(crate) fn flush(&self) -> Result<()> {
+        // Holding the role, nothing is in flight: one group takes all that was appended.
+        self.drive(&mut lock(&self.log));
+        self.hand_on();
+        self.check_running()
+    }
+
+    /// Where the log of the frozen delta ends; everything in it is durable afterwards.
+    pub(crate) fn frozen_boundary(&self) -> Result<LogPosition> {
+        let mut role = lock(&self.log);
+        while lock(&self.boundary).is_none() && self.drive(&mut role) {}
+        self.check_running()?;
+        // Unresolved: no group holds a newer record: the next one will start where the log ends now.
+        let resolved = lock(&self.boundary).take();
+        let unresolved = lock(&self.open).freezes.take();
+        let boundary = unresolved.map(|_| role.writer.position()).or(resolved);
+        drop(role);
+        self.hand_on();
+        boundary.ok_or_else(|| self.halt("a frozen delta has no place in the log"))
+    }
+
+    pub(super) fn wake_log_thread(&self) {
+        if self.log_thread_gone.load(Ordering::SeqCst) {
+            // A write transaction that outlived its database: nobody else is left to write.
+            if let Some(mut role) = try_lock(&self.log) {
+                self.drive(&mut role);
+            }
+        } else if self.log_thread_idle.load(Ordering::SeqCst) {
+            lock(&self.kick).now = true;
+            self.kicked.notify_one();
+        }
+    }
+
+    pub(super) fn flush_later(&self) {
+        if self.log_thread_gone.load(Ordering::SeqCst) {
+            return self.wake_log_thread();
+        }
+        let mut kick = lock(&self.kick);
+        if !kick.later {
+            kick.later = true;
+            drop(kick);
+            self.kicked.notify_one();
+        }
+    }
+
+    /// The log thread: takes the log role whenever there is more to write than one committer's own group.
+    pub(crate) fn run_log_thread(&self, buffered_flush: Duration) {
+        loop {
+            self.log_thread_idle.store(true, Ordering::SeqCst);
+            let mut kick = lock(&self.kick);
+            // SeqCst: an append that saw this thread busy set `urgent` before; see the second hand-over rule.
+            while !kick.now && !kick.stop && !self.urgent.load(Ordering::SeqCst) {
+                if kick.later {
+                    let waited = self.kicked.wait_timeout(kick, buffered_flush);
+                    kick = waited.unwrap_or_else(PoisonError::into_inner).0;
+                    break;
+                }
+                kick = self
+                    .kicked
+                    .wait(kick)
+                    .unwrap_or_else(PoisonError::into_inner);
+            }
+            let stop = kick.stop;
+            *kick = Kick {
+                stop,
+                ..Kick::default()
+            };
+            drop(kick);
+            self.log_thread_idle.store(false, Ordering::SeqCst);
+            loop {
+                let mut role = lock(&self.log);
+                while self.drive(&mut role) {}
+                drop(role);
+                if !self.urgent.load(Ordering::SeqCst) || self.check_running().is_err() {
+                    break;
+                }
+            }
+            if stop {
+                // First gone, then a last look: whoever appends later sees that nobody can be woken.
+                self.log_thread_gone.store(true, Ordering::SeqCst);
+                self.drive(&mut lock(&self.log));
+                return;
+            }
+            if self.pending.load(Ordering::SeqCst) && self.running() {
+                self.flush_later();
+            }
+        }
+    }
+
+    /// Ends the log thread after a last flush.
+    pub(crate) fn stop_log_thread(&self) {
+        lock(&self.kick).stop = true;
+        self.kicked.notify_all();
+    }
+}
