@@ -1,4 +1,5 @@
 //! Every row of every suite runs, at sizes that say nothing about speed, and leaves nothing behind but its results.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::path::Path;
 use std::process::{Command, Output};
