@@ -187,3 +187,54 @@ fn block_on<F: Future>(future: F) -> F::Output {
         }
     }
 }
+
+#[test]
+fn checkpoints_from_several_threads_lose_no_commit() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("db");
+    let db = small().delta_bytes(64 << 10).open(&path).unwrap();
+    let tables: Vec<_> = (0..2)
+        .map(|who| db.table(&format!("{who}")).unwrap())
+        .collect();
+    let done = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let checkpointers: Vec<_> = (0..2)
+            .map(|_| {
+                scope.spawn(|| {
+                    while !done.load(Ordering::Acquire) {
+                        db.checkpoint().unwrap();
+                    }
+                })
+            })
+            .collect();
+        let committers: Vec<_> = tables
+            .iter()
+            .map(|table| {
+                let db = &db;
+                scope.spawn(move || {
+                    for number in 0..150 {
+                        common::load(db, table, number..number + 1, 1500);
+                    }
+                })
+            })
+            .collect();
+        for committer in committers {
+            committer.join().unwrap();
+        }
+        done.store(true, Ordering::Release);
+        for checkpointer in checkpointers {
+            checkpointer.join().unwrap();
+        }
+    });
+    let expected = common::loaded(0..150, 1500);
+    assert!(tables.iter().all(|table| now(&db, table) == expected));
+    drop(db);
+    let db = small().open(&path).unwrap();
+    for who in 0..2 {
+        assert!(
+            now(&db, &db.open_table(&format!("{who}")).unwrap()) == expected,
+            "table {who}"
+        );
+    }
+    assert_eq!(db.check().unwrap().faults, Vec::<String>::new());
+}

@@ -46,10 +46,16 @@ enum Command {
     Import {
         /// The directory
         dir: PathBuf,
+        /// Stop without merging the last transactions into pages, so that `as-of` can still tell them apart; the
+        /// next opening replays them
+        #[arg(long)]
+        keep_history: bool,
     },
     #[command(flatten)]
     Read(Read),
     /// Read the database as it was after transaction TXN
+    ///
+    /// As far back as transactions are still in the log: an error says how far. See `import --keep-history`.
     #[command(name = "as-of")]
     AsOf {
         /// A transaction id
@@ -159,7 +165,7 @@ fn perform(arguments: Arguments, out: &mut impl Write) -> Result<(), Failure> {
     // What only reads must not make a database, nor change one.
     let existing = || open(Options::new().create(false).read_only(true));
     match command {
-        Command::Import { dir } => {
+        Command::Import { dir, keep_history } => {
             // Before a database is made for nothing.
             if !dir.is_dir() {
                 return Err(Failure::Use(format!(
@@ -175,7 +181,12 @@ fn perform(arguments: Arguments, out: &mut impl Write) -> Result<(), Failure> {
             };
             let bar = std::io::stderr().is_terminal();
             let done = import::import(&db, &plan, bar);
-            let closed = db.close().during(|| "cannot close the database".to_owned());
+            let closed = if keep_history {
+                drop(db);
+                Ok(())
+            } else {
+                db.close().during(|| "cannot close the database".to_owned())
+            };
             let totals = done?;
             closed?;
             totals.print(out, json)?;

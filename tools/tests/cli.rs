@@ -157,3 +157,40 @@ fn what_is_missing_or_misused_is_said_and_shows_in_the_exit_code() {
         .unwrap();
     assert_eq!(nowhere.status.code(), Some(2), "{}", text(&nowhere));
 }
+
+#[test]
+fn an_earlier_import_can_be_read_as_of_its_last_transaction() {
+    let dir = tempfile::tempdir().unwrap();
+    let (root, db) = (dir.path().join("tree"), dir.path().join("db"));
+    tree(&root);
+    let import = || {
+        let words = ["import", root.to_str().unwrap(), "--keep-history", "--json"];
+        let output = northstar(&db, &words);
+        assert!(output.status.success(), "{}", text(&output));
+        serde_json::from_slice::<serde_json::Value>(&output.stdout).unwrap()["last_txn"].to_string()
+    };
+    let first = import();
+    std::fs::write(root.join("src/a.rs"), "fn a() { changed() }\n").unwrap();
+    std::fs::write(root.join("src/new.rs"), "fn new() {}\n").unwrap();
+    let second = import();
+    assert_ne!(first, second);
+    let get = |txn: &str, path: &str| northstar(&db, &["as-of", txn, "get", path]).stdout;
+    assert_eq!(get(&first, "src/a.rs"), b"fn a() {}\n");
+    assert_eq!(get(&second, "src/a.rs"), b"fn a() { changed() }\n");
+    assert_eq!(
+        northstar(&db, &["as-of", &first, "get", "src/new.rs"])
+            .status
+            .code(),
+        Some(1)
+    );
+    let scan = northstar(
+        &db,
+        &["as-of", &first, "scan", "--prefix", "src/", "--json"],
+    );
+    assert_eq!(
+        scan.stdout.iter().filter(|byte| **byte == b'\n').count(),
+        4,
+        "{}",
+        text(&scan)
+    );
+}
