@@ -11,8 +11,10 @@ use std::time::Duration;
 const WHOLE: u64 = 1 << 20;
 /// Writers may be ahead of the merge by this part of a delta without any delay.
 const FREE_LEAD: u64 = WHOLE / 4;
-/// The longest single delay. Stalls stay far below what a caller would notice as one.
-const DELAY_MAX: Duration = Duration::from_millis(8);
+/// The lead at which a commit waits longest. The active delta may be full then, the frozen one hardly begun.
+const FULL_LEAD: u64 = WHOLE;
+/// The longest single delay: long enough to hold any writer to the pace of any device, short of a stall.
+const DELAY_MAX: Duration = Duration::from_millis(60);
 
 /// How far the merge of the frozen delta has come.
 #[derive(Debug, Default)]
@@ -44,8 +46,10 @@ impl Progress {
         if ahead == 0 {
             return None;
         }
-        let share = ahead.min(WHOLE / 4) * 4;
-        let nanos = u128::from(share) * DELAY_MAX.as_nanos() / u128::from(WHOLE);
+        // Squared: hardly felt at first, and steep enough at the end that the lead settles before it.
+        let range = FULL_LEAD - FREE_LEAD;
+        let share = u128::from(ahead.min(range));
+        let nanos = share * share * DELAY_MAX.as_nanos() / u128::from(range).pow(2);
         u64::try_from(nanos).ok().map(Duration::from_nanos)
     }
 }
@@ -61,9 +65,9 @@ mod tests {
         progress.started();
         assert_eq!(progress.delay(20, 100), None, "within the free lead");
         let near = progress.delay(30, 100).unwrap();
-        let far = progress.delay(45, 100).unwrap();
+        let far = progress.delay(60, 100).unwrap();
         assert!(near < far && far < DELAY_MAX);
-        assert_eq!(progress.delay(90, 100), Some(DELAY_MAX));
+        assert_eq!(progress.delay(120, 100), Some(DELAY_MAX));
         progress.advanced(90, 100);
         assert_eq!(progress.delay(90, 100), None);
         progress.finished();
