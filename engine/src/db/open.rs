@@ -442,6 +442,10 @@ impl Engine {
             let best = probe(&mut log, &methods, &|| clock.monotonic_ns())?.best;
             checkpointer.meta.remember_sync_method(best, machine);
         }
+        checkpointer
+            .store
+            .settle()
+            .map_err(|error| self.pipeline.halt(&error.to_string()))?;
         checkpointer.mark_in_use()?;
         self.pipeline.install_log(log);
         self.awake.store(true, Ordering::Release);

@@ -190,6 +190,31 @@ mod tests {
     }
 
     #[test]
+    fn the_older_meta_is_the_newest_below_the_newest() {
+        // A kill between the copies of generation 19, then a whole 20: the copies say 20, 19, 20, 17.
+        let file = file();
+        for generation in [17, 19] {
+            write(&*file, &sample(generation)).unwrap();
+            if generation == 17 {
+                continue;
+            }
+            let mut kept = Buf::zeroed(4096);
+            let mut seventeen = sample(17);
+            seventeen.page_bytes = 4096;
+            seventeen.encode(&mut kept);
+            seal(
+                &mut kept,
+                PageId::new(3),
+                seventeen.generation,
+                seventeen.database_low(),
+            );
+            file.write_at(3 * 4096, &kept, 4096).unwrap();
+        }
+        write(&*file, &sample(20)).unwrap();
+        assert_eq!(generations(&*file), (20, Some(19)));
+    }
+
+    #[test]
     fn a_meta_slot_torn_at_any_sector_falls_back_to_the_other() {
         for newest in [6, 7] {
             let file = file();

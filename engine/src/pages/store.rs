@@ -321,6 +321,16 @@ impl Store {
         self.page_bytes
     }
 
+    /// Makes durable what opening found: a process that was killed may have written the newest meta page and not
+    /// synced it. To be called before anything is built on that generation.
+    ///
+    /// # Errors
+    /// The device's; what the file holds is unknown then.
+    pub(crate) fn settle(&self) -> Result<()> {
+        self.flushes.fetch_add(1, Ordering::Relaxed);
+        self.file.sync().map_err(Error::Io)
+    }
+
     /// Lets go of what the calling thread still has under way.
     pub(crate) fn leave(&self) {
         self.cache.leave();
