@@ -312,14 +312,17 @@ impl Ring {
         ended: &mut Vec<Completion>,
     ) -> Result<(), IoError> {
         self.reap();
+        let mut looked = false;
         loop {
             let missing = at_least.saturating_sub(self.landed.len()).min(self.flying);
             let submission = self.uring.submission();
-            let idle = submission.is_empty() && !submission.taskrun();
+            let (started, due) = (submission.is_empty(), submission.taskrun());
             drop(submission);
-            if missing == 0 && idle {
+            if missing == 0 && started && (looked || !due) {
                 break;
             }
+            // One look is enough: kernels exist that leave the flag up when there is nothing more to run.
+            looked |= missing == 0;
             self.enter(missing)?;
             self.reap();
         }
