@@ -35,7 +35,7 @@ const SEGMENT_BYTES: usize = 16 << 20;
 const _: () = assert!(SEGMENT_BYTES as u64 == limits::SEGMENT_BYTES);
 
 /// Memory for two groups of log buffers, queues of pages on their way to disk, and bookkeeping.
-const OTHER_BYTES: usize = 6 << 20;
+const OTHER_BYTES: usize = 12 << 20;
 
 /// Address space of one delta at least: it may outgrow its trigger by one large transaction.
 const DELTA_ADDRESS_BYTES_MIN: usize = 2 << 30;
@@ -361,7 +361,8 @@ const fn libc_enoent() -> i32 {
 }
 
 fn store_options(options: &Options) -> StoreOptions {
-    let deltas = 2 * options.delta_bytes + options.delta_bytes / 4;
+    // One frozen and one that may grow to twice its size before commits wait; see the pipeline's throttle.
+    let deltas = 3 * options.delta_bytes;
     let cache_bytes = options.memory_budget.saturating_sub(deltas + OTHER_BYTES);
     StoreOptions {
         page_bytes: options.page_bytes,
