@@ -12,8 +12,15 @@ pub(crate) const PAGE_BYTES_MAX: u32 = 64 * 1024;
 pub(crate) const LOG_BLOCK_BYTES: usize = 4096;
 /// A group is sealed at this size at the latest; up to here its size hardly changes the latency of a log write.
 pub(crate) const GROUP_BYTES_MAX: usize = 256 * 1024;
-/// Bytes of one log segment file. Spec: CR-002.
-pub(crate) const SEGMENT_BYTES: u64 = 16 * 1024 * 1024;
+/// Bytes of one log segment file unless the database was created with another size: small, since a database at rest
+/// keeps two of them, and large enough that a rename is made once in milliseconds of writing. Spec: CR-002.
+pub(crate) const SEGMENT_BYTES_DEFAULT: u32 = 4 * 1024 * 1024;
+/// Smallest log segment: a few small groups.
+pub(crate) const SEGMENT_BYTES_MIN: u32 = 64 * 1024;
+/// Largest log segment: what a crash leaves to be filled with zeros.
+pub(crate) const SEGMENT_BYTES_MAX: u32 = 1024 * 1024 * 1024;
+/// Bytes of a log segment in databases whose meta page does not say it.
+pub(crate) const SEGMENT_BYTES_UNSAID: u32 = 16 * 1024 * 1024;
 
 /// Longest key. A page must hold at least two keys and their children.
 pub(crate) const KEY_BYTES_MAX: usize = 4 * 1024;
@@ -33,4 +40,5 @@ pub(crate) const PAGES_MAX: u64 = 1 << 32;
 
 const _: () = assert!(PAGE_BYTES_DEFAULT >= PAGE_BYTES_MIN && PAGE_BYTES_DEFAULT <= PAGE_BYTES_MAX);
 const _: () = assert!(GROUP_BYTES_MAX.is_multiple_of(LOG_BLOCK_BYTES));
-const _: () = assert!(SEGMENT_BYTES.is_multiple_of(GROUP_BYTES_MAX as u64));
+const _: () = assert!(SEGMENT_BYTES_DEFAULT.is_power_of_two());
+const _: () = assert!(SEGMENT_BYTES_MIN as usize >= LOG_BLOCK_BYTES);

@@ -10,8 +10,31 @@ use northstardb::{Backend, Db, Options, WriteBatch};
 use crate::ops::{Fill, KeyStyle, key_bytes, value_bytes};
 use crate::{During, Failure};
 
-/// Log segments have this size; a restored one is filled up to it.
-const SEGMENT_BYTES: u64 = 16 << 20;
+/// A set of golden files.
+#[derive(Debug, Clone, Copy)]
+pub struct Set {
+    /// Its directory below `golden`.
+    pub name: &'static str,
+    /// Bytes of its log segments; a restored one is filled up to them.
+    pub segment_bytes: u64,
+}
+
+/// Every set, oldest first. Sets are added, never rewritten.
+pub const SETS: [Set; 2] = [
+    // Meta pages say nothing of segments.
+    Set {
+        name: "v0",
+        segment_bytes: 16 << 20,
+    },
+    // They say how large segments are, under feature bit 0.
+    Set {
+        name: "v0_segments",
+        segment_bytes: 4 << 20,
+    },
+];
+
+/// What this version writes.
+pub const NEWEST: Set = SETS[SETS.len() - 1];
 
 /// The options of the golden database.
 pub fn options() -> Options {
@@ -81,19 +104,20 @@ pub fn write(dir: &Path, to: &Path) -> Result<(), Failure> {
         }
         db.commit(batch).during("commit")?;
     }
-    copy(dir, to, true)?;
+    copy(dir, to, None)?;
     db.close().during("close")
 }
 
-/// Copies the golden files from `from` to `dir`, at their full size.
+/// Copies the golden files of `set` from `from` to `dir`, at their full size.
 ///
 /// # Errors
 /// When the file system fails.
-pub fn restore(from: &Path, dir: &Path) -> Result<(), Failure> {
-    copy(from, dir, false)
+pub fn restore(from: &Path, set: Set, dir: &Path) -> Result<(), Failure> {
+    copy(from, dir, Some(set.segment_bytes))
 }
 
-fn copy(from: &Path, to: &Path, trim: bool) -> Result<(), Failure> {
+/// Without a size, leaves the zeros at the end of segments out; else fills segments up to it.
+fn copy(from: &Path, to: &Path, fill: Option<u64>) -> Result<(), Failure> {
     std::fs::create_dir_all(to).during("make a directory")?;
     let mut entries: Vec<_> = std::fs::read_dir(from)
         .during("list a directory")?
@@ -103,7 +127,7 @@ fn copy(from: &Path, to: &Path, trim: bool) -> Result<(), Failure> {
     for entry in entries {
         let (path, target) = (entry.path(), to.join(entry.file_name()));
         if path.is_dir() {
-            copy(&path, &target, trim)?;
+            copy(&path, &target, fill)?;
             continue;
         }
         if entry.file_name() == "LOCK" {
@@ -115,7 +139,7 @@ fn copy(from: &Path, to: &Path, trim: bool) -> Result<(), Failure> {
             bytes => bytes.during("read a file")?,
         };
         let segment = path.extension().is_some_and(|extension| extension == "seg");
-        if trim && segment {
+        if fill.is_none() && segment {
             let used = bytes
                 .iter()
                 .rposition(|&byte| byte != 0)
@@ -123,12 +147,12 @@ fn copy(from: &Path, to: &Path, trim: bool) -> Result<(), Failure> {
             bytes.truncate(used.next_multiple_of(4096));
         }
         std::fs::write(&target, bytes).during("write a file")?;
-        if !trim && segment {
+        if let Some(segment_bytes) = fill.filter(|_| segment) {
             let file = std::fs::File::options()
                 .write(true)
                 .open(&target)
                 .during("open a file")?;
-            file.set_len(SEGMENT_BYTES).during("set a length")?;
+            file.set_len(segment_bytes).during("set a length")?;
         }
     }
     Ok(())

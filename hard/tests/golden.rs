@@ -9,16 +9,18 @@
 use std::path::{Path, PathBuf};
 
 use northstardb::{Db, Error};
-use nshard::golden::{differences, options, restore};
+use nshard::golden::{NEWEST, SETS, differences, options, restore};
 
-fn golden() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("golden/v0")
-}
-
-fn fresh(dir: &Path) -> PathBuf {
-    let path = dir.join("db");
-    restore(&golden(), &path).unwrap();
-    path
+/// Runs `test` on a fresh copy of every set of golden files.
+fn each(test: impl Fn(&Path)) {
+    for set in SETS {
+        println!("{}", set.name);
+        let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("golden");
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("db");
+        restore(&golden.join(set.name), set, &path).unwrap();
+        test(&path);
+    }
 }
 
 fn change(path: &Path, offset: usize, with: &[u8]) {
@@ -43,21 +45,19 @@ fn whole(db: &Db) {
 
 #[test]
 fn golden_files_open_and_hold_what_they_held() {
-    let dir = tempfile::tempdir().unwrap();
-    let path = fresh(dir.path());
-    let db = options().open(&path).unwrap();
-    whole(&db);
-    db.close().unwrap();
-    // And again after what this version made of them.
-    let db = options().open(&path).unwrap();
-    whole(&db);
+    each(|path| {
+        let db = options().open(path).unwrap();
+        whole(&db);
+        db.close().unwrap();
+        // And again after what this version made of them.
+        let db = options().open(path).unwrap();
+        whole(&db);
+    });
 }
 
 #[test]
 fn golden_files_can_be_read_without_writing() {
-    let dir = tempfile::tempdir().unwrap();
-    let path = fresh(dir.path());
-    whole(&options().read_only(true).open(&path).unwrap());
+    each(|path| whole(&options().read_only(true).open(path).unwrap()));
 }
 
 #[test]
@@ -69,7 +69,7 @@ fn a_writer_of_this_version_makes_the_same_rows() {
         dir.path().join("db"),
     );
     nshard::golden::write(&made, &copied).unwrap();
-    restore(&copied, &path).unwrap();
+    restore(&copied, NEWEST, &path).unwrap();
     whole(&options().open(&path).unwrap());
     // Closed, the original holds them too.
     whole(&options().open(&made).unwrap());
@@ -77,38 +77,38 @@ fn a_writer_of_this_version_makes_the_same_rows() {
 
 #[test]
 fn damage_in_the_middle_of_the_golden_log_is_refused() {
-    let dir = tempfile::tempdir().unwrap();
-    let path = fresh(dir.path());
-    let log = segment(&path);
-    let used = std::fs::read(&log)
-        .unwrap()
-        .iter()
-        .rposition(|&byte| byte != 0)
-        .unwrap();
-    // The block before the last one: a later group proves that it was durable.
-    change(&log, used / 4096 * 4096 - 4096 + 120, &[0x55; 8]);
-    let error = options().open(&path).map(drop).unwrap_err();
-    assert!(matches!(error, Error::Corrupt(_)), "{error:?}");
+    each(|path| {
+        let log = segment(path);
+        let used = std::fs::read(&log)
+            .unwrap()
+            .iter()
+            .rposition(|&byte| byte != 0)
+            .unwrap();
+        // The block before the last one: a later group proves that it was durable.
+        change(&log, used / 4096 * 4096 - 4096 + 120, &[0x55; 8]);
+        let error = options().open(path).map(drop).unwrap_err();
+        assert!(matches!(error, Error::Corrupt(_)), "{error:?}");
+    });
 }
 
 #[test]
 fn golden_files_without_one_meta_page_are_whole() {
     for page in 0..4 {
-        let dir = tempfile::tempdir().unwrap();
-        let path = fresh(dir.path());
-        change(&path.join("data"), page * 16384, &[0; 16384]);
-        whole(&options().open(&path).unwrap());
+        each(|path| {
+            change(&path.join("data"), page * 16384, &[0; 16384]);
+            whole(&options().open(path).unwrap());
+        });
     }
 }
 
 #[test]
 fn golden_files_without_any_meta_page_are_refused() {
-    let dir = tempfile::tempdir().unwrap();
-    let path = fresh(dir.path());
-    change(&path.join("data"), 0, &[0; 4 * 16384]);
-    let error = options().open(&path).map(drop).unwrap_err();
-    assert!(
-        matches!(error, Error::Corrupt(_) | Error::NotADatabase { .. }),
-        "{error:?}"
-    );
+    each(|path| {
+        change(&path.join("data"), 0, &[0; 4 * 16384]);
+        let error = options().open(path).map(drop).unwrap_err();
+        assert!(
+            matches!(error, Error::Corrupt(_) | Error::NotADatabase { .. }),
+            "{error:?}"
+        );
+    });
 }

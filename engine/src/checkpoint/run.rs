@@ -34,10 +34,10 @@ pub(crate) struct Checkpointer {
     pub(crate) meta: Meta,
     /// Where the log must reach back to for the other meta slot's sake.
     pub(crate) older_log_start: Lsn,
-    /// Segments kept beside the ones in use: as many as one delta fills, so that none is made in steady state.
-    pub(crate) spare_segments: usize,
     /// Bytes of new pages after which a slice ends.
     pub(crate) slice_bytes: u64,
+    /// Bytes of a full delta: its log is about as large.
+    pub(crate) delta_bytes: u64,
 
     /// Where the log of the frozen delta ends, once asked: a checkpoint may take several tries.
     pub(crate) boundary: Option<LogPosition>,
@@ -103,10 +103,26 @@ impl Checkpointer {
             .checkpoints
             .fetch_add(1, Ordering::Relaxed);
         self.tidied = false;
-        self.segments
-            .recycle_before(self.older_log_start, self.spare_segments)
-            .map_err(|source| Error::from_io("the commit log", source))?;
+        // Once more, so that the older slot lets go of the log too: else it would reach back over two deltas.
+        self.empty_flip()?;
+        // As many spares as the next delta fills, so that none is made in steady state.
+        self.recycle(self.delta_bytes)?;
         Ok(true)
+    }
+
+    /// Segments before the log's start in both slots become spares, `spare_bytes` of them at most.
+    fn recycle(&self, spare_bytes: u64) -> Result<()> {
+        self.segments
+            .recycle_before(self.older_log_start, spare_bytes)
+            .map_err(|source| Error::from_io("the commit log", source))
+    }
+
+    /// Gives the log's space back, but for the segment that is written and the one after it.
+    pub(crate) fn shrink_log(&self) -> Result<()> {
+        self.recycle(0)?;
+        self.segments
+            .drop_prepared()
+            .map_err(|source| Error::from_io("the commit log", source))
     }
 
     /// Merges one slice, from `next` (a table and a key of it) on, and moves `next` to where the following begins.
@@ -324,9 +340,7 @@ impl Checkpointer {
         self.tidied = true;
         self.reclaim();
         self.store.trim()?;
-        self.segments
-            .recycle_before(self.older_log_start, 1)
-            .map_err(|source| Error::from_io("the commit log", source))
+        self.shrink_log()
     }
 
     /// The last act before closing: the log starts at its end, so the next open replays nothing.

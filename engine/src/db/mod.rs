@@ -254,7 +254,7 @@ impl Db {
     }
 
     /// Merges everything committed so far into pages and waits for it. Needed by nobody for safety; it shortens
-    /// the next open and frees memory.
+    /// the next open and frees memory and, if nobody commits meanwhile, the space of the log.
     ///
     /// # Errors
     /// [`Error::Full`]: nothing is lost, and it will be tried again. [`Error::Halted`], [`Error::ReadOnly`],
@@ -271,7 +271,8 @@ impl Db {
             engine.pipeline.return_core(core);
             frozen?;
             if done {
-                return engine.signal.wait_merged(&engine.shapes);
+                engine.signal.wait_merged(&engine.shapes)?;
+                return engine.shrink_log();
             }
         }
     }
@@ -369,6 +370,18 @@ impl Engine {
     /// Fails before anything is applied if the log cannot grow by `bytes`.
     pub(crate) fn reserve_log(&self, bytes: usize) -> Result<()> {
         self.pipeline.reserve_log(bytes)
+    }
+
+    /// Gives the log's space back, unless somebody is about to need it.
+    fn shrink_log(&self) -> Result<()> {
+        let checkpointer = self
+            .checkpointer
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        if self.shapes.load().active.is_empty() {
+            checkpointer.shrink_log()?;
+        }
+        Ok(())
     }
 
     fn request(&self, mut batch: WriteBatch, ticket: Arc<Ticket>) -> Result<Request> {

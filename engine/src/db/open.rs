@@ -30,10 +30,6 @@ use crate::txn::table::Tables;
 use crate::writer::core::Core;
 use crate::writer::pipeline::{Parts, Pipeline};
 
-/// [`limits::SEGMENT_BYTES`] as a length in memory.
-const SEGMENT_BYTES: usize = 16 << 20;
-const _: () = assert!(SEGMENT_BYTES as u64 == limits::SEGMENT_BYTES);
-
 /// Memory for two groups of log buffers, queues of pages on their way to disk, and bookkeeping.
 const OTHER_BYTES: usize = 12 << 20;
 
@@ -99,7 +95,7 @@ fn open_on(options: &Options, dir: &Path, disk: Arc<dyn Disk>) -> Result<Db> {
         Found::Database => Store::open(Arc::clone(&disk), dir, &store_options)?,
     };
     let store = Arc::new(store);
-    let segments = open_segments(&disk, dir)?;
+    let segments = open_segments(&disk, dir, &meta)?;
     let start = ScanStart {
         from: meta.log_start,
         database: meta.database_low(),
@@ -219,8 +215,7 @@ fn assemble(parts: Assembly<'_>) -> Result<Db> {
         older_log_start: older.map_or(meta.log_start.lsn, |older| older.log_start.lsn),
         meta,
         slice_bytes: options.slice_bytes,
-        spare_segments: 2 + options.delta_bytes / SEGMENT_BYTES,
-
+        delta_bytes: options.delta_bytes as u64,
         boundary: None,
         next: (0, Vec::new()),
         merged: 0,
@@ -366,14 +361,15 @@ fn store_options(options: &Options) -> StoreOptions {
     let cache_bytes = options.memory_budget.saturating_sub(deltas + OTHER_BYTES);
     StoreOptions {
         page_bytes: options.page_bytes,
+        segment_bytes: options.segment_bytes,
         cache_bytes: cache_bytes.max(4 << 20),
         read_only: options.read_only,
     }
 }
 
-fn open_segments(disk: &Arc<dyn Disk>, dir: &Path) -> Result<Arc<Segments>> {
+fn open_segments(disk: &Arc<dyn Disk>, dir: &Path, meta: &Meta) -> Result<Arc<Segments>> {
     let log = dir.join("log");
-    Segments::open(Arc::clone(disk), log, limits::SEGMENT_BYTES)
+    Segments::open(Arc::clone(disk), log, u64::from(meta.segment_bytes))
         .map_err(|source| Error::from_io("the commit log", source))
 }
 

@@ -34,6 +34,7 @@ pub struct Options {
     pub(crate) memory_budget: usize,
     pub(crate) delta_bytes: usize,
     pub(crate) page_bytes: u32,
+    pub(crate) segment_bytes: u32,
     pub(crate) backend: Backend,
     pub(crate) read_only: bool,
     pub(crate) create: bool,
@@ -49,6 +50,7 @@ impl Default for Options {
             memory_budget: 512 << 20,
             delta_bytes: 64 << 20,
             page_bytes: limits::PAGE_BYTES_DEFAULT,
+            segment_bytes: limits::SEGMENT_BYTES_DEFAULT,
             backend: Backend::Auto,
             read_only: false,
             create: true,
@@ -85,6 +87,13 @@ impl Options {
     /// Bytes of a page, fixed when the database is created: a power of two from 4 KiB to 64 KiB. Default 16 KiB.
     pub fn page_bytes(mut self, bytes: u32) -> Self {
         self.page_bytes = bytes;
+        self
+    }
+
+    /// Bytes of a file of the commit log, fixed when the database is created: a power of two from 64 KiB to 1 GiB.
+    /// Default 4 MiB. A database at rest keeps two of them; larger ones are changed less often.
+    pub fn log_segment_bytes(mut self, bytes: u32) -> Self {
+        self.segment_bytes = bytes;
         self
     }
 
@@ -149,6 +158,15 @@ impl Options {
                 "page_bytes",
                 &page,
                 "a power of two from 4096 to 65536",
+            ));
+        }
+        let segment = self.segment_bytes;
+        let sizes = limits::SEGMENT_BYTES_MIN..=limits::SEGMENT_BYTES_MAX;
+        if !segment.is_power_of_two() || !sizes.contains(&segment) {
+            return Err(invalid(
+                "log_segment_bytes",
+                &segment,
+                "a power of two from 65536 to 1073741824",
             ));
         }
         if self.memory_budget < 16 << 20 {

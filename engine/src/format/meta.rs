@@ -10,14 +10,16 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 use super::page::{HEADER_BYTES, PageHeader, PageKind};
 use crate::ids::{Generation, Lsn, PageId, PageRef, TableId, TxnId};
-use crate::limits::PAGES_MAX;
+use crate::limits::{PAGES_MAX, SEGMENT_BYTES_MAX, SEGMENT_BYTES_MIN, SEGMENT_BYTES_UNSAID};
 
 /// Bytes 64..80 of every meta page: tells a database from any other file, whatever its version.
 pub(crate) const MAGIC: [u8; 16] = *b"NorthstarDB\0\0\0\0\0";
 /// Version of the whole file format.
 pub(crate) const FORMAT: u32 = 0;
+/// The meta page says how large log segments are.
+const FEATURE_SEGMENT_BYTES: u64 = 1;
 /// Features this version knows. A set bit beyond them is an error that names it.
-const FEATURES_KNOWN: u64 = 0;
+const FEATURES_KNOWN: u64 = FEATURE_SEGMENT_BYTES;
 
 const CLEAN: u32 = 1;
 
@@ -146,7 +148,7 @@ struct StoredMeta {
     checkpoint_ns: U64,
     machine: U64,
     sync_method: U32,
-    reserved: U32,
+    segment_bytes: U32,
 }
 
 /// Bytes of a meta page that are in use.
@@ -160,6 +162,8 @@ pub(crate) struct Meta {
     pub(crate) database: u128,
     /// Bytes of a page.
     pub(crate) page_bytes: u32,
+    /// Bytes of a log segment.
+    pub(crate) segment_bytes: u32,
     /// Rises with every meta page written.
     pub(crate) generation: Generation,
     /// Every transaction up to here is in the trees.
@@ -246,11 +250,15 @@ impl Meta {
     /// Writes the meta page into `page`, zeroed, all but what [`super::page::seal`] adds.
     pub(crate) fn encode(&self, page: &mut [u8]) {
         let free = self.free_directory.unwrap_or_default();
+        let (features, segment_bytes) = match self.segment_bytes {
+            SEGMENT_BYTES_UNSAID => (0, 0),
+            said => (FEATURE_SEGMENT_BYTES, said),
+        };
         let stored = StoredMeta {
             magic: MAGIC,
             format: FORMAT.into(),
             page_bytes: self.page_bytes.into(),
-            features: 0.into(),
+            features: features.into(),
             database: self.database.to_le_bytes(),
             generation: self.generation.get().into(),
             flags: if self.clean { CLEAN } else { 0 }.into(),
@@ -268,7 +276,7 @@ impl Meta {
             checkpoint_ns: self.checkpoint_ns.into(),
             machine: self.machine.into(),
             sync_method: self.sync_method.into(),
-            reserved: 0.into(),
+            segment_bytes: segment_bytes.into(),
         };
         if let Ok((header, body)) = PageHeader::mut_from_prefix(page) {
             header.kind = PageKind::Meta as u8;
@@ -347,6 +355,19 @@ impl Meta {
         if u64::from(generation) % 2 != page.get() % 2 {
             return Err(damaged("slot", page.get() % 2, u64::from(generation) % 2));
         }
+        let segment_bytes = match stored.features.get() & FEATURE_SEGMENT_BYTES {
+            0 => SEGMENT_BYTES_UNSAID,
+            _ => stored.segment_bytes.get(),
+        };
+        let (least, most) = (SEGMENT_BYTES_MIN, SEGMENT_BYTES_MAX);
+        if !segment_bytes.is_power_of_two() || !(least..=most).contains(&segment_bytes) {
+            let expected = segment_bytes.clamp(least, most).next_power_of_two();
+            return Err(damaged(
+                "segment size",
+                segment_bytes.into(),
+                expected.into(),
+            ));
+        }
         let bounds = [
             ("page size", u64::from(stored.page_bytes.get()), 4096, 65536),
             ("pages", stored.pages.get(), COPIES, PAGES_MAX),
@@ -370,6 +391,7 @@ impl Meta {
         let meta = Self {
             database: u128::from_le_bytes(stored.database),
             page_bytes: stored.page_bytes.get(),
+            segment_bytes,
             generation: Generation::new(stored.generation.get()),
             tree_txn: TxnId::new(stored.tree_txn.get()),
             log_start: crate::ids::LogPosition {
@@ -420,6 +442,7 @@ pub(crate) mod tests {
         let mut meta = Meta {
             database: 0x1234_5678_9abc_def0_1122_3344_5566_7788,
             page_bytes: 4096,
+            segment_bytes: 1 << 20,
             generation: Generation::new(generation),
             tree_txn: TxnId::new(3),
             log_start: crate::ids::LogPosition {

@@ -26,6 +26,9 @@ use crate::limits::LOG_BLOCK_BYTES;
 /// Bytes read or written at once when a segment is filled, checked or scanned: where bandwidth has levelled off.
 pub(super) const CHUNK_BYTES: usize = 1024 * 1024;
 
+/// Bytes made ready ahead of the writer where spares are at hand, so that one sync of the directory serves several.
+const AHEAD_BYTES: u64 = 16 * 1024 * 1024;
+
 /// The segment files of one database.
 #[derive(Debug)]
 pub(crate) struct Segments {
@@ -174,18 +177,14 @@ impl Segments {
 
     /// Opens the segment after the present one, making it if need be.
     pub(super) fn open_next(&self) -> Result<Arc<dyn File>, IoError> {
-        self.prepare_spare()?;
+        let mut state = self.state();
         let next = self.head.load(Ordering::Relaxed) + 1;
+        self.ensure(&mut state, next)?;
         self.disk
             .open(&self.dir.join(segment_name(next)), OpenMode::Write)
     }
 
-    /// True if the segment after the present one is not there yet. Cheap, for deciding whom to wake.
-    pub(crate) fn needs_spare(&self) -> bool {
-        self.prepared.load(Ordering::Acquire) <= self.head.load(Ordering::Relaxed)
-    }
-
-    /// Bytes left for groups before the segment that [`Segments::needs_spare`] asks for is needed.
+    /// Bytes left for groups in segments that are ready.
     pub(crate) fn room(&self) -> u64 {
         let ready = self
             .prepared
@@ -204,33 +203,65 @@ impl Segments {
         self.end.store(end.get(), Ordering::Relaxed);
     }
 
-    /// Makes the segment after the present one, from a spare or by filling a new file, so that commits never wait
-    /// for it. For a background thread.
+    /// Makes segments ready, from spares or by filling new files, until [`Segments::room`] is at least `bytes`;
+    /// spares beyond that too, since they cost next to nothing here.
     ///
     /// # Errors
-    /// The disk's; nothing is lost, and the writer tries again itself when it gets there.
-    pub(crate) fn prepare_spare(&self) -> Result<(), IoError> {
-        self.prepare(0)
-    }
-
-    /// As [`Segments::prepare_spare`], with room for at least `bytes` more.
-    ///
-    /// # Errors
-    /// The disk's; what was made stays and is used later.
+    /// The disk's; nothing is lost, what was made is used later, and the writer tries again itself when it gets
+    /// there.
     pub(crate) fn prepare(&self, bytes: u64) -> Result<(), IoError> {
         let mut state = self.state();
         let head = self.head.load(Ordering::Relaxed);
-        (head + 1..=head + 1 + bytes / self.segment_bytes)
-            .try_for_each(|number| self.ensure(&mut state, number))
+        let last = |bytes| {
+            let end = self.end.load(Ordering::Relaxed).saturating_add(bytes);
+            (end.saturating_sub(1) / self.segment_bytes).max(head)
+        };
+        let mut made = Vec::new();
+        for number in head..=last(bytes.max(AHEAD_BYTES)) {
+            if number > last(bytes) && state.spares.is_empty() {
+                break;
+            }
+            if !state.segments.contains(&number) {
+                self.make(&mut state, number)?;
+                made.push(number);
+            }
+        }
+        if made.is_empty() {
+            return Ok(());
+        }
+        self.disk.sync_dir(&self.dir)?;
+        self.made(&mut state, &made);
+        Ok(())
     }
 
-    /// Turns segments that lie wholly before `lsn` into spares, at most `keep_spares` in all; removes the others.
+    /// Removes segments that are ready and will not be needed soon: all beyond the one after the present one.
+    ///
+    /// # Errors
+    /// The disk's. What was not removed is used later.
+    pub(crate) fn drop_prepared(&self) -> Result<(), IoError> {
+        let mut state = self.state();
+        // Under the lock: a writer that goes on to a later segment looks for it under the lock too.
+        let last = self.head.load(Ordering::Relaxed) + 1;
+        let surplus: Vec<u64> = state.segments.range(last + 1..).copied().collect();
+        if surplus.is_empty() {
+            return Ok(());
+        }
+        self.prepared.fetch_min(last, Ordering::Release);
+        for number in surplus {
+            self.disk.remove(&self.dir.join(segment_name(number)))?;
+            state.segments.remove(&number);
+        }
+        self.disk.sync_dir(&self.dir)
+    }
+
+    /// Turns segments that lie wholly before `lsn` into spares, `spare_bytes` in all at most; removes the others.
     ///
     /// To be called once a durable meta starts the log at or after `lsn`.
     ///
     /// # Errors
     /// The disk's. What was not recycled will be at the next call.
-    pub(crate) fn recycle_before(&self, lsn: Lsn, keep_spares: usize) -> Result<(), IoError> {
+    pub(crate) fn recycle_before(&self, lsn: Lsn, spare_bytes: u64) -> Result<(), IoError> {
+        let keep_spares = usize::try_from(spare_bytes / self.segment_bytes).unwrap_or(usize::MAX);
         let first_kept = self.locate(lsn).0;
         let mut state = self.state();
         let old: Vec<u64> = state.segments.range(..first_kept).copied().collect();
@@ -308,13 +339,26 @@ impl Segments {
             self.prepared.fetch_max(number, Ordering::Release);
             return Ok(());
         }
+        self.make(state, number)?;
+        self.disk.sync_dir(&self.dir)?;
+        self.made(state, &[number]);
+        Ok(())
+    }
+
+    /// Notes segments that are durable under their names, rising.
+    fn made(&self, state: &mut State, numbers: &[u64]) {
+        state.segments.extend(numbers);
+        if let Some(last) = numbers.last() {
+            self.prepared.fetch_max(*last, Ordering::Release);
+        }
+    }
+
+    /// Makes a segment, from a spare if there is one. Its name is not durable yet.
+    fn make(&self, state: &mut State, number: u64) -> Result<(), IoError> {
         let path = self.dir.join(segment_name(number));
         if !self.rename_spare(state, &path)? {
-            self.make(state, number, &path)?;
+            self.fill(state, number, &path)?;
         }
-        self.disk.sync_dir(&self.dir)?;
-        state.segments.insert(number);
-        self.prepared.fetch_max(number, Ordering::Release);
         Ok(())
     }
 
@@ -332,7 +376,7 @@ impl Segments {
     }
 
     /// Makes a new file of zeros and then gives it the name `path`.
-    fn make(&self, state: &mut State, number: u64, path: &Path) -> Result<(), IoError> {
+    fn fill(&self, state: &mut State, number: u64, path: &Path) -> Result<(), IoError> {
         let name = format!("{number:020}.tmp");
         let temporary = self.dir.join(&name);
         if !state.leftovers.insert(name.clone()) {

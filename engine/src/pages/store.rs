@@ -50,6 +50,8 @@ const FAULTS_MAX: u64 = 16;
 pub(crate) struct StoreOptions {
     /// Bytes of a page, when creating. An existing file knows its own.
     pub(crate) page_bytes: u32,
+    /// Bytes of a log segment, when creating. An existing file knows its own.
+    pub(crate) segment_bytes: u32,
     /// Memory for cached pages.
     pub(crate) cache_bytes: usize,
     /// Nothing may be written.
@@ -118,6 +120,7 @@ impl Store {
         let mut meta = Meta {
             database,
             page_bytes: options.page_bytes,
+            segment_bytes: options.segment_bytes,
             generation: Generation::new(0),
             tree_txn: TxnId::ZERO,
             log_start: LogPosition::default(),

@@ -38,7 +38,7 @@ use crate::txn::table::Table;
 
 /// Batches that may wait for the writer role.
 const QUEUE_MAX: usize = 4096;
-/// Bytes the open group may hold while another is in flight; appenders wait beyond it.
+/// Bytes the open group may hold while another is in flight; appenders wait beyond it. No more than a log segment.
 const OPEN_BYTES_MAX: usize = 1024 * 1024;
 /// Between two looks at a full open group: a safeguard beside the wake-up.
 const RECHECK_AFTER: Duration = Duration::from_millis(10);
@@ -104,6 +104,10 @@ pub(crate) struct Pipeline {
     pub(crate) progress: Progress,
     pub(crate) counters: Counters,
     delta_bytes: u64,
+    open_bytes_max: usize,
+    /// Room the log must have beside what a commit needs: one group in flight, one filling, one that others have
+    /// been let in for.
+    log_ahead_bytes: u64,
     /// The database's id, which every group carries.
     database: u64,
     new_delta: fn(u64) -> Result<(Arc<Delta>, crate::delta::DeltaWriter)>,
@@ -111,12 +115,6 @@ pub(crate) struct Pipeline {
     on_freeze: Box<dyn Fn() + Send + Sync>,
     /// Told when the log needs its next segment.
     on_spare: Box<dyn Fn() + Send + Sync>,
-}
-
-/// Whether a record with `payload` bytes may join a group of `len` bytes that is not empty.
-fn fits(len: usize, payload: usize) -> bool {
-    let together = (len + FRAME_BYTES + payload + LOG_BLOCK_BYTES) as u64;
-    len <= OPEN_BYTES_MAX && together <= LEN_BYTES_MAX
 }
 
 /// A mutex as the roles use it: taken, or free whatever happened to its last holder.
@@ -166,7 +164,12 @@ impl std::fmt::Debug for Parts {
 
 impl Pipeline {
     pub(crate) fn new(parts: Parts) -> Self {
+        let segment_bytes = parts.log.segments().segment_bytes();
+        let open_bytes_max = usize::try_from(segment_bytes)
+            .map_or(OPEN_BYTES_MAX, |bytes| bytes.min(OPEN_BYTES_MAX));
         Self {
+            open_bytes_max,
+            log_ahead_bytes: 3 * open_bytes_max as u64,
             segments: Arc::clone(parts.log.segments()),
             log_stats: Mutex::new((parts.log.counters(), parts.log.method())),
             shapes: parts.shapes,
@@ -196,6 +199,12 @@ impl Pipeline {
             on_freeze: parts.on_freeze,
             on_spare: parts.on_spare,
         }
+    }
+
+    /// Whether a record with `payload` bytes may join a group of `len` bytes that is not empty.
+    fn fits(&self, len: usize, payload: usize) -> bool {
+        let together = (len + FRAME_BYTES + payload + LOG_BLOCK_BYTES) as u64;
+        len <= self.open_bytes_max && together <= LEN_BYTES_MAX
     }
 
     /// Fails once the writer has halted.
@@ -328,12 +337,12 @@ impl Pipeline {
         let payload = tag.len() + ops.bytes().len();
         let mut open = lock(&self.open);
         // The group in the making is swapped by whoever holds the log role; if nobody does, the log thread comes.
-        while !open.is_empty() && !fits(open.records.len(), payload) {
+        while !open.is_empty() && !self.fits(open.records.len(), payload) {
             drop(open);
             self.check_running()?;
             self.wake_log_thread();
             open = lock(&self.open);
-            if !open.is_empty() && !fits(open.records.len(), payload) && self.running() {
+            if !open.is_empty() && !self.fits(open.records.len(), payload) && self.running() {
                 let waited = self.open_swapped.wait_timeout(open, RECHECK_AFTER);
                 open = waited.unwrap_or_else(PoisonError::into_inner).0;
             }
@@ -351,7 +360,7 @@ impl Pipeline {
         }
         // SeqCst: the second hand-over rule, pairs with the loads in `hand_on` and `run_log_thread`.
         self.pending.store(true, Ordering::SeqCst);
-        let full = open.records.len() >= GROUP_BYTES_MAX;
+        let full = open.records.len() >= GROUP_BYTES_MAX.min(self.open_bytes_max);
         if durability == Durability::Durable || full {
             self.urgent.store(true, Ordering::SeqCst);
         }
@@ -423,22 +432,25 @@ impl Pipeline {
 
     /// Fails with [`Error::Full`] if the log has no room for `bytes` more and the disk has none to make it.
     pub(crate) fn reserve_log(&self, bytes: usize) -> Result<()> {
-        let segments = &self.segments;
-        let bytes = bytes as u64;
-        if segments.needs_spare() {
-            // In time, by the checkpoint thread; here only if it does not come to it.
-            (self.on_spare)();
+        let room = self.segments.room();
+        let wanted = self.log_ahead_bytes + bytes as u64;
+        if room < wanted {
+            return self.prepare_log(wanted);
         }
-        if segments.room() < bytes + 4 * OPEN_BYTES_MAX as u64 {
-            let error = |source| Error::from_io("the commit log", source);
-            segments.prepare(bytes).map_err(error)?;
+        if room < wanted + self.log_ahead_bytes {
+            // In time, by the checkpoint thread; above only if it does not come to it.
+            (self.on_spare)();
         }
         Ok(())
     }
 
-    /// Makes the log's next segment.
+    /// Gets the log ready for some commits more.
     pub(crate) fn prepare_segment(&self) -> Result<()> {
-        let made = self.segments.prepare_spare();
+        self.prepare_log(2 * self.log_ahead_bytes)
+    }
+
+    fn prepare_log(&self, bytes: u64) -> Result<()> {
+        let made = self.segments.prepare(bytes);
         made.map_err(|source| Error::from_io("the commit log", source))
     }
 

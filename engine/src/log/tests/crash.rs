@@ -15,7 +15,10 @@ fn worn_log(seed: u64) -> (TestLog, LogPosition) {
         log.group(&mut rng, bytes);
     }
     let from = log.end();
-    log.writer.segments().recycle_before(from.lsn, 4).unwrap();
+    log.writer
+        .segments()
+        .recycle_before(from.lsn, 4 * SEGMENT)
+        .unwrap();
     for _ in 0..9 {
         log.group(&mut rng, 6000);
     }
@@ -304,10 +307,13 @@ fn crash_after_crash_keeps_every_acknowledged_transaction() {
                     kept = log.borders[rng.random_range(0..log.borders.len())]
                         .0
                         .max_by_lsn(kept);
-                    log.writer.segments().recycle_before(kept.lsn, 2).unwrap();
+                    log.writer
+                        .segments()
+                        .recycle_before(kept.lsn, 2 * SEGMENT)
+                        .unwrap();
                 }
                 if rng.random_bool(0.3) {
-                    log.writer.segments().prepare_spare().unwrap();
+                    log.writer.segments().prepare(SEGMENT).unwrap();
                 }
             }
             // A group in flight: each of its sectors arrives or does not.

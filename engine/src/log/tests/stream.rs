@@ -81,9 +81,9 @@ fn a_prepared_segment_spares_the_writer_every_directory_operation() {
     log.push(b"", vec![vec![7; 3000]]);
     log.flush().unwrap();
     for _ in 0..20 {
-        assert!(log.writer.segments().needs_spare());
-        log.writer.segments().prepare_spare().unwrap();
-        assert!(!log.writer.segments().needs_spare());
+        assert!(log.writer.segments().room() < 64 * KIB);
+        log.writer.segments().prepare(64 * KIB).unwrap();
+        assert!(log.writer.segments().room() >= 64 * KIB);
         let before = calls.counts();
         // As many blocks as a segment has: the last group enters the next one.
         for _ in 0..16 {
@@ -93,7 +93,7 @@ fn a_prepared_segment_spares_the_writer_every_directory_operation() {
         assert_eq!(calls.counts(), (before.0 + 16, before.1, before.2));
         log.writer
             .segments()
-            .recycle_before(log.end().lsn, 1)
+            .recycle_before(log.end().lsn, 64 * KIB)
             .unwrap();
     }
     assert_eq!(log.writer.segments().counts(), (1, 1));
@@ -109,7 +109,10 @@ fn stale_groups_of_recycled_segments_never_parse() {
         log.group(&mut rng, bytes);
         if round % 10 == 9 {
             let (kept, txns) = log.borders[log.borders.len() - 3];
-            log.writer.segments().recycle_before(kept.lsn, 2).unwrap();
+            log.writer
+                .segments()
+                .recycle_before(kept.lsn, 2 * segment_bytes)
+                .unwrap();
             let (segments, spares) = log.writer.segments().counts();
             assert!(
                 segments <= 3 && spares <= 2,
@@ -292,7 +295,7 @@ fn the_same_log_lives_on_real_files_with_and_without_a_ring() {
                 builder.recycle(group);
                 expected.push(ops.bytes().to_vec());
             }
-            writer.segments().prepare_spare().unwrap();
+            writer.segments().prepare(2048 * KIB).unwrap();
             end = writer.position();
             let mut seen = Vec::new();
             let found = scan(&open(), start(LogPosition::default()), |_, record| {

@@ -14,6 +14,7 @@ const PAGE: usize = 4096;
 
 fn options() -> StoreOptions {
     StoreOptions {
+        segment_bytes: 1 << 20,
         page_bytes: 4096,
         cache_bytes: 64 * PAGE,
         read_only: false,
