@@ -344,10 +344,11 @@ impl WriteTxn {
             });
         }
         let ticket = Ticket::blocking();
+        let ops = std::mem::take(&mut self.ops);
         let appended = self
             .engine
-            .reserve_log(self.ops.bytes().len())
-            .and_then(|()| pipeline.append(&mut core, &self.ops, &self.tag, durability, &ticket));
+            .reserve_log(ops.bytes().len())
+            .and_then(|()| pipeline.append(&mut core, ops, &self.tag, durability, &ticket));
         if let Err(error) = appended {
             self.core = Some(core);
             // Dropping undoes it all.

@@ -6,16 +6,22 @@
 //!    that failed is never repeated.
 //!
 //! - Threads: owned by whoever holds the writer role.
-//! - Cost: a group in one buffer and one segment is one `write_durable` and no other system call.
+//! - Cost: a group in one buffer and one segment is one `write_durable` and no other system call. What is larger is
+//!   streamed, a few writes in flight, and each segment synced once.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use northstar_io::{Buf, File, IoError, SyncMethod};
+use northstar_io::{Buf, Completion, File, IoError, Op, Queue, SyncMethod};
 
 use super::group::{CHUNK, SealedGroup};
 use super::segment::Segments;
 use super::{LogError, LogPosition};
+
+/// Bytes of one write of a large group: larger ones gain nothing, and kernel threads make them.
+const STREAM_BYTES: usize = 512 * 1024;
+/// Such writes in flight.
+const STREAM_DEPTH: u32 = 4;
 
 /// What the log has done since it was opened. Plain tallies: a late value harms nobody.
 #[derive(Debug, Default)]
@@ -61,8 +67,10 @@ pub(crate) struct LogWriter {
     method: SyncMethod,
     /// The segment being written.
     current: Option<(u64, Arc<dyn File>)>,
-    /// Holds what of a buffer goes into a second segment, since a write begins with a buffer's first byte.
+    /// Holds what of a group goes into a second segment, since a write begins with a buffer's first byte.
     scratch: Option<Buf>,
+    /// For large groups; made with the first.
+    queue: Option<Box<dyn Queue>>,
     halted: bool,
     counters: Arc<LogCounters>,
 }
@@ -86,6 +94,7 @@ impl LogWriter {
             method,
             current: Some((number, file)),
             scratch: None,
+            queue: None,
             halted: false,
             counters: Arc::default(),
         })
@@ -99,6 +108,7 @@ impl LogWriter {
             method: SyncMethod::None,
             current: None,
             scratch: None,
+            queue: None,
             halted: true,
             counters: Arc::default(),
         }
@@ -166,7 +176,7 @@ impl LogWriter {
             let room = usize::try_from(segment_bytes - offset).unwrap_or(usize::MAX);
             let to = len.min(from.saturating_add(room));
             let file = self.file(number)?;
-            self.write_part(&*file, offset, group, from, to)?;
+            self.write_part(&file, offset, group, from, to)?;
             from = to;
         }
         Ok(())
@@ -175,42 +185,67 @@ impl LogWriter {
     /// Writes bytes `from..to` of the group into one segment and makes them durable.
     fn write_part(
         &mut self,
-        file: &dyn File,
+        file: &Arc<dyn File>,
         offset: u64,
         group: &SealedGroup,
         from: usize,
         to: usize,
     ) -> Result<(), IoError> {
-        let touched = from / CHUNK..to.div_ceil(CHUNK);
-        let single = touched.len() == 1;
-        for (index, (buf, used)) in group
-            .chunks()
-            .enumerate()
-            .skip(touched.start)
-            .take(touched.len())
-        {
-            let base = index * CHUNK;
-            let (start, end) = (from.saturating_sub(base), used.min(to - base));
-            let at = offset + (base + start - from) as u64;
-            let (buf, len) = if start == 0 {
-                (buf, end)
-            } else {
-                let scratch = self.scratch.get_or_insert_with(|| Buf::zeroed(CHUNK));
-                scratch[..end - start].copy_from_slice(&buf[start..end]);
-                (&*scratch, end - start)
+        let len = to - from;
+        self.counters.add(|counters| &counters.flushes, 1);
+        if let Some(buf) = group.whole().filter(|_| from == 0) {
+            self.counters.add(|counters| &counters.writes, 1);
+            return file.write_durable(offset, buf, len, self.method);
+        }
+        if len <= CHUNK {
+            let scratch = self.scratch.get_or_insert_with(|| Buf::zeroed(CHUNK));
+            group.read(from, &mut scratch[..len]);
+            self.counters.add(|counters| &counters.writes, 1);
+            return file.write_durable(offset, scratch, len, self.method);
+        }
+        self.stream(file, offset, group, from, to)?;
+        file.sync()
+    }
+
+    /// Writes bytes `from..to` of the group into one segment, not yet durable.
+    fn stream(
+        &mut self,
+        file: &Arc<dyn File>,
+        offset: u64,
+        group: &SealedGroup,
+        from: usize,
+        to: usize,
+    ) -> Result<(), IoError> {
+        let queue = match &mut self.queue {
+            Some(queue) => queue,
+            none => none.insert(self.segments.disk().queue(STREAM_DEPTH)?),
+        };
+        let mut ended: Vec<Completion> = Vec::new();
+        let mut outcome = Ok(());
+        for at in (from..to).step_by(STREAM_BYTES) {
+            let len = STREAM_BYTES.min(to - at);
+            if queue.in_flight() >= STREAM_DEPTH as usize {
+                queue.poll(1, &mut ended)?;
+            }
+            let buf = reuse(&mut ended, &mut outcome).filter(|buf| buf.len() == len);
+            let mut buf = buf.unwrap_or_else(|| Buf::zeroed(len));
+            if outcome.is_err() {
+                break;
+            }
+            group.read(at, &mut buf);
+            let write = Op::Write {
+                file: Arc::clone(file),
+                offset: offset + (at - from) as u64,
+                buf,
             };
             self.counters.add(|counters| &counters.writes, 1);
-            if single {
-                file.write_durable(at, buf, len, self.method)?;
-            } else {
-                file.write_at(at, buf, len)?;
-            }
+            queue.submit(at as u64, write)?;
+            queue.poll(0, &mut ended)?;
         }
-        if !single {
-            file.sync()?;
-        }
-        self.counters.add(|counters| &counters.flushes, 1);
-        Ok(())
+        // Also after a failure: nothing may arrive later.
+        queue.poll(queue.in_flight(), &mut ended)?;
+        while reuse(&mut ended, &mut outcome).is_some() {}
+        outcome
     }
 
     fn file(&mut self, number: u64) -> Result<Arc<dyn File>, IoError> {
@@ -236,4 +271,13 @@ impl LogWriter {
         }
         Ok((self.segments.open_next()?, 0, end))
     }
+}
+
+/// The buffer of an operation that ended; the first failure among all of them goes into `outcome`.
+fn reuse(ended: &mut Vec<Completion>, outcome: &mut Result<(), IoError>) -> Option<Buf> {
+    let Completion { buf, result, .. } = ended.pop()?;
+    if outcome.is_ok() {
+        *outcome = result;
+    }
+    buf
 }

@@ -1,11 +1,16 @@
 //! Groups in memory: records gathered into aligned buffers, sealed for one durable write.
 //!
+//! A *giant* record is not copied into buffers: it ends its group and stays where its transaction gathered it, until
+//! the log streams it out. So the largest transaction needs its own memory once, not twice.
+//!
 //! Invariants:
-//! 1. Every buffer but the last in use is full, so a group's byte `i` is byte `i % CHUNK` of buffer `i / CHUNK`.
+//! 1. Every buffer but the last in use is full, so byte `i` of a group's head is byte `i % CHUNK` of buffer
+//!    `i / CHUNK`.
 //! 2. Padding is zero: no older bytes of a recycled buffer reach the disk.
 //!
 //! - Threads: one fills; a sealed group may be written by another and its buffers handed back later.
-//! - Cost: one copy and two checksums per record; no allocation once the buffers of two groups are in circulation.
+//! - Cost: two checksums per record, and one copy of all but giant ones; no allocation once the buffers of two groups
+//!   are in circulation.
 
 use std::mem;
 
@@ -14,12 +19,14 @@ use northstar_io::Buf;
 use super::LogPosition;
 use crate::format::checksum::Crc32c;
 use crate::format::group::{Group, HEADER_BYTES};
-use crate::format::record::encode_frame;
+use crate::format::record::{OpWriter, encode_frame};
 use crate::ids::{Lsn, TxnId};
 use crate::limits::{GROUP_BYTES_MAX, LOG_BLOCK_BYTES};
 
 /// Bytes of one buffer: an ordinary group fits one, a giant record takes many.
 pub(super) const CHUNK: usize = GROUP_BYTES_MAX;
+/// From this many bytes of operations on, a record is giant.
+const GIANT_BYTES: usize = 1024 * 1024;
 /// Buffer lists kept for reuse: one group in flight, one being filled, one spare.
 const POOL_MAX: usize = 3;
 
@@ -28,19 +35,30 @@ const POOL_MAX: usize = 3;
 pub(crate) struct GroupBuilder {
     bufs: Vec<Buf>,
     pool: Vec<Vec<Buf>>,
-    /// Bytes in use, the header's place included.
-    len: usize,
-    /// Bytes that `payload` covers, the header's place included.
+    /// Bytes in use of `bufs`, the header's place included.
+    head_len: usize,
+    /// Bytes of `bufs` that `payload` covers, the header's place included.
     summed: usize,
+    /// The giant that ends the group.
+    giant: Option<Giant>,
     payload: Crc32c,
     first_txn: TxnId,
     record_count: u32,
 }
 
+/// The end of a group: the operations of its last record, then that record's trailer and the padding.
+#[derive(Debug)]
+struct Giant {
+    ops: Vec<u8>,
+    end: Vec<u8>,
+}
+
 /// A group ready to be written. Its buffers go back through [`GroupBuilder::recycle`].
 #[derive(Debug)]
 pub(crate) struct SealedGroup {
-    pub(super) bufs: Vec<Buf>,
+    bufs: Vec<Buf>,
+    head_len: usize,
+    giant: Option<Giant>,
     /// The border it follows.
     pub(crate) start: LogPosition,
     /// The border it ends with.
@@ -54,13 +72,42 @@ impl SealedGroup {
         usize::try_from(self.end.lsn.get() - self.start.lsn.get()).unwrap_or(usize::MAX)
     }
 
-    /// The buffers in use, each but the last full, with the bytes used of each.
-    pub(super) fn chunks(&self) -> impl Iterator<Item = (&Buf, usize)> {
-        let len = self.len_bytes();
-        self.bufs
+    /// The one buffer that holds all of the group, if one does.
+    pub(super) fn whole(&self) -> Option<&Buf> {
+        let one = self.giant.is_none() && self.head_len <= CHUNK;
+        self.bufs.first().filter(|_| one)
+    }
+
+    /// Copies the group's bytes from `from` on into `to`.
+    ///
+    /// # Panics
+    /// If the group has fewer.
+    pub(super) fn read(&self, from: usize, mut to: &mut [u8]) {
+        let mut skip = from;
+        for part in self.parts() {
+            let skipped = skip.min(part.len());
+            skip -= skipped;
+            let part = &part[skipped..];
+            let (now, later) = to.split_at_mut(part.len().min(to.len()));
+            now.copy_from_slice(&part[..now.len()]);
+            to = later;
+        }
+        assert!(to.is_empty(), "{} bytes beyond the group", to.len());
+    }
+
+    /// All bytes, in order.
+    fn parts(&self) -> impl Iterator<Item = &[u8]> {
+        let len = self.head_len;
+        let head = self
+            .bufs
             .iter()
             .zip((0..len).step_by(CHUNK))
-            .map(move |(buf, at)| (buf, (len - at).min(CHUNK)))
+            .map(move |(buf, at)| &buf[..(len - at).min(CHUNK)]);
+        let giant = self
+            .giant
+            .iter()
+            .flat_map(|giant| [&giant.ops[..], &giant.end]);
+        head.chain(giant)
     }
 }
 
@@ -76,8 +123,9 @@ impl GroupBuilder {
         Self {
             bufs: Vec::new(),
             pool: Vec::new(),
-            len: HEADER_BYTES,
+            head_len: HEADER_BYTES,
             summed: HEADER_BYTES,
+            giant: None,
             payload: Crc32c::new(),
             first_txn: TxnId::ZERO,
             record_count: 0,
@@ -86,7 +134,8 @@ impl GroupBuilder {
 
     /// Bytes so far, the header included, the padding not.
     pub(crate) fn len(&self) -> usize {
-        self.len
+        let giant = |giant: &Giant| giant.ops.len() + giant.end.len();
+        self.head_len + self.giant.as_ref().map_or(0, giant)
     }
 
     /// True if no record is in it.
@@ -98,21 +147,16 @@ impl GroupBuilder {
     #[cfg(test)]
     pub(crate) fn fits(&self, payload_len: usize) -> bool {
         self.is_empty()
-            || self.len + crate::format::record::FRAME_BYTES + payload_len <= GROUP_BYTES_MAX
+            || self.len() + crate::format::record::FRAME_BYTES + payload_len <= GROUP_BYTES_MAX
     }
 
     /// Adds the record of the transaction that follows the last one.
     ///
     /// # Panics
-    /// If the ids leave a gap, or a limit of the record is passed: both are to be refused before numbering.
-    pub(crate) fn push_record(
-        &mut self,
-        txn: TxnId,
-        timestamp_ns: u64,
-        tag: &[u8],
-        ops: &[u8],
-        op_count: u32,
-    ) {
+    /// If the ids leave a gap, a limit of the record is passed, or a giant is in the group: all of these are to be
+    /// refused before numbering.
+    pub(crate) fn push_record(&mut self, txn: TxnId, timestamp_ns: u64, tag: &[u8], ops: OpWriter) {
+        assert!(self.giant.is_none(), "{txn:?} after a giant");
         if self.is_empty() {
             assert!(txn > TxnId::ZERO, "transaction ids begin with 1");
             self.first_txn = txn;
@@ -122,12 +166,23 @@ impl GroupBuilder {
             txn.get() == expected,
             "record of {txn:?} where t{expected} must follow"
         );
-        let (header, trailer) = encode_frame(txn, timestamp_ns, tag, ops, op_count);
-        for part in [&header[..], tag, ops, &trailer] {
-            self.push(part);
-        }
+        let (header, trailer) = encode_frame(txn, timestamp_ns, tag, ops.bytes(), ops.count());
         self.record_count += 1;
+        self.push(&header);
+        self.push(tag);
+        if ops.bytes().len() < GIANT_BYTES {
+            self.push(ops.bytes());
+            self.push(&trailer);
+            return self.sum();
+        }
         self.sum();
+        let giant = Giant {
+            ops: ops.into_bytes(),
+            end: trailer.to_vec(),
+        };
+        self.payload.update(&giant.ops);
+        self.payload.update(&giant.end);
+        self.giant = Some(giant);
     }
 
     /// Completes the group that follows `start` and begins an empty one.
@@ -153,12 +208,18 @@ impl GroupBuilder {
             durable_through <= start.lsn,
             "{durable_through:?} is beyond {start:?}"
         );
-        let padding = self.len.next_multiple_of(LOG_BLOCK_BYTES) - self.len;
-        self.push(&[0; LOG_BLOCK_BYTES][..padding]);
-        self.sum();
+        let padding = self.len().next_multiple_of(LOG_BLOCK_BYTES) - self.len();
+        let padding = &[0; LOG_BLOCK_BYTES][..padding];
+        if let Some(giant) = &mut self.giant {
+            giant.end.extend_from_slice(padding);
+            self.payload.update(padding);
+        } else {
+            self.push(padding);
+            self.sum();
+        }
         let group = Group {
             lsn: start.lsn,
-            len_bytes: self.len as u64,
+            len_bytes: self.len() as u64,
             database,
             previous: start.checksum,
             payload_checksum: self.payload.finish(),
@@ -170,10 +231,11 @@ impl GroupBuilder {
         self.bufs[0][..HEADER_BYTES].copy_from_slice(&header);
         let last_txn = TxnId::new(self.first_txn.get() + u64::from(self.record_count) - 1);
         self.record_count = 0;
-        self.len = HEADER_BYTES;
         self.summed = HEADER_BYTES;
         self.payload = Crc32c::new();
         SealedGroup {
+            head_len: mem::replace(&mut self.head_len, HEADER_BYTES),
+            giant: self.giant.take(),
             bufs: mem::replace(&mut self.bufs, self.pool.pop().unwrap_or_default()),
             start,
             end: LogPosition {
@@ -184,7 +246,7 @@ impl GroupBuilder {
         }
     }
 
-    /// Takes back the buffers of a group that was written. What a giant record needed beyond one buffer is freed.
+    /// Takes back the buffers of a group that was written. What it needed beyond one buffer is freed.
     pub(crate) fn recycle(&mut self, group: SealedGroup) {
         let mut bufs = group.bufs;
         if self.pool.len() < POOL_MAX {
@@ -195,23 +257,23 @@ impl GroupBuilder {
 
     fn push(&mut self, mut bytes: &[u8]) {
         while !bytes.is_empty() {
-            let (index, offset) = (self.len / CHUNK, self.len % CHUNK);
+            let (index, offset) = (self.head_len / CHUNK, self.head_len % CHUNK);
             if index == self.bufs.len() {
                 self.bufs.push(Buf::zeroed(CHUNK));
             }
             let len = bytes.len().min(CHUNK - offset);
             let (now, later) = bytes.split_at(len);
             self.bufs[index][offset..offset + len].copy_from_slice(now);
-            self.len += len;
+            self.head_len += len;
             bytes = later;
         }
     }
 
     /// Brings the payload checksum up to date: while the record is still in the processor's cache.
     fn sum(&mut self) {
-        while self.summed < self.len {
+        while self.summed < self.head_len {
             let (index, offset) = (self.summed / CHUNK, self.summed % CHUNK);
-            let len = (self.len - self.summed).min(CHUNK - offset);
+            let len = (self.head_len - self.summed).min(CHUNK - offset);
             self.payload.update(&self.bufs[index][offset..offset + len]);
             self.summed += len;
         }

@@ -99,8 +99,7 @@ impl TestLog {
             .iter()
             .for_each(|value| ops.put(TableId::new(16), b"key", value));
         let txn = self.model.len() as u64 + 1;
-        self.builder
-            .push_record(TxnId::new(txn), txn * 3, tag, ops.bytes(), ops.count());
+        self.builder.push_record(TxnId::new(txn), txn * 3, tag, ops);
         self.model.push((txn, tag.to_vec(), values));
     }
 

@@ -315,7 +315,7 @@ impl Pipeline {
                     .try_for_each(|t| t.resolve(instance, core.next_txn).map(drop))
             })
             .and_then(|()| core.apply(&ops))
-            .and_then(|()| self.append(core, &ops, &tag, durability, &ticket));
+            .and_then(|()| self.append(core, ops, &tag, durability, &ticket));
         if let Err(error) = outcome {
             ticket.reject(&error);
         }
@@ -326,7 +326,7 @@ impl Pipeline {
     pub(crate) fn append(
         &self,
         core: &mut Box<Core>,
-        ops: &OpWriter,
+        ops: OpWriter,
         tag: &[u8],
         durability: Durability,
         ticket: &Arc<Ticket>,
@@ -349,8 +349,7 @@ impl Pipeline {
         }
         // A halt is noted before the open group's tickets are failed, so one of the two sees the other.
         self.check_running()?;
-        open.records
-            .push_record(txn, timestamp_ns, tag, ops.bytes(), ops.count());
+        open.records.push_record(txn, timestamp_ns, tag, ops);
         match durability {
             Durability::Durable => open.tickets.push(Arc::clone(ticket)),
             Durability::Buffered => {

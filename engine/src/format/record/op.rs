@@ -202,6 +202,11 @@ impl OpWriter {
         Self::default()
     }
 
+    /// All operations as they are stored.
+    pub(crate) fn into_bytes(self) -> Vec<u8> {
+        self.bytes
+    }
+
     fn begin(&mut self, kind: OpKind, table: TableId) {
         self.bytes.push(kind as u8);
         push_varint(&mut self.bytes, table.get().into());

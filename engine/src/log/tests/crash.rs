@@ -256,7 +256,8 @@ fn a_sound_group_that_makes_no_sense_is_never_cut() {
             last_txn: TxnId::new(last_txn),
             ..LogPosition::default()
         };
-        log.builder.push_record(at.last_txn.next(), 0, b"", b"", 0);
+        log.builder
+            .push_record(at.last_txn.next(), 0, b"", OpWriter::new());
         let group = log.builder.seal(at, at.lsn, database);
         let mut writer =
             LogWriter::start_at(Arc::clone(log.writer.segments()), at, SyncMethod::None).unwrap();
