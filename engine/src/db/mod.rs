@@ -150,7 +150,7 @@ impl Db {
         engine.before_commit(0)?;
         let mut core = engine.pipeline.take_core()?;
         // It sees what was submitted before it.
-        engine.pipeline.serve_queue(&mut core);
+        engine.pipeline.serve_waiting(&mut core);
         WriteTxn::begin(Arc::clone(engine), core)
     }
 
@@ -163,7 +163,7 @@ impl Db {
         engine.before_commit(0)?;
         match engine.pipeline.try_take_core() {
             Some(mut core) => {
-                engine.pipeline.serve_queue(&mut core);
+                engine.pipeline.serve_waiting(&mut core);
                 WriteTxn::begin(Arc::clone(engine), core)
             }
             None => Err(Error::WriteBusy),
@@ -416,7 +416,7 @@ impl Engine {
 
     /// Merges all there is, with the writer role in hand and no thread running.
     fn last_checkpoint(&self, mut core: Box<crate::writer::core::Core>) -> Result<()> {
-        self.pipeline.serve_queue(&mut core);
+        self.pipeline.serve_queue(&mut core, usize::MAX);
         self.pipeline.flush()?;
         let mut checkpointer = self
             .checkpointer

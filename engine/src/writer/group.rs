@@ -14,6 +14,8 @@ pub(crate) struct OpenGroup {
     /// A delta that ends with this transaction was frozen, and this group will hold the first record after it (and
     /// perhaps the last ones before): where it starts, the log of the next delta starts.
     pub(crate) freezes: Option<TxnId>,
+    /// The log role waits until there are so many tickets; 0 if it does not wait.
+    pub(crate) wanted: usize,
 }
 
 impl OpenGroup {

@@ -2,22 +2,25 @@
 //!
 //! Two hand-over rules keep work from being stranded:
 //! - Whoever queues a batch tries to take the writer role afterwards; whoever gives the role back looks at the
-//!   queue afterwards. One of the two sees the batch.
+//!   queue afterwards. One of the two sees the batch. Nobody serves others for ever: after [`SERVE_MAX`] batches the
+//!   log thread is asked to go on, if no committer is quicker.
 //! - Whoever appends a record sets `pending` and then tries to take the log role; whoever gives that role back
 //!   looks at `pending` afterwards. One of the two writes the record.
 //!
 //! What a crash does: records of a group that was not durable are gone or found whole by recovery, in order;
 //! nobody was told about them.
 
+mod gather;
 mod log_role;
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering, fence};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError, TryLockError};
 use std::time::Duration;
 
 use crossbeam_queue::ArrayQueue;
 use northstar_io::SyncMethod;
 
+use self::gather::Gather;
 use self::log_role::{Kick, LogRole};
 use super::core::Core;
 use super::group::OpenGroup;
@@ -38,6 +41,9 @@ use crate::txn::table::Table;
 
 /// Batches that may wait for the writer role.
 const QUEUE_MAX: usize = 4096;
+/// Batches that one holder of the writer role applies for others before it goes its own way: under load the queue may
+/// never be empty.
+const SERVE_MAX: usize = 128;
 /// Bytes the open group may hold while another is in flight; appenders wait beyond it. No more than a log segment.
 const OPEN_BYTES_MAX: usize = 1024 * 1024;
 /// Between two looks at a full open group: a safeguard beside the wake-up.
@@ -87,11 +93,17 @@ pub(crate) struct Pipeline {
     queue: ArrayQueue<Request>,
     open: Mutex<OpenGroup>,
     open_swapped: Condvar,
+    /// The open group has as many waiters as the log role wanted.
+    open_wanted: Condvar,
     /// The open group has records that nobody may have noticed.
     pending: AtomicBool,
     /// ... and someone waits for them.
     urgent: AtomicBool,
+    /// Batches wait for the writer role, and its last holder has served enough.
+    stranded: AtomicBool,
     log: Mutex<LogRole>,
+    /// Threads that wait for the log role: the log thread lets them have it between two groups.
+    log_waiters: AtomicUsize,
     boundary: Mutex<Option<LogPosition>>,
     kick: Mutex<Kick>,
     kicked: Condvar,
@@ -179,12 +191,16 @@ impl Pipeline {
             queue: ArrayQueue::new(QUEUE_MAX),
             open: Mutex::default(),
             open_swapped: Condvar::new(),
+            open_wanted: Condvar::new(),
             pending: AtomicBool::new(false),
             urgent: AtomicBool::new(false),
+            stranded: AtomicBool::new(false),
             log: Mutex::new(LogRole {
                 writer: parts.log,
                 next: OpenGroup::default(),
+                gather: Gather::default(),
             }),
+            log_waiters: AtomicUsize::new(0),
             boundary: Mutex::new(None),
             kick: Mutex::default(),
             kicked: Condvar::new(),
@@ -238,6 +254,7 @@ impl Pipeline {
             request.ticket.reject(&first);
         }
         self.open_swapped.notify_all();
+        self.open_wanted.notify_all();
         // Whoever looked before the halt is waiting by the time the lock is had.
         drop(lock(&self.core));
         self.core_returned.notify_all();
@@ -266,13 +283,16 @@ impl Pipeline {
 
     /// Gives the writer role back, having served the batches that wait for it.
     pub(crate) fn return_core(&self, mut core: Box<Core>) {
-        let mut served = false;
+        let mut served = 0;
         loop {
-            served |= self.serve_queue(&mut core);
+            served += self.serve_queue(&mut core, SERVE_MAX.saturating_sub(served));
             *lock(&self.core) = Some(core);
             self.core_returned.notify_one();
             // The first hand-over rule: look again after giving the role back.
             if self.queue.is_empty() {
+                break;
+            }
+            if served >= SERVE_MAX && self.ask_to_serve() {
                 break;
             }
             match self.try_take_core() {
@@ -281,20 +301,36 @@ impl Pipeline {
             }
         }
         // The second rule, on behalf of those served here: they found the log role taken, or nothing to write.
-        if served && let Some(role) = try_lock(&self.log) {
+        if served > 0 && let Some(role) = try_lock(&self.log) {
             drop(role);
             self.hand_on();
         }
     }
 
-    /// Applies the batches that wait for the role. Says whether there were any.
-    pub(crate) fn serve_queue(&self, core: &mut Box<Core>) -> bool {
-        let mut served = false;
-        while let Some(request) = self.queue.pop() {
+    /// Applies batches that wait for the role, `at_most` of them. Says how many.
+    pub(crate) fn serve_queue(&self, core: &mut Box<Core>, at_most: usize) -> usize {
+        let mut served = 0;
+        while served < at_most
+            && let Some(request) = self.queue.pop()
+        {
             self.apply(core, request);
-            served = true;
+            served += 1;
         }
         served
+    }
+
+    /// Applies the batches that wait for the role now.
+    pub(crate) fn serve_waiting(&self, core: &mut Box<Core>) -> usize {
+        self.serve_queue(core, self.queue.len())
+    }
+
+    /// Serves the queue if nobody does.
+    fn serve_stranded(&self) {
+        if !self.queue.is_empty()
+            && let Some(core) = self.try_take_core()
+        {
+            self.return_core(core);
+        }
     }
 
     /// Applies one batch and appends its record; a refused batch learns why through its ticket.
@@ -363,7 +399,14 @@ impl Pipeline {
         if durability == Durability::Durable || full {
             self.urgent.store(true, Ordering::SeqCst);
         }
+        let gathered = open.wanted > 0 && (full || open.tickets.len() >= open.wanted);
+        if gathered {
+            open.wanted = 0;
+        }
         drop(open);
+        if gathered {
+            self.open_wanted.notify_one();
+        }
         if durability == Durability::Buffered && full {
             self.wake_log_thread();
         }
@@ -455,7 +498,7 @@ impl Pipeline {
 
     /// Puts the log in place that commits are appended to.
     pub(crate) fn install_log(&self, log: LogWriter) {
-        let mut role = lock(&self.log);
+        let mut role = self.take_log();
         *lock(&self.log_stats) = (log.counters(), log.method());
         role.writer = log;
     }
@@ -467,7 +510,7 @@ impl Pipeline {
 
     /// The end of the durable log.
     pub(crate) fn position(&self) -> LogPosition {
-        let position = lock(&self.log).writer.position();
+        let position = self.take_log().writer.position();
         self.hand_on();
         position
     }
@@ -518,14 +561,14 @@ impl Pipeline {
         self.check_running()?;
         if let Some(mut core) = self.try_take_core() {
             // Who queued came first.
-            self.serve_queue(&mut core);
+            self.serve_waiting(&mut core);
             self.apply(&mut core, request);
             self.return_core(core);
             return Ok(());
         }
         if let Err(request) = self.queue.push(request) {
             let mut core = self.take_core()?;
-            self.serve_queue(&mut core);
+            self.serve_waiting(&mut core);
             self.apply(&mut core, request);
             self.return_core(core);
             return Ok(());
@@ -556,8 +599,11 @@ impl Pipeline {
             if let Some(outcome) = ticket.wait() {
                 return outcome;
             }
-            let role = lock(&self.log);
-            self.lead(role, ticket);
+            // Asked to lead. If somebody else leads already, that one looks at `pending` afterwards; to wait for the
+            // role here could take as long as the log thread finds work.
+            if let Some(role) = try_lock(&self.log) {
+                self.lead(role, ticket);
+            }
         }
     }
 

@@ -1,16 +1,16 @@
 //! Waiting for a commit to become durable, by a parked thread or by a task.
 //!
 //! A group may have a hundred waiters, and waking a thread costs microseconds. So the log role marks every ticket,
-//! wakes the tasks and the first two threads, and each woken thread wakes two more: the next group's write starts
-//! at once, and the cost of waking is spread over those who are woken.
+//! wakes the tasks and the first two of the threads that are parked, and each woken thread wakes two more: the next
+//! group's write starts at once, and the cost of waking is spread over those who are woken.
 //!
 //! Invariants:
 //! 1. A ticket is settled once. Its outcome is written before `state` is stored with `Release`.
-//! 2. Every blocked ticket of a list wakes its two children after it has seen its own outcome, whoever woke it.
+//! 2. Every ticket of a list of parked threads wakes its two children after it has seen its own outcome, whoever woke it.
 
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::thread::Thread;
@@ -45,6 +45,8 @@ pub(crate) struct Ticket {
     failure: OnceLock<Error>,
     /// Set for a blocking waiter, before the ticket is queued.
     thread: Option<Thread>,
+    /// The thread parks, or is about to after one more look at `state`.
+    parked: AtomicBool,
     /// Set by a task that polls.
     waker: Mutex<Option<Waker>>,
     /// The list the ticket was settled in and its place there, for waking on. Taken by the waking, which also
@@ -70,6 +72,7 @@ impl Ticket {
             lsn: AtomicU64::new(0),
             failure: OnceLock::new(),
             thread,
+            parked: AtomicBool::new(false),
             waker: Mutex::new(None),
             chain: Mutex::new(None),
         })
@@ -79,6 +82,12 @@ impl Ticket {
         self.thread.is_some()
     }
 
+    /// SeqCst, as the stores of `state` and `parked`: who settles stores the one and then looks at the other, the
+    /// owner the other way round, so one of them sees the other.
+    fn is_parked(&self) -> bool {
+        self.parked.load(Ordering::SeqCst)
+    }
+
     /// Notes the id the commit was given when it was applied.
     pub(crate) fn number(&self, txn: TxnId) {
         self.txn.store(txn.get(), Ordering::Relaxed);
@@ -86,8 +95,8 @@ impl Ticket {
 
     /// The outcome, if it is known.
     pub(crate) fn outcome(&self) -> Option<Result<Commit>> {
-        // Acquire: pairs with the Release in `settle` and `fail`.
-        match self.state.load(Ordering::Acquire) {
+        // Pairs with the stores in `settle` and `fail`; SeqCst for `is_parked`.
+        match self.state.load(Ordering::SeqCst) {
             DURABLE => Some(Ok(Commit {
                 txn_id: TxnId::new(self.txn.load(Ordering::Relaxed)),
                 lsn: Lsn::new(self.lsn.load(Ordering::Relaxed)),
@@ -99,13 +108,13 @@ impl Ticket {
 
     fn settle(&self, lsn: Lsn) {
         self.lsn.store(lsn.get(), Ordering::Relaxed);
-        self.state.store(DURABLE, Ordering::Release);
+        self.state.store(DURABLE, Ordering::SeqCst);
     }
 
     fn fail(&self, error: &Error) {
         // A second failure of the same ticket changes nothing.
         let _first = self.failure.set(error.clone());
-        self.state.store(FAILED, Ordering::Release);
+        self.state.store(FAILED, Ordering::SeqCst);
     }
 
     fn wake_task(&self) {
@@ -144,6 +153,9 @@ impl Ticket {
 
     /// Blocks until the outcome is known or the caller is asked to lead (`None`).
     pub(crate) fn wait(&self) -> Option<Result<Commit>> {
+        if self.outcome().is_none() {
+            self.parked.store(true, Ordering::SeqCst);
+        }
         loop {
             if let Some(outcome) = self.outcome() {
                 self.wake_children();
@@ -153,6 +165,7 @@ impl Ticket {
                 self.state
                     .compare_exchange(LEAD, PENDING, Ordering::AcqRel, Ordering::Relaxed);
             if led.is_ok() {
+                self.parked.store(false, Ordering::SeqCst);
                 return None;
             }
             std::thread::park();
@@ -166,7 +179,7 @@ impl Ticket {
             .unwrap_or_else(PoisonError::into_inner)
             .take();
         if let Some((list, at)) = chain {
-            for child in [2 * at + 1, 2 * at + 2] {
+            for child in [2 * at + 2, 2 * at + 3] {
                 if let Some(ticket) = list.get(child) {
                     ticket.wake_thread();
                 }
@@ -188,35 +201,36 @@ impl Ticket {
 
 /// Settles every ticket of a group and starts the waking. `error` is `None` when the group is durable.
 pub(crate) fn settle_group(tickets: &mut Vec<Arc<Ticket>>, lsn: Lsn, error: Option<&Error>) {
-    let (blocking, tasks): (Vec<_>, Vec<_>) = tickets.drain(..).partition(|t| t.is_blocking());
     let settle = |ticket: &Ticket| match error {
         None => ticket.settle(lsn),
         Some(error) => ticket.fail(error),
     };
-    if blocking.len() > 2 {
-        let list: Arc<[Arc<Ticket>]> = blocking.into();
-        // Children before parents: a parent that is awake wakes its children as soon as it is settled.
-        for (at, ticket) in list.iter().enumerate().rev() {
-            *ticket.chain.lock().unwrap_or_else(PoisonError::into_inner) =
-                Some((Arc::clone(&list), at));
-            settle(ticket);
-        }
-        if let Some(root) = list.first() {
-            root.wake_thread();
-        }
-        // The root may be the log role's own thread, which does not wait: start its branches too.
-        for child in list.iter().skip(1).take(2) {
-            child.wake_thread();
-        }
-    } else {
-        for ticket in &blocking {
-            settle(ticket);
+    // Whoever is parked belongs to the tree of waking. Whoever is not sees the outcome before it parks, or is seen
+    // parked afterwards; in the tree it would keep its children asleep for as long as it does something else.
+    let (parked, awake): (Vec<_>, Vec<_>) = tickets.drain(..).partition(|t| t.is_parked());
+    for ticket in &awake {
+        settle(ticket);
+        ticket.wake_task();
+        if ticket.is_parked() {
             ticket.wake_thread();
         }
     }
-    for ticket in &tasks {
+    if parked.len() <= 2 {
+        for ticket in &parked {
+            settle(ticket);
+            ticket.wake_thread();
+        }
+        return;
+    }
+    let list: Arc<[Arc<Ticket>]> = parked.into();
+    // Children before parents: a parent that is awake wakes its children as soon as it is settled.
+    for (at, ticket) in list.iter().enumerate().rev() {
+        let chain = Some((Arc::clone(&list), at));
+        *ticket.chain.lock().unwrap_or_else(PoisonError::into_inner) = chain;
         settle(ticket);
-        ticket.wake_task();
+    }
+    for root in list.iter().take(2) {
+        root.wake_thread();
     }
 }
 

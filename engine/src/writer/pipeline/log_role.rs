@@ -9,6 +9,7 @@ use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use super::gather::Gather;
 use super::{Pipeline, lock, try_lock};
 use crate::error::Result;
 use crate::ids::Lsn;
@@ -16,12 +17,16 @@ use crate::log::{LogPosition, LogWriter};
 use crate::writer::group::OpenGroup;
 use crate::writer::wait::settle_group;
 
+/// How often the log thread steps aside for those who wait for its role: enough for a thread that was just woken.
+const YIELDS_MAX: u32 = 1000;
+
 /// What the log role owns.
 #[derive(Debug)]
 pub(crate) struct LogRole {
     pub(crate) writer: LogWriter,
     /// The group that is filled next; swapped with the open one so that buffers are reused.
     pub(super) next: OpenGroup,
+    pub(super) gather: Gather,
 }
 
 /// What the log thread is woken for.
@@ -37,7 +42,7 @@ impl Pipeline {
     /// Writes the open group, if it holds anything. Returns whether it did.
     pub(crate) fn drive(&self, role: &mut MutexGuard<'_, LogRole>) -> bool {
         let role: &mut LogRole = role;
-        let mut open = lock(&self.open);
+        let mut open = self.gathered(&mut role.gather);
         // SeqCst: cleared while the group is held, so an append after the swap sets them again.
         self.pending.store(false, Ordering::SeqCst);
         self.urgent.store(false, Ordering::SeqCst);
@@ -53,6 +58,7 @@ impl Pipeline {
             *lock(&self.boundary) = Some(start);
         }
         let sealed = group.records.seal(start, start.lsn, self.database);
+        let started = self.clock.monotonic_ns();
         match role.writer.append(&sealed) {
             Ok(end) => {
                 // Release: pairs with `Shared::visible`; all delta entries of the group were written before.
@@ -60,6 +66,8 @@ impl Pipeline {
                     .shared
                     .visible
                     .store(end.last_txn.get(), Ordering::Release);
+                let took = self.clock.monotonic_ns() - started;
+                role.gather.wrote(group.tickets.len(), took);
                 settle_group(&mut group.tickets, end.lsn, None);
             }
             Err(error) => {
@@ -71,17 +79,30 @@ impl Pipeline {
         true
     }
 
+    /// The open group, when those are in it who are worth waiting for.
+    fn gathered(&self, gather: &mut Gather) -> MutexGuard<'_, OpenGroup> {
+        let mut open = lock(&self.open);
+        if let Some((more, at_most)) = gather.plan() {
+            open.wanted = open.tickets.len() + more;
+            let unless = |open: &mut OpenGroup| open.wanted > 0 && self.running();
+            let waited = self.open_wanted.wait_timeout_while(open, at_most, unless);
+            open = waited.unwrap_or_else(PoisonError::into_inner).0;
+            gather.learn(std::mem::take(&mut open.wanted) == 0);
+        }
+        open
+    }
+
     /// Makes everything applied so far durable.
     pub(crate) fn flush(&self) -> Result<()> {
         // Holding the role, nothing is in flight: one group takes all that was appended.
-        self.drive(&mut lock(&self.log));
+        self.drive(&mut self.take_log());
         self.hand_on();
         self.check_running()
     }
 
     /// Where the log of the frozen delta ends; everything in it is durable afterwards.
     pub(crate) fn frozen_boundary(&self) -> Result<LogPosition> {
-        let mut role = lock(&self.log);
+        let mut role = self.take_log();
         while lock(&self.boundary).is_none() && self.drive(&mut role) {}
         self.check_running()?;
         // Unresolved: no group holds a newer record: the next one will start where the log ends now.
@@ -91,6 +112,25 @@ impl Pipeline {
         drop(role);
         self.hand_on();
         boundary.ok_or_else(|| self.halt("a frozen delta has no place in the log"))
+    }
+
+    /// Waits for the log role. Under load the log thread hardly ever lets go of it, and a mutex is not fair: so it is
+    /// told.
+    pub(super) fn take_log(&self) -> MutexGuard<'_, LogRole> {
+        self.log_waiters.fetch_add(1, Ordering::Relaxed);
+        let role = lock(&self.log);
+        self.log_waiters.fetch_sub(1, Ordering::Relaxed);
+        role
+    }
+
+    /// Gives those who wait for the log role the time to take it. Relaxed: a late value costs a turn.
+    fn let_others_lead(&self) {
+        for _ in 0..YIELDS_MAX {
+            if self.log_waiters.load(Ordering::Relaxed) == 0 {
+                return;
+            }
+            std::thread::yield_now();
+        }
     }
 
     pub(super) fn wake_log_thread(&self) {
@@ -103,6 +143,17 @@ impl Pipeline {
             lock(&self.kick).now = true;
             self.kicked.notify_one();
         }
+    }
+
+    /// Asks the log thread to serve the queue of the writer role. False if there is no log thread any more.
+    pub(super) fn ask_to_serve(&self) -> bool {
+        // SeqCst: the log thread says that it is idle before it looks at this, and we look at that afterwards.
+        self.stranded.store(true, Ordering::SeqCst);
+        if self.log_thread_gone.load(Ordering::SeqCst) {
+            return false;
+        }
+        self.wake_log_thread();
+        true
     }
 
     pub(super) fn flush_later(&self) {
@@ -123,7 +174,11 @@ impl Pipeline {
             self.log_thread_idle.store(true, Ordering::SeqCst);
             let mut kick = lock(&self.kick);
             // SeqCst: an append that saw this thread busy set `urgent` before; see the second hand-over rule.
-            while !kick.now && !kick.stop && !self.urgent.load(Ordering::SeqCst) {
+            while !kick.now
+                && !kick.stop
+                && !self.urgent.load(Ordering::SeqCst)
+                && !self.stranded.load(Ordering::SeqCst)
+            {
                 if kick.later {
                     let waited = self.kicked.wait_timeout(kick, buffered_flush);
                     kick = waited.unwrap_or_else(PoisonError::into_inner).0;
@@ -143,15 +198,22 @@ impl Pipeline {
             self.log_thread_idle.store(false, Ordering::SeqCst);
             loop {
                 let mut role = lock(&self.log);
-                while self.drive(&mut role) {}
+                while self.drive(&mut role) && self.log_waiters.load(Ordering::Relaxed) == 0 {}
                 drop(role);
-                if !self.urgent.load(Ordering::SeqCst) || self.check_running().is_err() {
+                self.let_others_lead();
+                let stranded = self.stranded.swap(false, Ordering::SeqCst);
+                if stranded {
+                    self.serve_stranded();
+                }
+                let urgent = self.urgent.load(Ordering::SeqCst);
+                if !(urgent || stranded) || self.check_running().is_err() {
                     break;
                 }
             }
             if stop {
                 // First gone, then a last look: whoever appends later sees that nobody can be woken.
                 self.log_thread_gone.store(true, Ordering::SeqCst);
+                self.serve_stranded();
                 self.drive(&mut lock(&self.log));
                 return;
             }
