@@ -31,6 +31,7 @@ mod clock;
 mod error;
 mod ids;
 mod limits;
+mod prefetch;
 mod stats;
 
 mod cache;

@@ -28,6 +28,7 @@ use northstar_io::{Buf, IoError, Mapping};
 use super::epoch::{DOMAIN, Guard};
 use super::frame::{FrameMeta, Rank, State};
 use crate::ids::PageId;
+use crate::prefetch::prefetch_line;
 
 /// `count` frames of `page_bytes`.
 #[derive(Debug)]
@@ -301,16 +302,9 @@ const NODE_LINES: usize = 13;
 /// Asks for the start of a node while its frame's metadata is still on the way: one miss instead of three in a row.
 #[inline]
 fn prefetch_node(start: NonNull<u8>) {
-    #[cfg(target_arch = "x86_64")]
     for line in 0..NODE_LINES {
-        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-        // A prefetch never faults, so the address need not even be mapped; it is, see `start`.
-        let at = start.as_ptr().wrapping_add(line * 64).cast_const().cast();
-        // SAFETY: see above; SSE is part of x86_64.
-        unsafe { _mm_prefetch::<_MM_HINT_T0>(at) };
+        prefetch_line(start.as_ptr().wrapping_add(line * 64));
     }
-    #[cfg(not(target_arch = "x86_64"))]
-    let _ = start;
 }
 
 /// A published frame held by count.

@@ -30,6 +30,8 @@ use std::sync::atomic::{AtomicU8, AtomicU32, AtomicUsize, Ordering};
 use northstar_io::{IoError, Mapping};
 use zerocopy::FromZeros;
 
+use crate::prefetch::prefetch_line;
+
 /// Bytes of one offset step.
 const UNIT: usize = 8;
 /// Bytes of a cache line.
@@ -372,15 +374,7 @@ impl Arena {
 
     #[inline]
     fn warm(&self, offset: usize) {
-        #[cfg(target_arch = "x86_64")]
-        {
-            use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-            let line = self.base.as_ptr().wrapping_add(offset).cast::<i8>();
-            // SAFETY: a prefetch reads nothing, whatever the address; it needs SSE, which x86-64 has.
-            unsafe { _mm_prefetch::<_MM_HINT_T0>(line) };
-        }
-        #[cfg(not(target_arch = "x86_64"))]
-        let _ = offset;
+        prefetch_line(self.base.as_ptr().wrapping_add(offset));
     }
 
     /// Takes `bytes` from the front.

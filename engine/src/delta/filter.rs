@@ -13,6 +13,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::ids::TableId;
+use crate::prefetch::prefetch_line;
 
 /// Bits of filter for each key it is sized for.
 const BITS_PER_KEY: usize = 10;
@@ -57,6 +58,12 @@ impl Filter {
             bits >>= 6;
         }
         all & 1 != 0
+    }
+
+    /// Asks for what [`Filter::may_contain`] will look at.
+    #[inline]
+    pub(super) fn warm(&self, hash: u64) {
+        prefetch_line(std::ptr::from_ref(self.block(hash)).cast());
     }
 
     /// The block a hash picks: its high bits scaled to the number of blocks.

@@ -84,6 +84,26 @@ pub(crate) struct Mark {
     last_txn: u64,
 }
 
+/// A key to look for, hashed once for all deltas.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Probe<'k> {
+    table: TableId,
+    key: &'k [u8],
+    hash: u64,
+}
+
+impl<'k> Probe<'k> {
+    /// Looks for `key` of `table`.
+    #[inline]
+    pub(crate) fn new(table: TableId, key: &'k [u8]) -> Self {
+        Self {
+            table,
+            key,
+            hash: filter::hash(table, key),
+        }
+    }
+}
+
 impl Delta {
     /// An empty delta and its writer.
     ///
@@ -106,13 +126,29 @@ impl Delta {
         Ok((delta, writer))
     }
 
-    /// What the delta knows of `key` at snapshot `at`; none if only lower layers can tell.
+    /// Asks the processor for what [`Delta::get`] will look at first.
     #[inline]
-    pub(crate) fn get(&self, table: TableId, key: &[u8], at: TxnId) -> Option<Hit<'_>> {
-        let tree = self.table(table)?;
+    pub(crate) fn warm(&self, probe: &Probe<'_>) {
+        if self.was_written() {
+            self.filter.warm(probe.hash);
+        }
+    }
+
+    /// Whether anything was ever written here, taken back or not. Looks at nothing that later writes change, so that
+    /// asking costs readers no cache miss while a writer is at work.
+    #[inline]
+    pub(crate) fn was_written(&self) -> bool {
+        self.tables.any()
+    }
+
+    /// What the delta knows of a key at snapshot `at`; none if only lower layers can tell.
+    #[inline]
+    pub(crate) fn get(&self, probe: &Probe<'_>, at: TxnId) -> Option<Hit<'_>> {
+        let key = probe.key;
+        let tree = self.table(probe.table)?;
         let ranges = tree.ranges.load();
         // Bits of the filter that are not set mean a key that is not here: see the filter's invariant.
-        let version = if self.filter.may_contain(filter::hash(table, key)) {
+        let version = if self.filter.may_contain(probe.hash) {
             tree.find(&self.arena, key)
                 .and_then(|newest| visible(&self.arena, newest, at))
         } else {

@@ -46,6 +46,12 @@ impl Tables {
         Self::new_zeroed()
     }
 
+    /// Whether a table was ever made.
+    #[inline]
+    pub(super) fn any(&self) -> bool {
+        self.0.load().is_some()
+    }
+
     /// The table, if it was ever written to.
     #[inline]
     pub(super) fn get<'d>(&self, arena: &'d Arena, id: TableId) -> Option<&'d Table> {

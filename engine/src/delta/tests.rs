@@ -169,7 +169,7 @@ fn check_table(
     let mut cursor = delta.cursor(id, txn);
     for probe in probes {
         assert_eq!(
-            delta.get(id, probe, txn).map(shown),
+            delta.get(&Probe::new(id, probe), txn).map(shown),
             model.get(table, probe, at),
             "{probe:?} at t{at}"
         );
@@ -322,7 +322,10 @@ fn runs_with_changing_prefixes_are_all_found() {
 fn an_empty_delta_knows_nothing() {
     let (delta, _writer) = delta(1 << 20);
     assert!(delta.is_empty() && delta.tables().next().is_none() && delta.last_txn().is_none());
-    assert_eq!(delta.get(TableId::NAMES, b"", TxnId::MAX), None);
+    assert_eq!(
+        delta.get(&Probe::new(TableId::NAMES, b""), TxnId::MAX),
+        None
+    );
     assert_eq!(delta.cursor(TableId::NAMES, TxnId::MAX).seek(b""), None);
     assert_eq!(delta.cursor(TableId::NAMES, TxnId::MAX).last(), None);
 }
@@ -341,13 +344,19 @@ fn each_snapshot_sees_the_last_write_of_the_newest_transaction_it_knows() {
         let mut cursor = delta.cursor(table, TxnId::new(at));
         let (key, hit) = cursor.seek(b"").unwrap();
         assert_eq!((key, hit.value), (&b"k"[..], Some(value.as_bytes())));
-        assert_eq!(delta.get(table, b"k", TxnId::new(at)), Some(hit));
+        assert_eq!(
+            delta.get(&Probe::new(table, b"k"), TxnId::new(at)),
+            Some(hit)
+        );
     }
     let deleted = Hit {
         txn: TxnId::new(7),
         value: None,
     };
-    assert_eq!(delta.get(table, b"k", TxnId::MAX), Some(deleted));
+    assert_eq!(
+        delta.get(&Probe::new(table, b"k"), TxnId::MAX),
+        Some(deleted)
+    );
     assert_eq!(delta.last_txn(), Some(TxnId::new(7)));
 }
 
@@ -366,23 +375,32 @@ fn a_rolled_back_transaction_leaves_no_trace_and_its_id_can_be_used_again() {
     assert_eq!(delta.covered(table, b"b", TxnId::MAX), Some(TxnId::new(2)));
     writer.rollback(mark);
     assert_eq!(
-        delta.get(table, b"k", TxnId::MAX).unwrap().value,
+        delta
+            .get(&Probe::new(table, b"k"), TxnId::MAX)
+            .unwrap()
+            .value,
         Some(&b"old"[..])
     );
-    assert_eq!(delta.get(table, b"new", TxnId::MAX), None);
+    assert_eq!(delta.get(&Probe::new(table, b"new"), TxnId::MAX), None);
     assert_eq!(
-        delta.get(table, b"k", TxnId::MAX).unwrap().txn,
+        delta.get(&Probe::new(table, b"k"), TxnId::MAX).unwrap().txn,
         TxnId::new(1)
     );
     assert_eq!(delta.covered(table, b"k", TxnId::MAX), None);
     assert_eq!((delta.len(), delta.last_txn()), (1, Some(TxnId::new(1))));
     writer.put(table, b"k", b"again", TxnId::new(2)).unwrap();
     assert_eq!(
-        delta.get(table, b"k", TxnId::new(1)).unwrap().value,
+        delta
+            .get(&Probe::new(table, b"k"), TxnId::new(1))
+            .unwrap()
+            .value,
         Some(&b"old"[..])
     );
     assert_eq!(
-        delta.get(table, b"k", TxnId::new(2)).unwrap().value,
+        delta
+            .get(&Probe::new(table, b"k"), TxnId::new(2))
+            .unwrap()
+            .value,
         Some(&b"again"[..])
     );
 }
@@ -395,10 +413,19 @@ fn a_put_after_a_range_delete_of_the_same_transaction_stands() {
     writer.put(table, b"b", b"1", txn).unwrap();
     writer.delete_range(table, b"a", Some(b"c"), txn).unwrap();
     writer.put(table, b"b", b"2", txn).unwrap();
-    assert_eq!(delta.get(table, b"a", txn).unwrap().value, None);
-    assert_eq!(delta.get(table, b"b", txn).unwrap().value, Some(&b"2"[..]));
-    assert_eq!(delta.get(table, b"bb", txn).unwrap().value, None);
-    assert_eq!(delta.get(table, b"c", txn), None);
+    assert_eq!(
+        delta.get(&Probe::new(table, b"a"), txn).unwrap().value,
+        None
+    );
+    assert_eq!(
+        delta.get(&Probe::new(table, b"b"), txn).unwrap().value,
+        Some(&b"2"[..])
+    );
+    assert_eq!(
+        delta.get(&Probe::new(table, b"bb"), txn).unwrap().value,
+        None
+    );
+    assert_eq!(delta.get(&Probe::new(table, b"c"), txn), None);
     assert_eq!(delta.range_deletes(table, txn).count(), 1);
     assert_eq!(
         delta.range_deletes(table, txn).next().unwrap().to,
@@ -446,7 +473,7 @@ fn a_value_of_sixteen_mebibytes_comes_back() {
         .put(TableId::new(16), &[1; 4096], &value, TxnId::new(1))
         .unwrap();
     let hit = delta
-        .get(TableId::new(16), &[1; 4096], TxnId::new(1))
+        .get(&Probe::new(TableId::new(16), &[1; 4096]), TxnId::new(1))
         .unwrap();
     assert!(hit.value == Some(&value[..]));
 }
@@ -503,7 +530,7 @@ fn readers_see_exactly_their_snapshot_while_the_writer_splits() {
                 );
                 for _ in 0..expected.len().min(200) {
                     let (key, value) = &expected[rng.random_range(0..expected.len())];
-                    let hit = delta.get(TableId::new(table), key, TxnId::new(at));
+                    let hit = delta.get(&Probe::new(TableId::new(table), key), TxnId::new(at));
                     assert_eq!(hit.map(shown).as_ref(), Some(value), "get at t{at}");
                 }
             }

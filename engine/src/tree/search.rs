@@ -17,6 +17,7 @@ use crate::format::overflow::ExtentRef;
 use crate::format::page::{Page, PageError};
 use crate::ids::PageRef;
 use crate::pages::{Class, Link, PagePin, PageRead, View};
+use crate::prefetch::prefetch_line;
 
 /// A row whose leaf is pinned.
 #[derive(Debug)]
@@ -72,25 +73,46 @@ pub(crate) fn get_then<P: PageRead, R>(
     key: &[u8],
     then: impl FnOnce(Option<LeafRow<'_>>, Page<'_>) -> R,
 ) -> Result<R, PageError> {
-    reach(pages, root, key, |held| {
-        let leaf = Leaf::view(held.page())?;
-        Ok(then(find(&leaf, key)?, leaf.page()))
-    })
+    reach(
+        pages,
+        root,
+        key,
+        || None,
+        |held| {
+            let leaf = Leaf::view(held.page())?;
+            Ok(then(find(&leaf, key)?, leaf.page()))
+        },
+    )
 }
 
-/// Looks `key` up and pins its leaf.
+/// What [`get_unless`] came to.
+#[derive(Debug)]
+pub(crate) enum Got<T, Pin> {
+    /// The tree was not asked to the end.
+    Instead(T),
+    /// The row, if there is one.
+    Row(Option<Found<Pin>>),
+}
+
+/// Looks `key` up and pins its leaf, unless `instead` has an answer.
+///
+/// It is asked once, before a page is read from the device and before the leaf is touched, but not before the pages
+/// above, which are in the processor's caches: what it looks at can be on its way from memory meanwhile. It runs under
+/// the epoch guard or none.
 ///
 /// # Errors
-/// A page that cannot be read or contradicts itself.
-pub(crate) fn get<'p, P: PageRead>(
+/// A page that cannot be read or contradicts itself, if `instead` has no answer.
+pub(crate) fn get_unless<'p, P: PageRead, T>(
     pages: &'p P,
     root: PageRef,
     key: &[u8],
-) -> Result<Option<Found<P::Pin<'p>>>, PageError> {
-    reach(pages, root, key, |held| {
+    instead: impl FnOnce() -> Option<T>,
+) -> Result<Got<T, P::Pin<'p>>, PageError> {
+    let instead = || instead().map(Got::Instead);
+    reach(pages, root, key, instead, |held| {
         let leaf = Leaf::view(held.page())?;
         let Some(row) = find(&leaf, key)? else {
-            return Ok(None);
+            return Ok(Got::Row(None));
         };
         let value = match row.value {
             RowValue::Inline(value) => {
@@ -103,10 +125,12 @@ pub(crate) fn get<'p, P: PageRead>(
             Held::View(view) => pages.pin(view),
             Held::Pin(pin) => pin,
         };
-        Ok(Some(Found { pin, value }))
+        Ok(Got::Row(Some(Found { pin, value })))
     })
 }
 
+/// Cache lines of a node to ask for while other lookups go on: header and heads of most.
+const NODE_LINES: usize = 8;
 /// Lookups that are under way together: their misses are read from the device at the same time.
 const TOGETHER_MAX: usize = 64;
 
@@ -141,7 +165,9 @@ pub(crate) fn multi_get<P: PageRead, K: AsRef<[u8]>>(
                 let mut views = Vec::with_capacity(steps.len());
                 for (index, key, step) in steps.drain(..) {
                     if let Some(view) = pages.try_view(&guard, step.page, step.link) {
-                        simd::prefetch(view.page.bytes());
+                        for line in view.page.bytes().chunks(64).take(NODE_LINES) {
+                            prefetch_line(line.as_ptr());
+                        }
                         views.push((index, key, step, view));
                     } else {
                         missed.push((index, key, step));
@@ -227,24 +253,42 @@ pub(super) fn check_level(page: Page<'_>, expected: Option<u8>) -> Result<u8, Pa
     Ok(level)
 }
 
+/// Goes down to the leaf for `key` and runs `at_leaf` there, unless `instead` has a result: see [`get_unless`].
 #[inline]
 fn reach<'p, P: PageRead, R>(
     pages: &'p P,
     root: PageRef,
     key: &[u8],
+    instead: impl FnOnce() -> Option<R>,
     at_leaf: impl FnOnce(Held<'_, P::Pin<'p>>) -> Result<R, PageError>,
 ) -> Result<R, PageError> {
     let mut step = Step::at(root);
+    let mut instead = Some(instead);
+    let mut ask = move || instead.take().and_then(|instead| instead());
     // Keeps the frame that `step.link` names until the child was looked for.
     let mut parent: Option<P::Pin<'p>> = None;
     loop {
         {
             let guard = pages.enter();
-            while let Some(view) = pages.try_view(&guard, step.page, step.link) {
-                if !step.descend(view.page, Some(view.frame), key)? {
-                    return at_leaf(Held::View(view));
+            loop {
+                if step.level == Some(0)
+                    && let Some(result) = ask()
+                {
+                    return Ok(result);
+                }
+                let Some(view) = pages.try_view(&guard, step.page, step.link) else {
+                    break;
+                };
+                match step.descend(view.page, Some(view.frame), key) {
+                    Ok(true) => {}
+                    // The root is a leaf, or it was asked already.
+                    Ok(false) => return ask().map_or_else(|| at_leaf(Held::View(view)), Ok),
+                    Err(error) => return ask().ok_or(error),
                 }
             }
+        }
+        if let Some(result) = ask() {
+            return Ok(result);
         }
         drop(parent.take());
         let pin = pages.load(step.page, Class::Point)?;

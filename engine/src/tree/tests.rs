@@ -11,7 +11,7 @@ use super::check::{CheckOptions, check};
 use super::cursor::Cursor;
 use super::merge::{Change, ChangeKind, Forget, Merged, RangeDelete, Supersede, merge, row_count};
 use super::overflow::read_extent;
-use super::search::{FoundValue, get, get_then, multi_get};
+use super::search::{FoundValue, Got, get_then, get_unless, multi_get};
 use crate::format::leaf::RowValue;
 use crate::format::page::{Page, PageError, seal};
 use crate::ids::{Generation, PageId, PageRef, TableId, TxnId};
@@ -337,7 +337,11 @@ impl Tree {
     }
 
     pub(super) fn get(&self, root: Option<PageRef>, key: &[u8]) -> Option<(u64, Vec<u8>)> {
-        let found = get(&self.store, root?, key).unwrap()?;
+        let instead = || None::<()>;
+        let Got::Row(found) = get_unless(&self.store, root?, key, instead).unwrap() else {
+            panic!("nothing instead");
+        };
+        let found = found?;
         let value = match &found.value {
             FoundValue::Inline(_) => found.inline().unwrap().to_vec(),
             FoundValue::Extent(extent) => self.value(RowValue::Extent(*extent)),

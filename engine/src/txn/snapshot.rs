@@ -11,7 +11,7 @@ use std::sync::atomic::{Ordering, fence};
 
 use super::registry::SlotId;
 use super::shape::{Shape, Shapes};
-use crate::delta::Hit;
+use crate::delta::{Hit, Probe};
 use crate::error::{Error, Result};
 use crate::format::leaf::RowValue;
 use crate::format::overflow::ExtentRef;
@@ -19,7 +19,7 @@ use crate::ids::{TableId, TxnId};
 use crate::pages::store::Store;
 use crate::pages::{Class, PageRead};
 use crate::tree::overflow::read_extent;
-use crate::tree::search::{self, Found, FoundValue};
+use crate::tree::search::{self, Found, FoundValue, Got};
 
 /// A state of the whole database that stays readable until dropped.
 pub(crate) struct Snapshot {
@@ -114,24 +114,39 @@ impl Snapshot {
 
 // Point reads.
 impl Snapshot {
-    /// The newest version of `key` in the deltas, if any delta has one.
-    fn buffered(&self, table: TableId, key: &[u8]) -> Option<Hit<'_>> {
-        self.shape
-            .deltas()
-            .find_map(|delta| delta.get(table, key, self.at))
+    /// Makes ready to ask the deltas for `key`: [`Snapshot::buffered`] finds what it looks at first in the processor's
+    /// caches a moment later. `None` if no delta holds anything.
+    #[inline]
+    fn probe<'k>(&self, table: TableId, key: &'k [u8]) -> Option<Probe<'k>> {
+        if !self.shape.deltas().any(|delta| delta.was_written()) {
+            return None;
+        }
+        let probe = Probe::new(table, key);
+        self.shape.deltas().for_each(|delta| delta.warm(&probe));
+        Some(probe)
     }
 
+    /// The newest version of a key in the deltas, if any delta has one.
+    fn buffered(&self, probe: Option<&Probe<'_>>) -> Option<Hit<'_>> {
+        let probe = probe?;
+        self.shape
+            .deltas()
+            .find_map(|delta| delta.get(probe, self.at))
+    }
+
+    /// The value of `key`: the deltas' if they have one, else the tree's. The two are looked at together, so that their
+    /// cache misses overlap: see [`search::get_unless`].
     pub(crate) fn get(&self, table: TableId, key: &[u8]) -> Result<Option<Value<'_>>> {
-        if let Some(hit) = self.buffered(table, key) {
-            return Ok(hit.value.map(|value| Value(Held::Delta(value))));
-        }
+        let probe = self.probe(table, key);
+        let buffered = || self.buffered(probe.as_ref());
         let Some(root) = self.shape.roots.get(table) else {
-            return Ok(None);
+            return Ok(buffered().and_then(Value::of_hit));
         };
         let store = &*self.shape.shared.store;
-        match search::get(store, root.page, key)? {
-            Some(found) => self.hold(found).map(Some),
-            None => Ok(None),
+        match search::get_unless(store, root.page, key, buffered)? {
+            Got::Instead(hit) => Ok(Value::of_hit(hit)),
+            Got::Row(Some(found)) => self.hold(found).map(Some),
+            Got::Row(None) => Ok(None),
         }
     }
 
@@ -142,9 +157,10 @@ impl Snapshot {
     ) -> Result<Vec<Option<Value<'_>>>> {
         let mut values: Vec<_> = Vec::with_capacity(keys.len());
         let mut missing = Vec::new();
-        for (index, key) in keys.iter().enumerate() {
-            match self.buffered(table, key) {
-                Some(hit) => values.push(hit.value.map(|value| Value(Held::Delta(value)))),
+        let probes: Vec<_> = keys.iter().map(|key| self.probe(table, key)).collect();
+        for (index, probe) in probes.iter().enumerate() {
+            match self.buffered(probe.as_ref()) {
+                Some(hit) => values.push(Value::of_hit(hit)),
                 None => {
                     missing.push(index);
                     values.push(None);
@@ -197,6 +213,13 @@ type Pin<'t> = <Store as PageRead>::Pin<'t>;
 
 /// A value read from a transaction. It borrows the bytes where they lie; a large value is copied together.
 pub struct Value<'t>(Held<'t>);
+
+impl<'t> Value<'t> {
+    /// What a delta says: a value, or that there is none.
+    fn of_hit(hit: Hit<'t>) -> Option<Self> {
+        hit.value.map(|value| Self(Held::Delta(value)))
+    }
+}
 
 enum Held<'t> {
     Delta(&'t [u8]),

@@ -301,7 +301,9 @@ impl Pipeline {
             }
         }
         // The second rule, on behalf of those served here: they found the log role taken, or nothing to write.
-        if served > 0 && let Some(role) = try_lock(&self.log) {
+        if served > 0
+            && let Some(role) = try_lock(&self.log)
+        {
             drop(role);
             self.hand_on();
         }

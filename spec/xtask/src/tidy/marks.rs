@@ -22,6 +22,10 @@ pub(crate) const UNSAFE_FILES: &[(&str, &str)] = &[
         "engine/src/tree/simd.rs",
         "vector instructions chosen at run time",
     ),
+    (
+        "engine/src/prefetch.rs",
+        "asking the processor for cache lines",
+    ),
     ("bench/src/alloc.rs", "the counting allocator"),
 ];
 
