@@ -9,7 +9,9 @@
 //!    it alive through the `keep` of each part.
 //!
 //! - Threads: both may move between threads; a mapping may be shared, it gives out only a raw pointer.
-//! - Cost: a mapping costs address space until touched; a buffer costs its bytes at once, zeroed.
+//! - Cost: a mapping costs address space until touched; a buffer costs its bytes at once, zeroed. Large buffers are
+//!   mappings of their own, so that dropping them gives their memory back to the system and leaves no holes in the heap;
+//!   who needs buffers of one size again and again takes them from a [`BufPool`].
 #![expect(
     unsafe_code,
     reason = "aligned allocation, mappings, and buffers lent to the kernel"
@@ -19,7 +21,7 @@ use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
 use std::any::Any;
 use std::fmt;
 use std::ptr::NonNull;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::{IoError, IoKind};
 
@@ -34,6 +36,8 @@ pub struct Buf {
 enum Owner {
     /// The buffer itself: allocated by [`Buf::zeroed`].
     Heap,
+    /// A pool, to which the memory goes back; it was allocated as for `Heap`.
+    Pool(Arc<BufPool>),
     /// Somebody else, kept alive from here.
     Kept(#[expect(dead_code, reason = "held only for its drop")] Arc<dyn Any + Send + Sync>),
 }
@@ -47,6 +51,9 @@ unsafe impl Sync for Buf {}
 impl Buf {
     /// Alignment of the start and of the length, in bytes: what every direct transfer accepts.
     pub const ALIGN: usize = 4096;
+
+    /// From this many bytes on a buffer is a mapping of its own.
+    const MAPPED_MIN: usize = 128 * 1024;
 
     /// A zeroed buffer of `len` bytes; `len` is a multiple of 4096.
     ///
@@ -62,8 +69,23 @@ impl Buf {
                 owner: Owner::Heap,
             };
         }
+        if len >= Self::MAPPED_MIN
+            && let Ok(mapping) = Mapping::reserve(len)
+        {
+            let ptr = mapping.as_ptr();
+            return Self {
+                ptr,
+                len,
+                owner: Owner::Kept(Arc::new(mapping)),
+            };
+        }
+        Self::allocated(len)
+    }
+
+    /// A zeroed buffer from the heap; `len` is neither 0 nor ragged.
+    fn allocated(len: usize) -> Self {
         let layout = layout(len);
-        // SAFETY: the layout's size is not zero, checked above.
+        // SAFETY: the layout's size is not zero, as callers see to.
         let start = unsafe { alloc_zeroed(layout) };
         let Some(ptr) = NonNull::new(start) else {
             handle_alloc_error(layout)
@@ -122,10 +144,74 @@ fn layout(len: usize) -> Layout {
 
 impl Drop for Buf {
     fn drop(&mut self) {
-        if matches!(self.owner, Owner::Heap) && self.len > 0 {
-            // SAFETY: allocated in `zeroed` with this very layout, freed only here.
-            unsafe { dealloc(self.ptr.as_ptr(), layout(self.len)) }
+        match std::mem::replace(&mut self.owner, Owner::Heap) {
+            Owner::Heap if self.len > 0 => {
+                // SAFETY: allocated in `zeroed` with this very layout, freed only here.
+                unsafe { dealloc(self.ptr.as_ptr(), layout(self.len)) }
+            }
+            Owner::Heap | Owner::Kept(_) => {}
+            Owner::Pool(pool) => {
+                // What the pool does not keep is dropped there.
+                let inner = std::mem::replace(&mut self.ptr, dangling());
+                let len = std::mem::replace(&mut self.len, 0);
+                pool.give_back(Self {
+                    ptr: inner,
+                    len,
+                    owner: Owner::Heap,
+                });
+            }
         }
+    }
+}
+
+/// Buffers of one size that come back: a buffer taken from a pool returns to it when dropped, wherever that is.
+///
+/// For who needs many short-lived buffers: without a pool they leave holes in the heap, and each is zeroed anew.
+#[derive(Debug)]
+pub struct BufPool {
+    len: usize,
+    keep_max: usize,
+    free: Mutex<Vec<Buf>>,
+}
+
+impl BufPool {
+    /// A pool of buffers of `len` bytes that keeps at most `keep_max` of those not in use. Empty at first.
+    ///
+    /// # Panics
+    /// If `len` is 0 or not a multiple of [`Buf::ALIGN`].
+    #[must_use]
+    pub fn new(len: usize, keep_max: usize) -> Arc<Self> {
+        assert!(
+            len > 0 && len.is_multiple_of(Buf::ALIGN),
+            "buffers of {len} bytes"
+        );
+        Arc::new(Self {
+            len,
+            keep_max,
+            free: Mutex::default(),
+        })
+    }
+
+    /// A buffer with whatever its last user left in it, or zeros.
+    #[must_use]
+    pub fn take(self: &Arc<Self>) -> Buf {
+        let free = self.lock().pop();
+        let mut buf = free.unwrap_or_else(|| Buf::allocated(self.len));
+        debug_assert!(matches!(buf.owner, Owner::Heap), "only heap buffers pool");
+        buf.owner = Owner::Pool(Arc::clone(self));
+        buf
+    }
+
+    fn give_back(&self, buf: Buf) {
+        let mut free = self.lock();
+        if free.len() < self.keep_max {
+            free.push(buf);
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<Buf>> {
+        // Nothing that can panic happens under the lock.
+        self.free.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -147,6 +233,53 @@ impl std::ops::DerefMut for Buf {
 impl fmt::Debug for Buf {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Buf({} bytes at {:?})", self.len, self.ptr)
+    }
+}
+
+/// Buffers that one transfer fills one after the other, and where they are, for the kernel.
+#[cfg(target_os = "linux")]
+pub(crate) struct Scatter {
+    bufs: Vec<Buf>,
+    /// Parts of `bufs`, which stay where they are while these do.
+    parts: Vec<libc::iovec>,
+}
+
+// SAFETY: the addresses in `parts` are of memory that `bufs` own, which may go to another thread with them.
+#[cfg(target_os = "linux")]
+unsafe impl Send for Scatter {}
+
+#[cfg(target_os = "linux")]
+impl Scatter {
+    pub(crate) fn new(bufs: Vec<Buf>) -> Self {
+        Self {
+            parts: Vec::with_capacity(bufs.len()),
+            bufs,
+        }
+    }
+
+    /// `len` bytes from `start` on, as the kernel wants to be told. The kernel must have done with the last answer.
+    pub(crate) fn parts(&mut self, start: usize, len: usize) -> &[libc::iovec] {
+        self.parts.clear();
+        let (mut skip, mut left) = (start, len);
+        for buf in &mut self.bufs {
+            let skipped = skip.min(buf.len());
+            skip -= skipped;
+            let part = &mut buf[skipped..];
+            let len = part.len().min(left);
+            left -= len;
+            if len > 0 {
+                self.parts.push(libc::iovec {
+                    iov_base: part.as_mut_ptr().cast(),
+                    iov_len: len,
+                });
+            }
+        }
+        &self.parts
+    }
+
+    /// The buffers, once the kernel has done with them.
+    pub(crate) fn into_bufs(self) -> Vec<Buf> {
+        self.bufs
     }
 }
 
@@ -320,6 +453,41 @@ pub(crate) mod tests {
         buf[8191] = 7;
         assert_eq!(buf.last(), Some(&7));
         assert!(Buf::zeroed(0).is_empty());
+    }
+
+    #[test]
+    fn large_buffers_are_zeroed_and_their_own_too() {
+        for len in [Buf::MAPPED_MIN - 4096, Buf::MAPPED_MIN, 5 << 20] {
+            let mut buf = Buf::zeroed(len);
+            assert_eq!(buf.as_ptr().addr().get() % Buf::ALIGN, 0);
+            assert!(buf.len() == len && buf.iter().all(|&byte| byte == 0));
+            buf[len - 1] = 7;
+            let moved = std::thread::spawn(move || buf).join().unwrap();
+            assert_eq!(moved.last(), Some(&7));
+        }
+    }
+
+    #[test]
+    fn buffers_of_a_pool_come_back_as_far_as_it_keeps_them() {
+        let pool = BufPool::new(8192, 2);
+        let bufs: Vec<_> = (0..4).map(|_| pool.take()).collect();
+        let mut places: Vec<_> = bufs.iter().map(Buf::as_ptr).collect();
+        places.sort_unstable();
+        places.dedup();
+        assert_eq!(places.len(), 4, "no two at one place");
+        assert!(
+            bufs.iter()
+                .flat_map(|buf| buf.iter())
+                .all(|&byte| byte == 0)
+        );
+        // Dropped elsewhere, and after its pool's last other owner.
+        std::thread::spawn(move || drop(bufs)).join().unwrap();
+        assert_eq!(pool.lock().len(), 2);
+        let (one, two, three) = (pool.take(), pool.take(), pool.take());
+        assert!(places.contains(&one.as_ptr()) && places.contains(&two.as_ptr()));
+        assert!(pool.lock().is_empty());
+        drop(pool);
+        drop((one, two, three));
     }
 
     #[test]

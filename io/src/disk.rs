@@ -187,6 +187,15 @@ pub enum Op {
         /// Filled whole.
         buf: Buf,
     },
+    /// Fill `bufs`, one after the other, from `offset` on: one transfer into memory that is not in one piece.
+    ReadRun {
+        /// Where from.
+        file: Arc<dyn File>,
+        /// Bytes from the start of the file.
+        offset: u64,
+        /// Each filled whole.
+        bufs: Vec<Buf>,
+    },
     /// Write `buf` at `offset`.
     Write {
         /// Where to.
@@ -210,6 +219,8 @@ pub struct Completion {
     pub token: u64,
     /// The operation's buffer, if it had one.
     pub buf: Option<Buf>,
+    /// The buffers of an [`Op::ReadRun`], in its order.
+    pub run: Vec<Buf>,
     /// How it went.
     pub result: Result<(), IoError>,
 }

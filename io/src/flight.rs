@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use crate::buf::Scatter;
 use crate::plain::NativeFile;
 use crate::transfer::{Part, Step, Transfer};
 use crate::{Buf, Completion, File, IoError, IoKind, Op, ring};
@@ -12,55 +13,88 @@ pub(crate) struct Flight {
     token: u64,
     file: Arc<dyn File>,
     /// `None` for a sync.
-    transfer: Option<(Transfer, Buf)>,
+    transfer: Option<(Transfer, Memory)>,
+}
+
+/// What a transfer moves.
+enum Memory {
+    One(Buf),
+    Run(Scatter),
 }
 
 impl Flight {
     /// Gives the operation back if it is not one for a ring: misaligned, or on another disk's file.
     pub(crate) fn new(token: u64, op: Op) -> Result<Self, Op> {
-        let (kind, file, offset, buf) = match op {
-            Op::Read { file, offset, buf } => (IoKind::Read, file, offset, buf),
-            Op::Write { file, offset, buf } => (IoKind::Write, file, offset, buf),
-            Op::Sync { file } if native(&file).is_some() => {
-                return Ok(Self {
-                    token,
-                    file,
-                    transfer: None,
-                });
-            }
-            Op::Sync { .. } => return Err(op),
+        let file = match &op {
+            Op::Read { file, .. }
+            | Op::ReadRun { file, .. }
+            | Op::Write { file, .. }
+            | Op::Sync { file } => Arc::clone(file),
         };
-        match Transfer::new(kind, offset, buf.len(), buf.len()) {
-            Ok(transfer) if native(&file).is_some() && !buf.is_empty() => Ok(Self {
-                token,
-                file,
-                transfer: Some((transfer, buf)),
-            }),
-            _ if kind == IoKind::Read => Err(Op::Read { file, offset, buf }),
-            _ => Err(Op::Write { file, offset, buf }),
+        let (kind, offset, len) = match &op {
+            Op::Read { offset, buf, .. } => (IoKind::Read, *offset, buf.len()),
+            Op::ReadRun { offset, bufs, .. } => (
+                IoKind::Read,
+                *offset,
+                bufs.iter().map(|buf| buf.len()).sum(),
+            ),
+            Op::Write { offset, buf, .. } => (IoKind::Write, *offset, buf.len()),
+            Op::Sync { .. } => (IoKind::Sync, 0, 0),
+        };
+        if native(&file).is_none() {
+            return Err(op);
         }
+        let transfer = match (kind, Transfer::new(kind, offset, len, len)) {
+            (IoKind::Sync, _) => None,
+            (_, Ok(transfer)) if len > 0 => Some(transfer),
+            _ => return Err(op),
+        };
+        let memory = match op {
+            Op::Read { buf, .. } | Op::Write { buf, .. } => Some(Memory::One(buf)),
+            Op::ReadRun { bufs, .. } => Some(Memory::Run(Scatter::new(bufs))),
+            Op::Sync { .. } => None,
+        };
+        Ok(Self {
+            token,
+            file,
+            transfer: transfer.zip(memory),
+        })
     }
 
     /// What the kernel is to do next; `None` if the file is not for rings, which [`Flight::new`] refused.
     pub(crate) fn task(&mut self) -> Option<Task<'_>> {
         let file = native(&self.file)?;
-        let Some((transfer, buf)) = &mut self.transfer else {
+        let Some((transfer, memory)) = &mut self.transfer else {
             return Some(Task::Sync(file));
         };
         let part = transfer.next(file);
-        Some(Task::Move {
-            file,
-            part,
-            buf,
-            read: transfer.is_read(),
+        let read = transfer.is_read();
+        Some(match memory {
+            Memory::One(buf) => Task::Move {
+                file,
+                part,
+                buf,
+                read,
+            },
+            Memory::Run(run) => Task::Scatter {
+                file,
+                offset: part.offset,
+                parts: run.parts(part.start, part.len as usize),
+            },
         })
     }
 
     /// The end of it.
     pub(crate) fn land(self, result: Result<(), IoError>) -> Completion {
+        let (buf, run) = match self.transfer.map(|(_, memory)| memory) {
+            None => (None, Vec::new()),
+            Some(Memory::One(buf)) => (Some(buf), Vec::new()),
+            Some(Memory::Run(run)) => (None, run.into_bufs()),
+        };
         Completion {
             token: self.token,
-            buf: self.transfer.map(|(_, buf)| buf),
+            buf,
+            run,
             result,
         }
     }
@@ -110,5 +144,14 @@ pub(crate) enum Task<'a> {
         buf: &'a Buf,
         /// Into `buf`, not out of it.
         read: bool,
+    },
+    /// Read into memory in pieces.
+    Scatter {
+        /// From which file.
+        file: &'a NativeFile,
+        /// From where in it.
+        offset: u64,
+        /// The flight's.
+        parts: &'a [libc::iovec],
     },
 }

@@ -29,31 +29,40 @@ impl Queue for InlineQueue {
 
 /// Runs one operation through its file's blocking calls.
 pub(crate) fn run(token: u64, op: Op) -> Completion {
-    match op {
+    let (mut one, mut run) = (None, Vec::new());
+    let result = match op {
         Op::Read {
             file,
             offset,
             mut buf,
         } => {
             let result = file.read_at(offset, &mut buf);
-            Completion {
-                token,
-                buf: Some(buf),
-                result,
-            }
+            one = Some(buf);
+            result
+        }
+        Op::ReadRun {
+            file,
+            mut offset,
+            bufs,
+        } => {
+            run = bufs;
+            run.iter_mut().try_for_each(|buf| {
+                file.read_at(offset, buf)?;
+                offset += buf.len() as u64;
+                Ok(())
+            })
         }
         Op::Write { file, offset, buf } => {
             let result = file.write_at(offset, &buf, buf.len());
-            Completion {
-                token,
-                buf: Some(buf),
-                result,
-            }
+            one = Some(buf);
+            result
         }
-        Op::Sync { file } => Completion {
-            token,
-            buf: None,
-            result: file.sync(),
-        },
+        Op::Sync { file } => file.sync(),
+    };
+    Completion {
+        token,
+        buf: one,
+        run,
+        result,
     }
 }

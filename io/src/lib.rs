@@ -52,7 +52,7 @@ mod sys;
 mod tests;
 mod transfer;
 
-pub use buf::{Buf, Mapping};
+pub use buf::{Buf, BufPool, Mapping};
 pub use counters::{IoCounters, IoCounts};
 pub use disk::{
     Completion, Disk, DiskStatus, File, FileLock, LockError, Op, OpenMode, Queue, SyncMethod,

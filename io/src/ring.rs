@@ -78,6 +78,7 @@ pub(crate) fn probe() -> Result<(), i32> {
         .map_err(|error| errno(&error))?;
     let used = [
         opcode::Read::CODE,
+        opcode::Readv::CODE,
         opcode::Write::CODE,
         opcode::ReadFixed::CODE,
         opcode::WriteFixed::CODE,
@@ -115,6 +116,13 @@ macro_rules! entry {
             Task::Sync(_) => opcode::Fsync::new($fd)
                 .flags(types::FsyncFlags::DATASYNC)
                 .build(),
+            Task::Scatter { offset, parts, .. } => {
+                // At most `TRY_MAX` bytes in parts of `Buf::ALIGN` at least: far below any limit.
+                let count = u32::try_from(parts.len()).unwrap_or(u32::MAX);
+                opcode::Readv::new($fd, parts.as_ptr(), count)
+                    .offset(*offset)
+                    .build()
+            }
             Task::Move {
                 part, buf, read, ..
             } => {
@@ -243,7 +251,7 @@ impl Ring {
             return self.vacate(index, Err(broken(libc::EBADF)));
         };
         let file = match &task {
-            Task::Sync(file) | Task::Move { file, .. } => *file,
+            Task::Sync(file) | Task::Move { file, .. } | Task::Scatter { file, .. } => *file,
         };
         let known = self.files.iter().position(|&id| id == file.id());
         let entry = match known.and_then(|at| u32::try_from(at).ok()) {
@@ -251,9 +259,10 @@ impl Ring {
             None => entry!(types::Fd(file.fd()), &task, &self.regions),
         };
         let entry = entry.user_data(index as u64);
-        // SAFETY: the entry's memory is `len` bytes from `start` inside the flight's buffer (`Transfer::next` stays
-        // below the buffer's length), its descriptor is the flight's file's; the flight keeps both until its
-        // completion is taken (invariant 1). A region's pages are kept by `self.mappings`.
+        // SAFETY: the entry's memory is `len` bytes from `start` inside the flight's buffer or buffers
+        // (`Transfer::next` stays below their length), and so is the list of them; its descriptor is the flight's
+        // file's. The flight keeps all of it, unchanged, until its completion is taken (invariant 1). A region's pages
+        // are kept by `self.mappings`.
         let pushed = unsafe { self.uring.submission().push(&entry) };
         if pushed.is_err() {
             // Invariant 2 forbids it. The kernel has no entry, so the flight may land.

@@ -290,10 +290,50 @@ fn queue_round_trip(disk: &dyn Disk, dir: &Path) {
     let mut none = Vec::new();
     queue.poll(1, &mut none).unwrap();
     assert!(none.is_empty(), "polling an idle queue returns at once");
+
+    // Runs: the same bytes into pieces of every size, in one transfer, also of more bytes than are tried at once.
+    for step in 0..150 {
+        let token = step * 77 % 150;
+        let (offset, len) = place(token);
+        let (mut bufs, mut left) = (Vec::new(), len);
+        while left > 0 {
+            let piece = (4096 << (bufs.len() % 4)).min(left);
+            bufs.push(Buf::zeroed(piece));
+            left -= piece;
+        }
+        let file = Arc::clone(&file);
+        queue
+            .submit(token, Op::ReadRun { file, offset, bufs })
+            .unwrap();
+    }
+    for completion in drain(&mut *queue, Vec::new()) {
+        completion.result.unwrap();
+        assert!(completion.buf.is_none());
+        let (_, len) = place(completion.token);
+        let read: Vec<u8> = completion.run.iter().flat_map(|buf| buf.to_vec()).collect();
+        assert!(
+            read == *pattern(len, completion.token),
+            "run {}",
+            completion.token
+        );
+    }
 }
 
 fn queue_reports_errors(disk: &dyn Disk, dir: &Path) {
     let file = disk.open(&dir.join("queued"), OpenMode::Read).unwrap();
+    let beyond = file.len().unwrap() / 4096 * 4096 - 4096;
+    for (offset, errno) in [(beyond, IoError::END_OF_FILE), (512, libc::EINVAL)] {
+        let mut queue = disk.queue(8).unwrap();
+        let read = Op::ReadRun {
+            file: Arc::clone(&file),
+            offset,
+            bufs: vec![Buf::zeroed(4096), Buf::zeroed(8192)],
+        };
+        queue.submit(7, read).unwrap();
+        let ended = drain(&mut *queue, Vec::new());
+        assert_eq!(ended[0].result.clone().unwrap_err().errno, errno);
+        assert_eq!(ended[0].run.len(), 2, "the buffers come back");
+    }
     let other = MemoryDisk::new()
         .open(Path::new("other"), OpenMode::CreateNew)
         .unwrap();

@@ -1,14 +1,17 @@
 //! Reading ahead: pages that a scan or a checkpoint will ask for soon, read on the thread's own queue.
 //!
+//! Pages that are neighbours in the file are read in one transfer, each into its own frame.
+//!
 //! Reads ahead are not announced to other threads: one that wants the page at once reads it itself, so nobody
 //! waits for a thread that asked ahead and then did something else. The duplicate is dropped.
 //!
 //! Invariants:
 //! 1. A frame being read into is leased; its lease lies in `pending` until the completion is seen.
-//! 2. At most [`DEPTH`] reads are in flight per thread and cache, at most a quarter of the frames over all threads.
+//! 2. At most [`DEPTH`] pages are in flight per thread and cache, at most a quarter of the frames over all threads.
 //!
 //! - Threads: state is thread-local. When a thread ends, its reads are waited for and its frames go back.
-//! - Failure: a failed read ahead is forgotten; the load that follows reads, and reports, by itself.
+//! - Failure: a failed read ahead is forgotten, with the neighbours it had; the load that follows reads, and reports, by
+//!   itself.
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
@@ -18,13 +21,14 @@ use std::sync::{Arc, Weak};
 use northstar_io::{Buf, Completion, Op, Queue};
 
 use super::arena::{FrameBuf, Lease};
-use super::stats::count;
+use super::stats::count_many;
 use super::{Cache, Class};
 use crate::ids::PageRef;
-use crate::limits::PAGES_MAX;
+use crate::limits::{PAGES_MAX, RUN_PAGES};
 
-/// Reads in flight per thread: where NVMe bandwidth levels off, and well below a device queue's length.
-pub(crate) const DEPTH: usize = 64;
+/// Pages in flight per thread: as many reads of single pages, where NVMe bandwidth levels off and well below a device
+/// queue's length, or 2 MiB of neighbours.
+pub(crate) const DEPTH: usize = 128;
 
 thread_local! {
     /// One entry for each cache the thread reads ahead in.
@@ -39,19 +43,34 @@ struct Ahead {
     cache: Weak<AtomicU32>,
     queue: Box<dyn Queue>,
     pending: Vec<Pending>,
+    /// Pages of all of `pending`.
+    in_flight: usize,
     /// Pages read for [`Class::Once`], oldest first.
     stash: VecDeque<(PageRef, Buf)>,
     token_next: u64,
     ended: Vec<Completion>,
 }
 
+/// One read on its way.
 #[derive(Debug)]
 struct Pending {
     token: u64,
-    page: PageRef,
     class: Class,
+    /// Neighbours, rising.
+    pages: Vec<Asked>,
+}
+
+#[derive(Debug)]
+struct Asked {
+    page: PageRef,
     /// `None` for a page that will not enter the cache.
     lease: Option<(Lease, Share)>,
+}
+
+impl Pending {
+    fn has(&self, page: PageRef) -> bool {
+        self.pages.iter().any(|asked| asked.page == page)
+    }
 }
 
 /// One of the frames that all threads together may have in flight.
@@ -90,6 +109,7 @@ fn with<R>(cache: &Cache, make: bool, work: impl FnOnce(&mut Ahead) -> R) -> Opt
                     cache: Arc::downgrade(&cache.ahead),
                     queue,
                     pending: Vec::new(),
+                    in_flight: 0,
                     stash: VecDeque::new(),
                     token_next: 0,
                     ended: Vec::new(),
@@ -117,30 +137,41 @@ pub(super) fn leave(cache: &Cache) {
     drop(gone);
 }
 
-/// Starts reading those of `pages` that are not resident, as far as the depth allows.
+/// Starts reading those of `pages` that are not resident, as far as the depth allows, those first that come first.
 pub(super) fn prefetch(cache: &Cache, pages: &[PageRef], class: Class) {
-    let missing = |page: &&PageRef| {
-        page.id.get() < PAGES_MAX && cache.resident(**page, Class::Once).is_none()
+    let missing =
+        |page: &PageRef| page.id.get() < PAGES_MAX && cache.resident(*page, Class::Once).is_none();
+    let mut missing: Vec<PageRef> = pages.iter().copied().filter(missing).collect();
+    let (Some(first), Some(last)) = (missing.first(), missing.last()) else {
+        return;
     };
-    let mut missing = pages.iter().filter(missing).peekable();
-    if missing.peek().is_some() {
-        with(cache, true, |ahead| {
-            ahead.reap(cache, 0);
-            for page in missing {
-                if ahead.queue.in_flight() >= DEPTH || !ahead.start(cache, *page, class) {
-                    break;
-                }
+    let falling = first.id > last.id;
+    missing.sort_unstable_by_key(|page| page.id);
+    with(cache, true, |ahead| {
+        ahead.reap(cache, 0);
+        missing.retain(|page| !ahead.knows(*page));
+        let neighbours = |a: &PageRef, b: &PageRef| a.id.get() + 1 == b.id.get();
+        let mut runs: Vec<&[PageRef]> = missing
+            .chunk_by(neighbours)
+            .flat_map(|run| run.chunks(RUN_PAGES))
+            .collect();
+        if falling {
+            runs.reverse();
+        }
+        for run in runs {
+            if !ahead.start(cache, run, class) {
+                break;
             }
-            ahead.reap(cache, 0);
-        });
-    }
+        }
+        ahead.reap(cache, 0);
+    });
 }
 
 /// Waits for the calling thread's own read of `page`, if there is one. Returns its bytes if it was read for
 /// [`Class::Once`]; otherwise it is now resident, unless the read failed.
 pub(super) fn take(cache: &Cache, page: PageRef) -> Option<Buf> {
     with(cache, false, |ahead| {
-        while ahead.pending.iter().any(|pending| pending.page == page) {
+        while ahead.pending.iter().any(|pending| pending.has(page)) {
             if !ahead.reap(cache, 1) {
                 break;
             }
@@ -154,42 +185,56 @@ pub(super) fn take(cache: &Cache, page: PageRef) -> Option<Buf> {
 }
 
 impl Ahead {
-    /// False if no more reads can be started now.
-    fn start(&mut self, cache: &Cache, page: PageRef, class: Class) -> bool {
-        let known = self.pending.iter().any(|pending| pending.page == page)
-            || self.stash.iter().any(|(stashed, _)| *stashed == page);
-        if known {
-            return true;
+    fn knows(&self, page: PageRef) -> bool {
+        self.pending.iter().any(|pending| pending.has(page))
+            || self.stash.iter().any(|(stashed, _)| *stashed == page)
+    }
+
+    /// Starts reading neighbours. False if no more reads can be started now.
+    fn start(&mut self, cache: &Cache, run: &[PageRef], class: Class) -> bool {
+        let room = DEPTH.saturating_sub(self.in_flight);
+        let (mut pages, mut bufs) = (Vec::new(), Vec::new());
+        for page in run.iter().take(room) {
+            let Some((lease, buf)) = Self::place(cache, class) else {
+                break;
+            };
+            pages.push(Asked { page: *page, lease });
+            bufs.push(buf);
         }
-        let (lease, buf) = if class == Class::Once {
-            (None, Buf::zeroed(cache.page_bytes))
-        } else {
-            let Some(share) = Share::take(&cache.ahead, cache.arena.count() / 4) else {
-                return false;
-            };
-            let Some(FrameBuf { lease, buf }) = cache.take_spare_frame() else {
-                return false;
-            };
-            (Some((lease, share)), buf)
+        let (Some(first), started) = (pages.first(), pages.len()) else {
+            return false;
+        };
+        let (file, offset) = (
+            Arc::clone(&cache.file),
+            first.page.id.get() * cache.page_bytes as u64,
+        );
+        let read = match bufs.pop_if(|_| started == 1) {
+            Some(buf) => Op::Read { file, offset, buf },
+            None => Op::ReadRun { file, offset, bufs },
         };
         let token = self.token_next;
         self.token_next += 1;
-        let read = Op::Read {
-            file: Arc::clone(&cache.file),
-            offset: page.id.get() * cache.page_bytes as u64,
-            buf,
-        };
         if self.queue.submit(token, read).is_err() {
             return false;
         }
-        count(&cache.counters.reads);
+        count_many(&cache.counters.reads, started);
+        self.in_flight += started;
         self.pending.push(Pending {
             token,
-            page,
             class,
-            lease,
+            pages,
         });
-        true
+        started == run.len()
+    }
+
+    /// Memory for one page; `None` if there is none now.
+    fn place(cache: &Cache, class: Class) -> Option<(Option<(Lease, Share)>, Buf)> {
+        if class == Class::Once {
+            return Some((None, cache.once.take()));
+        }
+        let share = Share::take(&cache.ahead, cache.arena.count() / 4)?;
+        let FrameBuf { lease, buf } = cache.take_spare_frame()?;
+        Some((Some((lease, share)), buf))
     }
 
     /// Takes in what has ended, waiting for `at_least` reads. False if nothing had.
@@ -208,32 +253,32 @@ impl Ahead {
     }
 
     fn settle(&mut self, cache: &Cache, completion: Completion) {
-        let at = self
-            .pending
-            .iter()
-            .position(|pending| pending.token == completion.token);
-        let (Some(at), Some(buf), Ok(())) = (at, completion.buf, completion.result) else {
-            if let Some(at) = at {
-                self.pending.swap_remove(at);
-            }
+        let read = |pending: &Pending| pending.token == completion.token;
+        let Some(at) = self.pending.iter().position(read) else {
             return;
         };
-        let pending = self.pending.swap_remove(at);
-        let page = pending.page;
-        if cache.verify(&buf, page).is_err() {
+        let Pending { class, pages, .. } = self.pending.swap_remove(at);
+        self.in_flight -= pages.len();
+        if completion.result.is_err() {
             return;
         }
-        match pending.lease {
-            // Another thread may have read it meanwhile.
-            Some((lease, _)) if cache.resident(page, Class::Once).is_none() => {
-                drop(cache.publish(&lease, buf, page, pending.class));
+        let bufs = completion.buf.into_iter().chain(completion.run);
+        for (Asked { page, lease }, buf) in pages.into_iter().zip(bufs) {
+            if cache.verify(&buf, page).is_err() {
+                continue;
             }
-            Some(_) => {}
-            None => {
-                if self.stash.len() >= DEPTH {
-                    self.stash.pop_front();
+            match lease {
+                // Another thread may have read it meanwhile.
+                Some((lease, _)) if cache.resident(page, Class::Once).is_none() => {
+                    drop(cache.publish(&lease, buf, page, class));
                 }
-                self.stash.push_back((page, buf));
+                Some(_) => {}
+                None => {
+                    if self.stash.len() >= DEPTH {
+                        self.stash.pop_front();
+                    }
+                    self.stash.push_back((page, buf));
+                }
             }
         }
     }

@@ -153,7 +153,7 @@ impl Cache {
             Err(_) => {
                 count(&self.counters.retries);
                 drop((lease, buf));
-                let mut again = Buf::zeroed(self.page_bytes);
+                let mut again = self.once.take();
                 self.fill(page, &mut again)?;
                 Ok(Pin::Owned(Arc::new(again)))
             }
@@ -162,10 +162,10 @@ impl Cache {
 
     /// Reads a page into memory outside the arena.
     fn read_owned(&self, page: PageRef) -> Result<Buf, PageError> {
-        let mut buf = Buf::zeroed(self.page_bytes);
+        let mut buf = self.once.take();
         if self.fill(page, &mut buf).is_err() {
             count(&self.counters.retries);
-            buf = Buf::zeroed(self.page_bytes);
+            buf = self.once.take();
             self.fill(page, &mut buf)?;
         }
         Ok(buf)

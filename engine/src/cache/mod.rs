@@ -28,7 +28,7 @@ mod tests;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
-use northstar_io::{Buf, Disk, File, IoError};
+use northstar_io::{Buf, BufPool, Disk, File, IoError};
 
 pub(crate) use ahead::DEPTH as PREFETCH_MAX;
 pub(crate) use stats::CacheStats;
@@ -108,6 +108,8 @@ pub(crate) struct Cache {
     file: Arc<dyn File>,
     database: u64,
     page_bytes: usize,
+    /// Memory for pages that are read once and enter no frame.
+    once: Arc<BufPool>,
     check: PageCheck,
 }
 
@@ -169,6 +171,7 @@ impl Cache {
             file: options.file,
             database: options.database,
             page_bytes: options.page_bytes,
+            once: BufPool::new(options.page_bytes, 2 * PREFETCH_MAX),
             check: options.check,
         })
     }

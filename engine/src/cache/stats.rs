@@ -12,9 +12,14 @@ pub(super) struct Counters {
     pub(super) fallbacks: AtomicU64,
 }
 
-/// Adds one. Relaxed: counters order nothing.
+/// Adds one.
 pub(super) fn count(counter: &AtomicU64) {
-    counter.fetch_add(1, Ordering::Relaxed);
+    count_many(counter, 1);
+}
+
+/// Adds some. Relaxed: counters order nothing.
+pub(super) fn count_many(counter: &AtomicU64, amount: usize) {
+    counter.fetch_add(amount as u64, Ordering::Relaxed);
 }
 
 /// What the cache did and holds.
@@ -28,7 +33,7 @@ pub(crate) struct CacheStats {
     pub(crate) frames_branch: u64,
     /// Loads of pages that were not resident.
     pub(crate) misses: u64,
-    /// Reads of single pages asked of the device, ahead of need or not.
+    /// Pages asked of the device, ahead of need or not, alone or with neighbours; a run of overflow pages counts once.
     pub(crate) reads: u64,
     /// Reads repeated because the first failed or did not verify.
     pub(crate) retries: u64,

@@ -30,8 +30,8 @@ use crate::txn::table::Tables;
 use crate::writer::core::Core;
 use crate::writer::pipeline::{Parts, Pipeline};
 
-/// Memory for two groups of log buffers, queues of pages on their way to disk, and bookkeeping.
-const OTHER_BYTES: usize = 12 << 20;
+/// Memory for log buffers (3 MiB), pages on their way to and from the disk (2 and 4 MiB), and bookkeeping.
+const OTHER_BYTES: usize = 14 << 20;
 
 /// Address space of one delta at least: it may outgrow its trigger by one large transaction.
 const DELTA_ADDRESS_BYTES_MIN: usize = 2 << 30;

@@ -70,7 +70,7 @@ impl Options {
 
     /// Bytes of memory for everything: page cache, buffered changes, log buffers. Default 512 MiB.
     ///
-    /// Three deltas are set aside (see [`Options::delta_bytes`]), and 12 MiB for log and I/O buffers; the rest is page
+    /// Three deltas are set aside (see [`Options::delta_bytes`]), and 14 MiB for log and I/O buffers; the rest is page
     /// cache, but 4 MiB at least. At least 16 MiB.
     pub fn memory_budget(mut self, bytes: usize) -> Self {
         self.memory_budget = bytes;

@@ -27,6 +27,8 @@ use crate::limits::{GROUP_BYTES_MAX, LOG_BLOCK_BYTES};
 pub(super) const CHUNK: usize = GROUP_BYTES_MAX;
 /// From this many bytes of operations on, a record is giant.
 const GIANT_BYTES: usize = 1024 * 1024;
+/// Buffers kept of one list: a group is filled up to a megabyte, and the record that fills it may be a small one.
+const KEPT_MAX: usize = 1 + GIANT_BYTES / CHUNK;
 /// Buffer lists kept for reuse: one group in flight, one being filled, one spare.
 const POOL_MAX: usize = 3;
 
@@ -246,11 +248,11 @@ impl GroupBuilder {
         }
     }
 
-    /// Takes back the buffers of a group that was written. What it needed beyond one buffer is freed.
+    /// Takes back the buffers of a group that was written. What it needed beyond a group of ordinary records is freed.
     pub(crate) fn recycle(&mut self, group: SealedGroup) {
         let mut bufs = group.bufs;
         if self.pool.len() < POOL_MAX {
-            bufs.truncate(1);
+            bufs.truncate(KEPT_MAX);
             self.pool.push(bufs);
         }
     }

@@ -18,12 +18,12 @@ use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use northstar_io::{Disk, File, IoError, OpenMode};
+use northstar_io::{BufPool, Disk, File, IoError, OpenMode};
 
 use super::alloc::{Space, Span, used};
 use super::free::StoredMap;
 use super::metas;
-use super::write::PageSink;
+use super::write::{self, PageSink};
 use super::{PagePin, PageRead};
 use crate::cache::{Cache, CacheGuard, CacheOptions, Class, Link, Pin, View};
 use crate::error::{Error, Result};
@@ -32,6 +32,7 @@ use crate::format::free::pages_per_map;
 use crate::format::meta::{COPIES, Meta};
 use crate::format::page::{Page, PageError, PageKind};
 use crate::ids::{Generation, LogPosition, Lsn, PageId, PageRef, TableId, TxnId};
+use crate::limits::RUN_PAGES;
 use crate::stats::Stats;
 
 /// Name of the data file in the database's directory.
@@ -77,6 +78,8 @@ pub(crate) struct Store {
     pub(super) cache: Cache,
     pub(super) database: u64,
     pub(super) page_bytes: usize,
+    /// Buffers for runs of pages on their way to the file.
+    pub(super) batches: Arc<BufPool>,
     state: Mutex<State>,
     flushes: AtomicU64,
     bytes_written: AtomicU64,
@@ -211,6 +214,7 @@ impl Store {
             cache,
             database: newest.database_low(),
             page_bytes,
+            batches: BufPool::new(page_bytes * RUN_PAGES, write::DEPTH as usize + 2),
             state: Mutex::new(State {
                 space,
                 stored,

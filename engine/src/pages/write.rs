@@ -19,7 +19,7 @@ use crate::ids::{Generation, PageId, PageRef};
 use crate::limits::{PAGES_MAX, RUN_PAGES};
 
 /// Writes in flight: enough for bandwidth, few enough that readers' requests are not stuck behind them.
-const DEPTH: u32 = 8;
+pub(super) const DEPTH: u32 = 8;
 
 /// Takes the pages of one generation.
 #[derive(Debug)]
@@ -33,7 +33,6 @@ pub(crate) struct PageSink<'s> {
     filled: usize,
     /// Where the next pages of the run go.
     run: Span,
-    spare: Vec<Buf>,
     ended: Vec<Completion>,
     written: Arc<AtomicU64>,
     /// The first failure; nothing is written after it.
@@ -58,11 +57,10 @@ impl<'s> PageSink<'s> {
             store,
             generation,
             queue: store.disk.queue(DEPTH).map_err(data_error)?,
-            batch: Buf::zeroed(store.page_bytes * RUN_PAGES),
+            batch: store.batches.take(),
             batch_first: 0,
             filled: 0,
             run: Span { first: 0, count: 0 },
-            spare: Vec::new(),
             ended: Vec::new(),
             written: Arc::default(),
             failed: None,
@@ -158,9 +156,7 @@ impl<'s> PageSink<'s> {
             return Ok(());
         }
         let buf = if pages == RUN_PAGES {
-            let empty = self.spare.pop();
-            let empty = empty.unwrap_or_else(|| Buf::zeroed(self.batch.len()));
-            std::mem::replace(&mut self.batch, empty)
+            std::mem::replace(&mut self.batch, self.store.batches.take())
         } else {
             // Transfers cover whole buffers.
             let mut part = Buf::zeroed(pages * self.store.page_bytes);
@@ -199,12 +195,6 @@ impl<'s> PageSink<'s> {
             if let Err(source) = completion.result {
                 let page = PageId::new(completion.token);
                 self.failed.get_or_insert(PageError::Io { page, source });
-            }
-            if let Some(buf) = completion.buf
-                && buf.len() == self.batch.len()
-                && self.spare.len() < DEPTH as usize
-            {
-                self.spare.push(buf);
             }
         }
         self.failed.clone().map_or(Ok(()), Err)

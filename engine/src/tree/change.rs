@@ -96,8 +96,15 @@ impl<'c, I: Iterator<Item = Change<'c>>> Lookahead<'c, I> {
         Ok(())
     }
 
-    /// The change after `ahead` others, unless that is too far ahead.
-    pub(super) fn peek_at(&mut self, ahead: usize) -> Result<Option<Change<'c>>, MergeError> {
+    /// The number of the next change, counted from the first.
+    pub(super) fn next_number(&self) -> u64 {
+        self.taken - self.ahead.len() as u64
+    }
+
+    /// The change of a number, unless that is too far ahead.
+    pub(super) fn peek_at(&mut self, number: u64) -> Result<Option<Change<'c>>, MergeError> {
+        let ahead = number.saturating_sub(self.next_number());
+        let ahead = usize::try_from(ahead).unwrap_or(usize::MAX);
         if ahead >= LOOKAHEAD_MAX {
             return Ok(None);
         }

@@ -22,7 +22,7 @@ use crate::pages::{Class, PagePin, PageRead};
 
 /// Leaves asked for ahead, at first and at most.
 const WINDOW_MIN: usize = 4;
-const WINDOW_MAX: usize = 16;
+const WINDOW_MAX: usize = 64;
 
 /// A row under a cursor.
 #[derive(Debug, Clone, Copy)]

@@ -15,6 +15,8 @@
 //!   ahead for prefetching.
 //! - Failure: on an error nothing of the old tree is lost; what the sink took is garbage to it.
 
+use std::collections::VecDeque;
+
 use super::build::Builder;
 pub(crate) use super::change::{Change, ChangeKind, RangeDelete};
 use super::change::{Lookahead, Ranges};
@@ -26,8 +28,9 @@ use crate::format::page::PageError;
 use crate::ids::{PageRef, TableId, TxnId};
 use crate::pages::{Class, PagePin, PageRead, PageWrite};
 
-/// Leaves asked for together, before the first is waited for.
-const PREFETCH_LEAVES: usize = 32;
+/// Leaves asked for before the first is waited for; more follow when half of them are done, so that the device always
+/// has something to do.
+const PREFETCH_LEAVES: usize = 64;
 
 /// Hears of every row that a merge replaces or removes, in key order.
 pub(crate) trait Supersede {
@@ -45,6 +48,25 @@ pub(crate) trait Supersede {
         value: RowValue<'_>,
         to: TxnId,
     ) -> Result<(), PageError>;
+}
+
+/// What was asked for of the children of one branch.
+#[derive(Default)]
+struct Asked {
+    /// Children asked for and not come to yet.
+    waiting: VecDeque<usize>,
+    /// Whoever touches the children before this one was looked at.
+    end: usize,
+    /// The number of the first change that was not looked at.
+    change: u64,
+}
+
+impl Asked {
+    /// The walk comes to the child `index`.
+    fn pass(&mut self, index: usize) {
+        while self.waiting.pop_front_if(|child| *child <= index).is_some() {}
+        self.end = self.end.max(index);
+    }
 }
 
 /// Lets superseded rows go.
@@ -272,7 +294,11 @@ where
         upper: Option<&[u8]>,
     ) -> Result<(), MergeError> {
         let (mut low, mut high) = (lower.to_vec(), Vec::new());
-        let (branch_upper, mut prefetched) = (upper, 0);
+        let branch_upper = upper;
+        let mut asked = Asked {
+            change: self.changes.next_number(),
+            ..Asked::default()
+        };
         for index in 0..branch.count() {
             let upper = if index + 1 < branch.count() {
                 branch.separator_into(index + 1, &mut high)?;
@@ -280,12 +306,17 @@ where
             } else {
                 upper
             };
-            if level == 0 && index >= prefetched {
+            if level == 0 {
                 self.ranges.advance(&low, upper);
-                if self.changes.is_next_below(upper) {
-                    prefetched = self.prefetch_touched(branch, index, branch_upper)?;
-                } else if S::LISTENS && self.ranges.overlapping(upper).next().is_some() {
-                    prefetched = self.prefetch_deleted(branch, index)?;
+                asked.pass(index);
+                if self.changes.is_next_below(branch_upper) {
+                    self.prefetch_touched(branch, &mut asked, branch_upper)?;
+                }
+                if S::LISTENS
+                    && index >= asked.end
+                    && self.ranges.overlapping(upper).next().is_some()
+                {
+                    asked.end = self.prefetch_deleted(branch, index)?;
                 }
             }
             let child = child_of(branch, index)?;
@@ -295,38 +326,35 @@ where
         Ok(())
     }
 
-    /// Asks for the leaves that the next changes touch, from child `index` on; returns the child after the last.
+    /// Asks for leaves that the next changes touch, if few of those asked for before are left.
     fn prefetch_touched(
         &mut self,
         branch: &Branch<'_>,
-        index: usize,
+        asked: &mut Asked,
         upper: Option<&[u8]>,
-    ) -> Result<usize, MergeError> {
+    ) -> Result<(), MergeError> {
+        if asked.waiting.len() > PREFETCH_LEAVES / 2 {
+            return Ok(());
+        }
+        asked.change = asked.change.max(self.changes.next_number());
         let mut wanted = Vec::with_capacity(PREFETCH_LEAVES);
-        let (mut end, mut ahead) = (index, 0);
-        while wanted.len() < PREFETCH_LEAVES {
-            let Some(key) = self.changes.peek_at(ahead)?.map(|change| change.key) else {
-                break;
-            };
-            if upper.is_some_and(|upper| key >= upper) {
-                // For the next branch: nothing more is touched here.
-                end = branch.count();
-                break;
-            }
-            ahead += 1;
-            let child = child_index(branch, key)?;
-            if child >= end {
+        while asked.waiting.len() < PREFETCH_LEAVES
+            && asked.end < branch.count()
+            && let Some(change) = self.changes.peek_at(asked.change)?
+            && upper.is_none_or(|upper| change.key < upper)
+        {
+            asked.change += 1;
+            let child = child_index(branch, change.key)?;
+            if child >= asked.end {
                 wanted.push(branch.child(child)?);
-                end = child + 1;
-            }
-            if end == branch.count() {
-                break;
+                asked.waiting.push_back(child);
+                asked.end = child + 1;
             }
         }
-        if wanted.len() > 1 {
+        if !wanted.is_empty() {
             self.pages.prefetch(&wanted, Class::Once);
         }
-        Ok(end.max(index + 1))
+        Ok(())
     }
 
     /// Asks for the leaves that range deletes touch, from child `index` on; returns the child after the last.
