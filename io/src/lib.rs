@@ -48,6 +48,7 @@ mod ring;
 #[cfg(target_os = "linux")]
 mod ring_queue;
 mod sys;
+mod tape;
 #[cfg(test)]
 mod tests;
 mod transfer;
@@ -60,3 +61,4 @@ pub use disk::{
 pub use error::{IoError, IoKind};
 pub use mem::MemoryDisk;
 pub use native::{Choice, NativeDisk, NativeOptions};
+pub use tape::Tape;

@@ -29,6 +29,11 @@ impl Crc32c {
         self.0.update(bytes);
     }
 
+    /// Takes pieces that were summed elsewhere.
+    pub(crate) fn combine(&mut self, next: &Self) {
+        self.0.combine(&next.0);
+    }
+
     /// The checksum of all pieces.
     #[must_use]
     pub(crate) fn finish(&self) -> u32 {
@@ -54,5 +59,16 @@ mod tests {
         pieces.update(b"1234");
         pieces.update(b"56789");
         assert_eq!(pieces.finish(), 0xe306_9283);
+        for split in 0..=9 {
+            let (front, back) = b"123456789".split_at(split);
+            let (mut one, mut two) = (Crc32c::new(), Crc32c::new());
+            one.update(front);
+            two.update(back);
+            one.combine(&two);
+            assert_eq!(one.finish(), 0xe306_9283, "{split}");
+            one.update(b"");
+            one.update(b"tail");
+            assert_eq!(one.finish(), crc32c(b"123456789tail"), "{split}");
+        }
     }
 }

@@ -14,7 +14,7 @@
 use zerocopy::little_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
-use super::checksum::{Crc32c, crc32c};
+use super::checksum::crc32c;
 use crate::ids::TxnId;
 use crate::limits::{RECORD_BYTES_MAX, TAG_BYTES_MAX};
 
@@ -241,31 +241,22 @@ impl<'a> Record<'a> {
     }
 }
 
-/// The header and trailer around `tag` and `ops`, which the record carries between them in this order.
+/// The header and trailer around a payload of tag and operations, in this order, given its length and checksum.
 ///
 /// # Panics
 /// When a limit is passed: callers refuse such transactions before they are numbered.
 pub(crate) fn encode_frame(
     txn: TxnId,
     timestamp_ns: u64,
-    tag: &[u8],
-    ops: &[u8],
+    tag_len: usize,
+    (payload_len, payload_checksum): (usize, u32),
     op_count: u32,
 ) -> ([u8; HEADER_BYTES], [u8; TRAILER_BYTES]) {
-    let payload_len = tag.len() + ops.len();
     assert!(
         payload_len <= RECORD_BYTES_MAX,
         "{payload_len} bytes in one record"
     );
-    assert!(tag.len() <= TAG_BYTES_MAX, "{} bytes of tag", tag.len());
-    let payload_checksum = if tag.is_empty() {
-        crc32c(ops)
-    } else {
-        let mut checksum = Crc32c::new();
-        checksum.update(tag);
-        checksum.update(ops);
-        checksum.finish()
-    };
+    assert!(tag_len <= TAG_BYTES_MAX, "{tag_len} bytes of tag");
     let mut header = RecordHeader {
         magic: MAGIC.into(),
         header_checksum: 0.into(),
@@ -273,7 +264,7 @@ pub(crate) fn encode_frame(
         timestamp_ns: timestamp_ns.into(),
         payload_len: (payload_len as u64).into(),
         op_count: op_count.into(),
-        tag_len: u16::try_from(tag.len()).unwrap_or(u16::MAX).into(),
+        tag_len: u16::try_from(tag_len).unwrap_or(u16::MAX).into(),
         flags: 0.into(),
         reserved: 0.into(),
     };

@@ -14,7 +14,7 @@
 
 use std::mem;
 
-use northstar_io::Buf;
+use northstar_io::{Buf, Tape};
 
 use super::LogPosition;
 use crate::format::checksum::Crc32c;
@@ -51,7 +51,7 @@ pub(crate) struct GroupBuilder {
 /// The end of a group: the operations of its last record, then that record's trailer and the padding.
 #[derive(Debug)]
 struct Giant {
-    ops: Vec<u8>,
+    ops: Tape,
     end: Vec<u8>,
 }
 
@@ -168,11 +168,23 @@ impl GroupBuilder {
             txn.get() == expected,
             "record of {txn:?} where t{expected} must follow"
         );
-        let (header, trailer) = encode_frame(txn, timestamp_ns, tag, ops.bytes(), ops.count());
+        let giant = ops.bytes().len() >= GIANT_BYTES;
+        let (mut payload, mut ops_sum) = (Crc32c::new(), Crc32c::new());
+        payload.update(tag);
+        if giant {
+            // Summed once, for record and group: a giant is in no cache.
+            ops_sum.update(ops.bytes());
+            payload.combine(&ops_sum);
+        } else {
+            payload.update(ops.bytes());
+        }
+        let len = tag.len() + ops.bytes().len();
+        let payload = (len, payload.finish());
+        let (header, trailer) = encode_frame(txn, timestamp_ns, tag.len(), payload, ops.count());
         self.record_count += 1;
         self.push(&header);
         self.push(tag);
-        if ops.bytes().len() < GIANT_BYTES {
+        if !giant {
             self.push(ops.bytes());
             self.push(&trailer);
             return self.sum();
@@ -182,7 +194,7 @@ impl GroupBuilder {
             ops: ops.into_bytes(),
             end: trailer.to_vec(),
         };
-        self.payload.update(&giant.ops);
+        self.payload.combine(&ops_sum);
         self.payload.update(&giant.end);
         self.giant = Some(giant);
     }

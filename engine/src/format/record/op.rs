@@ -3,6 +3,8 @@
 //! One operation is a kind byte, the table as a varint and, by kind, byte strings each led by its length as a varint.
 //! A savepoint is a length to truncate to: operations are only ever added at the end.
 
+use northstar_io::Tape;
+
 use super::{RecordError, RecordField, expect_at_most, take};
 use crate::ids::TableId;
 use crate::limits::KEY_BYTES_MAX;
@@ -167,7 +169,7 @@ fn take_table(rest: &mut &[u8]) -> Result<TableId, RecordError> {
     Ok(TableId::new(table))
 }
 
-fn push_varint(bytes: &mut Vec<u8>, mut value: u64) {
+fn push_varint(bytes: &mut Tape, mut value: u64) {
     while value >= 0x80 {
         bytes.push((value & 0x7f) as u8 | 0x80);
         value >>= 7;
@@ -175,7 +177,7 @@ fn push_varint(bytes: &mut Vec<u8>, mut value: u64) {
     bytes.push((value & 0x7f) as u8);
 }
 
-fn push_bytes(bytes: &mut Vec<u8>, content: &[u8]) {
+fn push_bytes(bytes: &mut Tape, content: &[u8]) {
     push_varint(bytes, content.len() as u64);
     bytes.extend_from_slice(content);
 }
@@ -183,9 +185,9 @@ fn push_bytes(bytes: &mut Vec<u8>, content: &[u8]) {
 /// Collects the operations of one transaction as its record will carry them.
 ///
 /// Lengths are the caller's to check against the limits, before anything is written here.
-#[derive(Debug, Default, Clone)]
+#[derive(Debug, Default)]
 pub(crate) struct OpWriter {
-    bytes: Vec<u8>,
+    bytes: Tape,
     count: u32,
 }
 
@@ -203,7 +205,7 @@ impl OpWriter {
     }
 
     /// All operations as they are stored.
-    pub(crate) fn into_bytes(self) -> Vec<u8> {
+    pub(crate) fn into_bytes(self) -> Tape {
         self.bytes
     }
 

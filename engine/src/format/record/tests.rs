@@ -48,7 +48,9 @@ fn any_op() -> impl Strategy<Value = OwnedOp> {
 }
 
 fn encode(txn: u64, tag: &[u8], ops: &OpWriter) -> Vec<u8> {
-    let (head, tail) = encode_frame(TxnId::new(txn), txn * 10, tag, ops.bytes(), ops.count());
+    let payload = [tag, ops.bytes()].concat();
+    let sum = (payload.len(), crc32c(&payload));
+    let (head, tail) = encode_frame(TxnId::new(txn), txn * 10, tag.len(), sum, ops.count());
     [&head, tag, ops.bytes(), &tail].concat()
 }
 
@@ -77,7 +79,7 @@ proptest! {
         ops in vec(any_op(), 0..10), later in vec(any_op(), 0..10)
     ) {
         let before = writer(&ops);
-        let mut after = before.clone();
+        let mut after = writer(&ops);
         let mark = after.mark();
         later.iter().for_each(|op| after.push(op.view()));
         after.truncate(mark);

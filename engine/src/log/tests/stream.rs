@@ -194,14 +194,13 @@ fn giant_records_are_the_same_bytes_as_small_ones() {
 #[test]
 fn a_million_small_records_are_scanned_without_keeping_any() {
     let mut log = TestLog::create(&memory_disk(), 16 * 1024 * KIB);
-    let mut ops = OpWriter::new();
-    ops.put(TableId::new(16), b"key", b"value");
     for txn in 1..=1_000_000 {
+        let mut ops = OpWriter::new();
+        ops.put(TableId::new(16), b"key", b"value");
         if !log.builder.fits(ops.bytes().len()) {
             log.flush().unwrap();
         }
-        log.builder
-            .push_record(TxnId::new(txn), txn, b"", ops.clone());
+        log.builder.push_record(TxnId::new(txn), txn, b"", ops);
     }
     log.flush().unwrap();
     let (mut records, mut values) = (0_u64, 0);
