@@ -425,6 +425,35 @@ fn one_damaged_meta_page_costs_nothing() {
     }
 }
 
+/// A newer version has written one meta slot, its checksums right: another format, or a feature this one cannot know.
+#[test]
+fn files_of_a_newer_version_are_named_and_left_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = closed(dir.path());
+    let data = path.join("data");
+    let sound = std::fs::read(&data).unwrap();
+    for (offset, byte, named) in [(80, 1, "file format 1"), (95, 0x80, "feature bit 63")] {
+        for slot in [0, 1] {
+            let mut newer = sound.clone();
+            for page in newer.chunks_mut(16384).skip(slot).step_by(2).take(2) {
+                page[offset] = byte;
+                let sum = crc_fast::crc32_iscsi(&page[4..]);
+                page[..4].copy_from_slice(&sum.to_le_bytes());
+            }
+            std::fs::write(&data, &newer).unwrap();
+            for read_only in [false, true] {
+                let opened = small().read_only(read_only).open(&path);
+                let error = opened.map(drop).unwrap_err();
+                assert!(matches!(error, Error::NewerFormat { .. }), "{error:?}");
+                assert!(error.to_string().contains(named), "{error}");
+            }
+            assert!(std::fs::read(&data).unwrap() == newer, "the refusal wrote");
+        }
+    }
+    std::fs::write(&data, &sound).unwrap();
+    small().open(&path).unwrap();
+}
+
 #[test]
 fn all_meta_pages_damaged_is_an_error() {
     let dir = tempfile::tempdir().unwrap();

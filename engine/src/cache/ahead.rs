@@ -102,7 +102,7 @@ fn with<R>(cache: &Cache, make: bool, work: impl FnOnce(&mut Ahead) -> R) -> Opt
             Some(at) => at,
             None if make => {
                 list.retain(|ahead| ahead.cache.strong_count() > 0);
-                // The arena is not registered with the ring: that would pin all of it, once per reading thread.
+                // Neither arena nor file is registered with the ring: see ARCHITECTURE.md, "Chosen by measuring".
                 let queue = cache.disk.queue(u32::try_from(DEPTH).ok()?).ok()?;
                 list.push(Ahead {
                     key: cache.key,
