@@ -7,7 +7,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 #[derive(Clone)]
 pub(crate) struct Clock {
     wall: Arc<dyn Fn() -> u64 + Send + Sync>,
-    started: Instant,
+    monotonic: Arc<dyn Fn() -> u64 + Send + Sync>,
 }
 
 impl std::fmt::Debug for Clock {
@@ -30,10 +30,20 @@ impl Clock {
             reason = "the one place that reads the clock"
         )]
         let started = Instant::now();
+        let monotonic = move || u64::try_from(started.elapsed().as_nanos()).unwrap_or(u64::MAX);
         Self {
             wall: Arc::new(wall),
-            started,
+            monotonic: Arc::new(monotonic),
         }
+    }
+
+    /// Clocks of somebody else's, both in nanoseconds.
+    #[cfg(feature = "internals")]
+    pub(crate) fn of(
+        wall: Arc<dyn Fn() -> u64 + Send + Sync>,
+        monotonic: Arc<dyn Fn() -> u64 + Send + Sync>,
+    ) -> Self {
+        Self { wall, monotonic }
     }
 
     /// Nanoseconds since 1970, UTC.
@@ -43,6 +53,6 @@ impl Clock {
 
     /// Nanoseconds since the clock was made; never goes back.
     pub(crate) fn monotonic_ns(&self) -> u64 {
-        u64::try_from(self.started.elapsed().as_nanos()).unwrap_or(u64::MAX)
+        (self.monotonic)()
     }
 }

@@ -33,6 +33,7 @@ mod ids;
 mod limits;
 mod prefetch;
 mod stats;
+mod sync;
 
 mod cache;
 mod checkpoint;
@@ -45,6 +46,10 @@ mod recovery;
 mod tree;
 mod txn;
 mod writer;
+
+#[cfg(feature = "internals")]
+#[doc(hidden)]
+pub mod internals;
 
 pub use db::Db;
 pub use db::batch::WriteBatch;

@@ -47,6 +47,8 @@ mod plain;
 mod ring;
 #[cfg(target_os = "linux")]
 mod ring_queue;
+#[cfg(feature = "sim")]
+pub mod sim;
 mod sys;
 mod tape;
 #[cfg(test)]

@@ -709,3 +709,13 @@ mod rings {
         );
     }
 }
+
+#[cfg(feature = "sim")]
+#[test]
+fn the_simulated_disk_keeps_every_promise() {
+    use crate::sim::{Image, SimDisk, SimOptions};
+    let dir = Path::new("dir");
+    let disk = SimDisk::new(SimOptions::new(Image::with_dir(dir)));
+    check(&*disk, dir);
+    assert_eq!(disk.violations(), Vec::<String>::new());
+}

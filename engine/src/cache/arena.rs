@@ -19,8 +19,8 @@
 use std::any::Any;
 use std::collections::VecDeque;
 use std::ptr::NonNull;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering, fence};
-use std::sync::{Arc, Mutex, PoisonError};
 
 use crossbeam_queue::ArrayQueue;
 use northstar_io::{Buf, IoError, Mapping};
@@ -29,6 +29,7 @@ use super::epoch::{DOMAIN, Guard};
 use super::frame::{FrameMeta, Rank, State};
 use crate::ids::PageId;
 use crate::prefetch::prefetch_line;
+use crate::sync::Mutex;
 
 /// `count` frames of `page_bytes`.
 #[derive(Debug)]
@@ -238,7 +239,7 @@ impl Arena {
     pub(super) fn retire(&self, frame: u32, id: PageId) -> bool {
         let unlinked = self.meta(frame).is_some_and(|meta| meta.unlink(id));
         if unlinked {
-            let mut retired = self.retired.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut retired = self.retired.lock();
             retired.waiting.push_back((DOMAIN.stamp(), frame));
         }
         unlinked
@@ -247,7 +248,7 @@ impl Arena {
     /// Frees retired frames that nobody sees any more; `freed` hears of each before it can be leased again.
     /// Returns how many are still waiting for guards or pins.
     pub(super) fn reclaim(&self, mut freed: impl FnMut(&FrameMeta)) -> usize {
-        let mut retired = self.retired.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut retired = self.retired.lock();
         let retired = &mut *retired;
         let mut free = |frame: u32| {
             let meta = &self.frames[frame as usize];

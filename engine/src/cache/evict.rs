@@ -10,7 +10,6 @@
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{PoisonError, TryLockError};
 
 use super::Cache;
 use super::arena::FrameBuf;
@@ -18,6 +17,7 @@ use super::frame::{FrameMeta, HEAT_MAX, Rank};
 use super::map::zeroed;
 use super::stats::count;
 use crate::ids::PageId;
+use crate::sync::thread;
 
 /// Pages evicted by one sweep: so many misses share its cost.
 const SWEEP: usize = 32;
@@ -72,7 +72,7 @@ impl Cache {
 
     /// Notes a page that a scan brought in.
     pub(super) fn note_scanned(&self, frame: u32, id: PageId) {
-        let mut clock = self.clock.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut clock = self.clock.lock();
         clock.scans.push_back((frame, id));
         if clock.scans.len() > self.arena.count() as usize {
             // More entries than frames: the oldest is out of date, or the clock will find its page.
@@ -103,7 +103,7 @@ impl Cache {
             if let Some(frame) = self.arena.lease() {
                 return Some(frame);
             }
-            std::thread::yield_now();
+            thread::yield_now();
         }
         None
     }
@@ -131,10 +131,8 @@ impl Cache {
     }
 
     fn sweep(&self, wanted: usize) {
-        let mut clock = match self.clock.try_lock() {
-            Ok(clock) => clock,
-            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
-            Err(TryLockError::WouldBlock) => return,
+        let Some(mut clock) = self.clock.try_lock() else {
+            return;
         };
         let mut evicted = 0;
         while evicted < wanted && clock.scans.len() > self.scan_room() {

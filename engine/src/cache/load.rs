@@ -5,7 +5,7 @@
 //!   waiter gets the error. A reader that panics wakes the waiters, and one of them takes over.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use northstar_io::{Buf, IoError};
 
@@ -16,6 +16,7 @@ use super::{Cache, Class, Pin, ahead, epoch};
 use crate::format::page::{Page, PageError, PageKind};
 use crate::ids::{PageId, PageRef};
 use crate::limits::{PAGES_MAX, RUN_PAGES};
+use crate::sync::{Condvar, Mutex};
 
 const SHARDS: usize = 16;
 /// Reads of a page before its error is believed.
@@ -54,14 +55,9 @@ struct Turn<'a> {
 
 impl Drop for Turn<'_> {
     fn drop(&mut self) {
-        lock(&self.shard.reading).remove(&self.key);
+        self.shard.reading.lock().remove(&self.key);
         self.shard.ended.notify_all();
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // No lock is held across code that can panic.
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Loads {
@@ -69,7 +65,7 @@ impl Loads {
         let key = (page.id.get(), page.checksum, page.generation.get());
         #[expect(clippy::cast_possible_truncation, reason = "only the low bits count")]
         let shard = &self.shards[page.id.get() as usize % SHARDS];
-        let mut reading = lock(&shard.reading);
+        let mut reading = shard.reading.lock();
         let Some(result) = reading.get(&key).map(Arc::clone) else {
             let result = Arc::default();
             reading.insert(key, Arc::clone(&result));
@@ -79,12 +75,9 @@ impl Loads {
             .get(&key)
             .is_some_and(|now| Arc::ptr_eq(now, &result))
         {
-            reading = shard
-                .ended
-                .wait(reading)
-                .unwrap_or_else(PoisonError::into_inner);
+            reading = shard.ended.wait(reading);
         }
-        Role::Ended(lock(&result).clone())
+        Role::Ended(result.lock().clone())
     }
 }
 
@@ -131,7 +124,7 @@ impl Cache {
                         return Ok(pin);
                     }
                     let pin = self.read(page, class);
-                    *lock(&turn.result) = Some(match &pin {
+                    *turn.result.lock() = Some(match &pin {
                         Ok(Pin::Frame(_)) => Ok(None),
                         Ok(Pin::Owned(buf)) => Ok(Some(Arc::clone(buf))),
                         Err(error) => Err(error.clone()),

@@ -25,8 +25,8 @@ mod stats;
 #[cfg(test)]
 mod tests;
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
 
 use northstar_io::{Buf, BufPool, Disk, File, IoError};
 
@@ -38,6 +38,7 @@ use frame::{HEAT_MAX, Rank};
 
 use crate::format::page::{Page, PageError, PageKind};
 use crate::ids::{PageId, PageRef};
+use crate::sync::Mutex;
 
 /// Why a page is read: decides how long the cache keeps it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,10 +1,11 @@
 //! When to checkpoint: the thread that merges what is frozen, and cleans up when nobody commits.
 
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::run::Checkpointer;
 use crate::error::{Error, Result};
+use crate::sync::{Condvar, Mutex, MutexGuard};
 use crate::txn::shape::Shapes;
 use crate::writer::pipeline::Pipeline;
 
@@ -29,8 +30,8 @@ pub(crate) struct Signal {
 }
 
 impl Signal {
-    fn lock(&self) -> std::sync::MutexGuard<'_, Wanted> {
-        self.wanted.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, Wanted> {
+        self.wanted.lock()
     }
 
     /// Something is frozen, or shall be tried again.
@@ -82,10 +83,7 @@ impl Signal {
             if wanted.stop {
                 return Err(Error::Closed);
             }
-            wanted = self
-                .changed
-                .wait(wanted)
-                .unwrap_or_else(PoisonError::into_inner);
+            wanted = self.changed.wait(wanted);
         }
     }
 }
@@ -104,12 +102,9 @@ pub(crate) fn run(
         while !wanted.stop && !wanted.merge && !wanted.segment {
             let retry = wanted.failed.is_some();
             let pause = if retry { RETRY_AFTER } else { idle_after };
-            let (again, waited) = signal
-                .changed
-                .wait_timeout(wanted, pause)
-                .unwrap_or_else(PoisonError::into_inner);
-            wanted = again;
-            if waited.timed_out() {
+            let timed_out;
+            (wanted, timed_out) = signal.changed.wait_timeout(wanted, pause);
+            if timed_out {
                 break;
             }
         }
@@ -137,7 +132,7 @@ pub(crate) fn run(
                 pipeline.return_core(core);
             }
         }
-        let mut checkpointer = checkpointer.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut checkpointer = checkpointer.lock();
         let outcome = checkpointer.merge_frozen();
         let outcome = match outcome {
             Ok(false) if idle && !asked => checkpointer.tidy(),

@@ -5,14 +5,14 @@ pub(crate) mod open;
 pub(crate) mod options;
 pub(crate) mod range;
 pub(crate) mod read;
+pub(crate) mod world;
 pub(crate) mod write;
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::thread::JoinHandle;
 
-use northstar_io::Disk;
+use northstar_io::{Disk, SyncMethod};
 
 use self::batch::WriteBatch;
 use self::options::Options;
@@ -23,6 +23,8 @@ use crate::checkpoint::thread::Signal;
 use crate::error::{Error, Result};
 use crate::ids::TxnId;
 use crate::stats::{CheckReport, Stats};
+use crate::sync::Mutex;
+use crate::sync::thread::{JoinHandle, is_current};
 use crate::txn::shape::Shapes;
 use crate::txn::snapshot::Snapshot;
 use crate::txn::table::{Table, Tables, check_name};
@@ -60,7 +62,7 @@ pub struct Db {
 #[derive(Debug)]
 struct Handle {
     engine: Arc<Engine>,
-    threads: Mutex<Vec<JoinHandle<()>>>,
+    threads: Mutex<Vec<JoinHandle>>,
 }
 
 /// What all handles and background threads share.
@@ -78,6 +80,8 @@ pub(crate) struct Engine {
     pub(crate) read_only: bool,
     pub(crate) replayed_records: u64,
     dir: PathBuf,
+    /// How log writes become durable, if that was said.
+    sync_method: Option<SyncMethod>,
     /// The log can be appended to.
     awake: AtomicBool,
     closed: AtomicBool,
@@ -105,7 +109,7 @@ impl Db {
         Options::new()
     }
 
-    fn engine(&self) -> Result<&Arc<Engine>> {
+    pub(crate) fn engine(&self) -> Result<&Arc<Engine>> {
         if self.handle.engine.closed.load(Ordering::Acquire) {
             return Err(Error::Closed);
         }
@@ -263,6 +267,7 @@ impl Db {
         let engine = self.writable()?;
         loop {
             engine.signal.merge();
+            engine.merge_alone()?;
             engine.signal.wait_merged(&engine.shapes)?;
             let mut core = engine.pipeline.take_core()?;
             let frozen = engine.pipeline.freeze(&mut core);
@@ -271,6 +276,7 @@ impl Db {
             engine.pipeline.return_core(core);
             frozen?;
             if done {
+                engine.merge_alone()?;
                 engine.signal.wait_merged(&engine.shapes)?;
                 return engine.shrink_log();
             }
@@ -292,10 +298,7 @@ impl Db {
     /// [`Error::Closed`]. What it finds is in the report.
     pub fn check(&self) -> Result<CheckReport> {
         let engine = self.engine()?;
-        let checkpointer = engine
-            .checkpointer
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let checkpointer = engine.checkpointer.lock();
         checkpointer.check()
     }
 
@@ -313,11 +316,10 @@ impl Handle {
     fn stop_threads(&self) {
         self.engine.signal.stop();
         self.engine.pipeline.stop_log_thread();
-        let threads =
-            std::mem::take(&mut *self.threads.lock().unwrap_or_else(PoisonError::into_inner));
+        let threads = std::mem::take(&mut *self.threads.lock());
         for thread in threads {
             // The last handle may be dropped by a task that one of the threads wakes and thereby ends.
-            if thread.thread().id() != std::thread::current().id() {
+            if !is_current(&thread) {
                 // A background thread that panicked has halted the writer; there is nothing to add here.
                 let _ended = thread.join();
             }
@@ -363,8 +365,36 @@ impl Engine {
     pub(crate) fn before_commit(&self, bytes: usize) -> Result<()> {
         self.pipeline.check_running()?;
         self.awaken()?;
+        match self.merge_alone() {
+            // Commits go on while memory lasts.
+            Ok(()) | Err(Error::Full { .. }) => {}
+            Err(error) => return Err(error),
+        }
         self.pipeline.throttle(|| self.signal.failure())?;
         self.reserve_log(bytes)
+    }
+
+    /// Merges what is frozen, if there is no thread for it.
+    pub(crate) fn merge_alone(&self) -> Result<()> {
+        if self.pipeline.has_background() || self.shapes.load().frozen.is_empty() {
+            return Ok(());
+        }
+        let outcome = self.checkpointer.lock().merge_frozen().map(drop);
+        self.signal.done(&outcome);
+        outcome
+    }
+
+    /// Does what the checkpoint thread does when nobody commits for a while.
+    #[cfg(feature = "internals")]
+    pub(crate) fn idle(&self) -> Result<()> {
+        self.merge_alone()?;
+        if let Some(mut core) = self.pipeline.try_take_core() {
+            let frozen = self.pipeline.freeze(&mut core);
+            self.pipeline.return_core(core);
+            frozen?;
+        }
+        self.merge_alone()?;
+        self.checkpointer.lock().tidy()
     }
 
     /// Fails before anything is applied if the log cannot grow by `bytes`.
@@ -374,10 +404,7 @@ impl Engine {
 
     /// Gives the log's space back, unless somebody is about to need it.
     fn shrink_log(&self) -> Result<()> {
-        let checkpointer = self
-            .checkpointer
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let checkpointer = self.checkpointer.lock();
         if self.shapes.load().active.is_empty() {
             checkpointer.shrink_log()?;
         }
@@ -418,10 +445,7 @@ impl Engine {
     fn last_checkpoint(&self, mut core: Box<crate::writer::core::Core>) -> Result<()> {
         self.pipeline.serve_queue(&mut core, usize::MAX);
         self.pipeline.flush()?;
-        let mut checkpointer = self
-            .checkpointer
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut checkpointer = self.checkpointer.lock();
         checkpointer.merge_frozen()?;
         if self.pipeline.freeze(&mut core)? {
             checkpointer.merge_frozen()?;

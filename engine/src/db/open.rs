@@ -3,12 +3,13 @@
 use std::hash::{BuildHasher, RandomState};
 use std::ops::Bound;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 
 use northstar_io::{Choice, Disk, IoError, MemoryDisk, NativeDisk, NativeOptions, SyncMethod};
 
 use super::options::{Backend, Options};
+use super::world::{Sizes, World};
 use super::{Db, Engine, Handle};
 use crate::checkpoint::run::Checkpointer;
 use crate::checkpoint::thread::{self, Signal};
@@ -24,6 +25,7 @@ use crate::log::{LogWriter, ScanStart, Segments, fingerprint, probe};
 use crate::pages::Class;
 use crate::pages::store::{Opened, Store, StoreOptions};
 use crate::recovery::{Replayed, replay};
+use crate::sync::{self, Mutex};
 use crate::tree::cursor::Cursor;
 use crate::txn::shape::{Roots, Shape, Shapes, Shared};
 use crate::txn::table::Tables;
@@ -40,11 +42,12 @@ const DELTA_ADDRESS_BYTES_MAX: usize = 16 << 30;
 /// A small entry in a delta: what its filter is sized for.
 const DELTA_ENTRY_BYTES: usize = 96;
 
-fn new_delta(expected_bytes: u64) -> Result<(Arc<Delta>, DeltaWriter)> {
-    let expected = usize::try_from(expected_bytes).unwrap_or(usize::MAX);
+/// A delta for about `expected` bytes.
+fn new_delta(expected: usize, sizes: Option<Sizes>) -> Result<(Arc<Delta>, DeltaWriter)> {
     let reach = expected.saturating_mul(4);
+    let reach = reach.clamp(DELTA_ADDRESS_BYTES_MIN, DELTA_ADDRESS_BYTES_MAX);
     delta_with(
-        reach.clamp(DELTA_ADDRESS_BYTES_MIN, DELTA_ADDRESS_BYTES_MAX),
+        sizes.map_or(reach, |sizes| sizes.delta_address_bytes),
         expected,
     )
 }
@@ -65,17 +68,19 @@ impl Db {
             Backend::Buffered => (Choice::Never, false),
         };
         let disk: Arc<dyn Disk> = NativeDisk::new(NativeOptions { uring, direct });
-        open_on(options, path, disk)
+        open_in(options, path, World::of(disk))
     }
 
     pub(crate) fn memory_with(options: &Options) -> Result<Self> {
-        open_on(options, Path::new("/memory"), MemoryDisk::new())
+        let mut world = World::of(MemoryDisk::new());
+        world.sync_method = Some(SyncMethod::None);
+        open_in(options, Path::new("/memory"), world)
     }
 }
 
-/// Opens the database in `dir` of `disk`, creating it if allowed.
-fn open_on(options: &Options, dir: &Path, disk: Arc<dyn Disk>) -> Result<Db> {
-    let clock = Clock::system();
+/// Opens the database in `dir` of the world's disk, creating it if allowed.
+pub(crate) fn open_in(options: &Options, dir: &Path, world: World) -> Result<Db> {
+    let disk = Arc::clone(&world.disk);
     let mut found = survey(options, dir, &*disk)?;
     let lock_path = dir.join("LOCK");
     let lock = match disk.lock(&lock_path) {
@@ -87,11 +92,11 @@ fn open_on(options: &Options, dir: &Path, disk: Arc<dyn Disk>) -> Result<Db> {
         // Somebody else may have made or changed it until the lock was had.
         found = survey(options, dir, &*disk)?;
     }
-    let store_options = store_options(options);
+    let store_options = store_options(options, world.sizes);
     let Opened {
         store, meta, older, ..
     } = match found {
-        Found::Nothing => create(&disk, dir, &store_options, &clock)?,
+        Found::Nothing => create(&world, dir, &store_options)?,
         Found::Database => Store::open(Arc::clone(&disk), dir, &store_options)?,
     };
     let store = Arc::new(store);
@@ -101,22 +106,23 @@ fn open_on(options: &Options, dir: &Path, disk: Arc<dyn Disk>) -> Result<Db> {
         database: meta.database_low(),
         proven_through: meta.durable_through,
     };
-    let delta_bytes = options.delta_bytes as u64;
     // A clean close says where the log ended, and nothing is appended before that word is taken back. It is
     // believed only beside a sound older slot: a newer slot that was lost may have taken it back.
     let clean = meta.clean && older.is_some();
     let replayed = if clean {
-        Replayed::nothing(meta.log_start, meta.next_table, new_delta(delta_bytes)?)
+        let delta = new_delta(options.delta_bytes, world.sizes)?;
+        Replayed::nothing(meta.log_start, meta.next_table, delta)
     } else {
-        let delta = delta_with(DELTA_ADDRESS_BYTES_MAX, options.delta_bytes)?;
+        let reach = world.sizes.map(|sizes| sizes.delta_address_bytes);
+        let reach = reach.unwrap_or(DELTA_ADDRESS_BYTES_MAX);
+        let delta = delta_with(reach, options.delta_bytes)?;
         replay(&segments, start, meta.next_table, delta)?
     };
     let roots = load_roots(&store, &meta)?;
     assemble(Assembly {
         options,
         dir,
-        disk,
-        clock,
+        world,
         store,
         meta,
         older,
@@ -130,8 +136,7 @@ fn open_on(options: &Options, dir: &Path, disk: Arc<dyn Disk>) -> Result<Db> {
 struct Assembly<'o> {
     options: &'o Options,
     dir: &'o Path,
-    disk: Arc<dyn Disk>,
-    clock: Clock,
+    world: World,
     store: Arc<Store>,
     meta: Meta,
     older: Option<Meta>,
@@ -145,8 +150,7 @@ fn assemble(parts: Assembly<'_>) -> Result<Db> {
     let Assembly {
         options,
         dir,
-        disk,
-        clock,
+        world,
         store,
         meta,
         older,
@@ -155,6 +159,7 @@ fn assemble(parts: Assembly<'_>) -> Result<Db> {
         roots,
         lock,
     } = parts;
+    let World { disk, clock, .. } = world.clone();
     let Replayed {
         delta,
         writer,
@@ -196,9 +201,13 @@ fn assemble(parts: Assembly<'_>) -> Result<Db> {
         log,
         delta_bytes: options.delta_bytes as u64,
         database: meta.database_low(),
-        new_delta,
+        new_delta: {
+            let (expected, sizes) = (options.delta_bytes, world.sizes);
+            Box::new(move || new_delta(expected, sizes))
+        },
         on_freeze,
         on_spare,
+        background: world.threads,
     }));
 
     pipeline
@@ -235,6 +244,7 @@ fn assemble(parts: Assembly<'_>) -> Result<Db> {
         read_only: options.read_only,
         replayed_records: end.records,
         dir: dir.to_owned(),
+        sync_method: world.sync_method,
         awake: AtomicBool::new(false),
         closed: AtomicBool::new(false),
     });
@@ -243,7 +253,7 @@ fn assemble(parts: Assembly<'_>) -> Result<Db> {
         engine.awaken()?;
     }
     let mut threads = Vec::new();
-    if !options.read_only {
+    if !options.read_only && world.threads {
         threads.push(spawn("northstar-log", {
             let (engine, flush) = (Arc::clone(&engine), options.buffered_flush);
             move || {
@@ -274,15 +284,12 @@ fn assemble(parts: Assembly<'_>) -> Result<Db> {
     })
 }
 
-fn spawn(name: &str, body: impl FnOnce() + Send + 'static) -> Result<std::thread::JoinHandle<()>> {
-    std::thread::Builder::new()
-        .name(name.to_owned())
-        .spawn(body)
-        .map_err(|error| Error::InvalidOption {
-            option: "threads",
-            found: error.to_string(),
-            expected: "room for two background threads".to_owned(),
-        })
+fn spawn(name: &str, body: impl FnOnce() + Send + 'static) -> Result<sync::thread::JoinHandle> {
+    sync::thread::spawn(name, body).map_err(|error| Error::InvalidOption {
+        option: "threads",
+        found: error.to_string(),
+        expected: "room for two background threads".to_owned(),
+    })
 }
 
 /// A background thread that panics stops the writer and wakes whoever waits for the thread.
@@ -355,14 +362,14 @@ const fn libc_enoent() -> i32 {
     2
 }
 
-fn store_options(options: &Options) -> StoreOptions {
+fn store_options(options: &Options, sizes: Option<Sizes>) -> StoreOptions {
     // One frozen and one that may grow to twice its size before commits wait; see the pipeline's throttle.
     let deltas = 3 * options.delta_bytes;
     let cache_bytes = options.memory_budget.saturating_sub(deltas + OTHER_BYTES);
     StoreOptions {
         page_bytes: options.page_bytes,
         segment_bytes: options.segment_bytes,
-        cache_bytes: cache_bytes.max(4 << 20),
+        cache_bytes: sizes.map_or(cache_bytes.max(4 << 20), |sizes| sizes.cache_bytes),
         read_only: options.read_only,
     }
 }
@@ -383,12 +390,8 @@ fn random_id(clock: &Clock) -> u128 {
 }
 
 /// Makes an empty database: the log directory first, the data file last, by a rename.
-fn create(
-    disk: &Arc<dyn Disk>,
-    dir: &Path,
-    options: &StoreOptions,
-    clock: &Clock,
-) -> Result<Opened> {
+fn create(world: &World, dir: &Path, options: &StoreOptions) -> Result<Opened> {
+    let World { disk, clock, .. } = world;
     let log = dir.join("log");
     let failed = |source| Error::from_io("a new database", source);
     disk.create_dir(&log).map_err(failed)?;
@@ -401,7 +404,7 @@ fn create(
         dir,
         options,
         clock.wall_ns(),
-        random_id(clock),
+        world.database.unwrap_or_else(|| random_id(clock)),
     )
 }
 
@@ -413,19 +416,18 @@ impl Engine {
         if self.awake.load(Ordering::Acquire) {
             return Ok(());
         }
-        let mut checkpointer = self
-            .checkpointer
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut checkpointer = self.checkpointer.lock();
         if self.awake.load(Ordering::Acquire) {
             return Ok(());
         }
         let end = self.pipeline.position();
         let segments = Arc::clone(&checkpointer.segments);
-        let machine = fingerprint(&self.dir);
-        let known = match self.disk.status().backend {
-            "memory" => Some(SyncMethod::None),
-            _ => checkpointer.meta.sync_method(machine),
+        let (known, machine) = match self.sync_method {
+            Some(given) => (Some(given), 0),
+            None => {
+                let machine = fingerprint(&self.dir);
+                (checkpointer.meta.sync_method(machine), machine)
+            }
         };
         let first = known.unwrap_or(SyncMethod::WriteThenSync);
         let mut log = LogWriter::start_at(segments, end, first)?;
@@ -443,7 +445,10 @@ impl Engine {
             .store
             .settle()
             .map_err(|error| self.pipeline.halt(&error.to_string()))?;
-        checkpointer.mark_in_use()?;
+        // Else the meta page says it already: opening again and again changes no byte.
+        if checkpointer.meta.clean || known.is_none() {
+            checkpointer.mark_in_use()?;
+        }
         self.pipeline.install_log(log);
         self.awake.store(true, Ordering::Release);
         Ok(())

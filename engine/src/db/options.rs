@@ -150,7 +150,7 @@ impl Options {
         Db::memory_with(&self.checked()?)
     }
 
-    fn checked(mut self) -> Result<Self> {
+    pub(crate) fn checked(mut self) -> Result<Self> {
         let page = self.page_bytes;
         let sizes = limits::PAGE_BYTES_MIN..=limits::PAGE_BYTES_MAX;
         if !page.is_power_of_two() || !sizes.contains(&page) {

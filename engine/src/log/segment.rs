@@ -15,13 +15,14 @@
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use northstar_io::{Buf, Disk, File, IoError, OpenMode};
 
 use crate::ids::Lsn;
 use crate::limits::LOG_BLOCK_BYTES;
+use crate::sync::{Mutex, MutexGuard};
 
 /// Bytes read or written at once when a segment is filled, checked or scanned: where bandwidth has levelled off.
 pub(super) const CHUNK_BYTES: usize = 1024 * 1024;
@@ -331,7 +332,7 @@ impl Segments {
 
     fn state(&self) -> MutexGuard<'_, State> {
         // The sets are changed after the disk was; a panic in between leaves them merely behind it.
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock()
     }
 
     fn ensure(&self, state: &mut State, number: u64) -> Result<(), IoError> {

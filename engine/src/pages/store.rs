@@ -15,8 +15,8 @@
 use std::collections::BTreeMap;
 use std::fmt::Display;
 use std::path::Path;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use northstar_io::{BufPool, Disk, File, IoError, OpenMode};
 
@@ -34,6 +34,7 @@ use crate::format::page::{Page, PageError, PageKind};
 use crate::ids::{Generation, LogPosition, Lsn, PageId, PageRef, TableId, TxnId};
 use crate::limits::RUN_PAGES;
 use crate::stats::Stats;
+use crate::sync::{Mutex, MutexGuard};
 
 /// Name of the data file in the database's directory.
 const DATA: &str = "data";
@@ -407,7 +408,7 @@ impl Store {
 
     pub(super) fn state(&self) -> MutexGuard<'_, State> {
         // Nothing that panics while it holds the lock leaves more than a generation that will never be durable.
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock()
     }
 
     /// Makes the file at least `pages` long.

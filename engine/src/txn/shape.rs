@@ -8,8 +8,8 @@
 //!    below any transaction from `tree_txn` to the visible one.
 //! 2. Sequence numbers rise by one with every publication.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 
 use arc_swap::ArcSwap;
 use northstar_io::FileLock;
@@ -19,6 +19,7 @@ use crate::delta::Delta;
 use crate::format::meta::TreeRoot;
 use crate::ids::{Generation, TableId, TxnId};
 use crate::pages::store::Store;
+use crate::sync::Mutex;
 
 /// Tree roots by table. Table ids are dense, so this is an array.
 #[derive(Debug, Clone, Default)]
@@ -102,7 +103,7 @@ impl Shared {
     /// Gives the file lock up if the database is closed and nobody reads it.
     pub(crate) fn unlock_if_unused(&self) {
         if self.is_closed() && self.registry.oldest().is_none() {
-            *self.lock.lock().unwrap_or_else(PoisonError::into_inner) = None;
+            *self.lock.lock() = None;
         }
     }
 
@@ -166,10 +167,7 @@ impl Shapes {
 
     /// Publishes what `change` makes of the current shape.
     pub(crate) fn publish(&self, change: impl FnOnce(&mut Shape)) {
-        let _one_at_a_time = self
-            .publishing
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let _one_at_a_time = self.publishing.lock();
         let mut next = Shape::clone(&self.current.load());
         change(&mut next);
         next.seq += 1;

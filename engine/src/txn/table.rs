@@ -1,12 +1,13 @@
 //! Handles to tables.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::error::{Error, Result};
 use crate::ids::{TableId, TxnId};
 use crate::limits;
+use crate::sync::Mutex;
 
 /// A named ordered map from bytes to bytes. Cheap to clone; belongs to the open database that made it.
 ///
@@ -97,7 +98,7 @@ impl Tables {
 
     /// A handle to a table that exists.
     pub(crate) fn handle(&self, id: TableId, name: &str) -> Table {
-        let mut dropped = self.dropped.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut dropped = self.dropped.lock();
         let dropped = dropped
             .entry(id)
             .or_insert_with(|| Arc::new(AtomicU64::new(u64::MAX)));

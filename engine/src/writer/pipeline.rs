@@ -14,7 +14,7 @@ mod gather;
 mod log_role;
 
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering, fence};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError, TryLockError};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use crossbeam_queue::ArrayQueue;
@@ -36,6 +36,7 @@ use crate::ids::{Lsn, TxnId};
 use crate::limits::{GROUP_BYTES_MAX, LOG_BLOCK_BYTES};
 use crate::log::{LogCounters, LogPosition, LogWriter, Segments};
 use crate::stats::Stats;
+use crate::sync::{Condvar, Mutex, MutexGuard, thread};
 use crate::txn::shape::Shapes;
 use crate::txn::table::Table;
 
@@ -84,6 +85,10 @@ pub(crate) struct Counters {
     pub(crate) log_start: AtomicU64,
 }
 
+/// Makes the next delta.
+pub(crate) type NewDelta =
+    Box<dyn Fn() -> Result<(Arc<Delta>, crate::delta::DeltaWriter)> + Send + Sync>;
+
 /// Both roles, their slots and what passes between them.
 pub(crate) struct Pipeline {
     shapes: Arc<Shapes>,
@@ -122,27 +127,20 @@ pub(crate) struct Pipeline {
     log_ahead_bytes: u64,
     /// The database's id, which every group carries.
     database: u64,
-    new_delta: fn(u64) -> Result<(Arc<Delta>, crate::delta::DeltaWriter)>,
+    new_delta: NewDelta,
+    /// The log thread and the checkpoint thread exist, or did.
+    background: bool,
     /// Told when a delta was frozen.
     on_freeze: Box<dyn Fn() + Send + Sync>,
     /// Told when the log needs its next segment.
     on_spare: Box<dyn Fn() + Send + Sync>,
 }
 
-/// A mutex as the roles use it: taken, or free whatever happened to its last holder.
+/// Takes the lock of a role if nobody has it.
 fn try_lock<T>(mutex: &Mutex<T>) -> Option<MutexGuard<'_, T>> {
     // SeqCst: the flag that was raised before must be seen by whoever is just giving the role back.
     fence(Ordering::SeqCst);
-    match mutex.try_lock() {
-        Ok(guard) => Some(guard),
-        Err(TryLockError::Poisoned(guard)) => Some(guard.into_inner()),
-        Err(TryLockError::WouldBlock) => None,
-    }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // A panic under one of these locks is a bug; the data is guarded by the halt, not by poisoning.
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+    mutex.try_lock()
 }
 
 impl std::fmt::Debug for Pipeline {
@@ -161,7 +159,8 @@ pub(crate) struct Parts {
     pub(crate) log: LogWriter,
     pub(crate) delta_bytes: u64,
     pub(crate) database: u64,
-    pub(crate) new_delta: fn(u64) -> Result<(Arc<Delta>, crate::delta::DeltaWriter)>,
+    pub(crate) new_delta: NewDelta,
+    pub(crate) background: bool,
     pub(crate) on_freeze: Box<dyn Fn() + Send + Sync>,
     pub(crate) on_spare: Box<dyn Fn() + Send + Sync>,
 }
@@ -205,7 +204,8 @@ impl Pipeline {
             kick: Mutex::default(),
             kicked: Condvar::new(),
             log_thread_idle: AtomicBool::new(false),
-            log_thread_gone: AtomicBool::new(false),
+            log_thread_gone: AtomicBool::new(!parts.background),
+            background: parts.background,
             halted: OnceLock::new(),
             progress: Progress::default(),
             counters: Counters::default(),
@@ -221,6 +221,11 @@ impl Pipeline {
     fn fits(&self, len: usize, payload: usize) -> bool {
         let together = (len + FRAME_BYTES + payload + LOG_BLOCK_BYTES) as u64;
         len <= self.open_bytes_max && together <= LEN_BYTES_MAX
+    }
+
+    /// Whether there are threads for log and checkpoints.
+    pub(crate) fn has_background(&self) -> bool {
+        self.background
     }
 
     /// Fails once the writer has halted.
@@ -246,7 +251,7 @@ impl Pipeline {
 
     fn end(&self, error: Error) -> Error {
         let first = self.halted.get_or_init(|| error).clone();
-        let mut open = lock(&self.open);
+        let mut open = self.open.lock();
         let mut tickets = std::mem::take(&mut open.tickets);
         drop(open);
         settle_group(&mut tickets, Lsn::default(), Some(&first));
@@ -256,28 +261,25 @@ impl Pipeline {
         self.open_swapped.notify_all();
         self.open_wanted.notify_all();
         // Whoever looked before the halt is waiting by the time the lock is had.
-        drop(lock(&self.core));
+        drop(self.core.lock());
         self.core_returned.notify_all();
         first
     }
 
     /// Takes the writer role if it is free.
     pub(crate) fn try_take_core(&self) -> Option<Box<Core>> {
-        lock(&self.core).take()
+        self.core.lock().take()
     }
 
     /// Waits for the writer role.
     pub(crate) fn take_core(&self) -> Result<Box<Core>> {
-        let mut slot = lock(&self.core);
+        let mut slot = self.core.lock();
         loop {
             self.check_running()?;
             if let Some(core) = slot.take() {
                 return Ok(core);
             }
-            slot = self
-                .core_returned
-                .wait(slot)
-                .unwrap_or_else(PoisonError::into_inner);
+            slot = self.core_returned.wait(slot);
         }
     }
 
@@ -286,7 +288,7 @@ impl Pipeline {
         let mut served = 0;
         loop {
             served += self.serve_queue(&mut core, SERVE_MAX.saturating_sub(served));
-            *lock(&self.core) = Some(core);
+            *self.core.lock() = Some(core);
             self.core_returned.notify_one();
             // The first hand-over rule: look again after giving the role back.
             if self.queue.is_empty() {
@@ -373,16 +375,15 @@ impl Pipeline {
         let timestamp_ns = self.clock.wall_ns().max(core.last_timestamp_ns);
         ticket.number(txn);
         let payload = tag.len() + ops.bytes().len();
-        let mut open = lock(&self.open);
+        let mut open = self.open.lock();
         // The group in the making is swapped by whoever holds the log role; if nobody does, the log thread comes.
         while !open.is_empty() && !self.fits(open.records.len(), payload) {
             drop(open);
             self.check_running()?;
             self.wake_log_thread();
-            open = lock(&self.open);
+            open = self.open.lock();
             if !open.is_empty() && !self.fits(open.records.len(), payload) && self.running() {
-                let waited = self.open_swapped.wait_timeout(open, RECHECK_AFTER);
-                open = waited.unwrap_or_else(PoisonError::into_inner).0;
+                open = self.open_swapped.wait_timeout(open, RECHECK_AFTER).0;
             }
         }
         // A halt is noted before the open group's tickets are failed, so one of the two sees the other.
@@ -430,8 +431,8 @@ impl Pipeline {
         if core.delta.is_empty() || !self.shapes.load().frozen.is_empty() {
             return Ok(false);
         }
-        let (delta, writer) = (self.new_delta)(self.delta_bytes)?;
-        lock(&self.open).freezes = TxnId::new(core.next_txn.get() - 1).into();
+        let (delta, writer) = (self.new_delta)()?;
+        self.open.lock().freezes = TxnId::new(core.next_txn.get() - 1).into();
         core.delta = Arc::clone(&delta);
         core.writer = writer;
         self.shapes.publish(|shape| {
@@ -458,12 +459,16 @@ impl Pipeline {
             if full && let Some(error) = stuck() {
                 return Err(error);
             }
+            if !self.background {
+                // Nobody would catch up meanwhile.
+                return Ok(());
+            }
             let delay = self.progress.delay(used, self.delta_bytes);
             let Some(delay) = delay.or(full.then_some(RECHECK_AFTER)) else {
                 return Ok(());
             };
             let started = self.clock.monotonic_ns();
-            std::thread::sleep(delay);
+            thread::sleep(delay);
             let waited = self.clock.monotonic_ns() - started;
             self.counters
                 .throttled_ns
@@ -501,7 +506,7 @@ impl Pipeline {
     /// Puts the log in place that commits are appended to.
     pub(crate) fn install_log(&self, log: LogWriter) {
         let mut role = self.take_log();
-        *lock(&self.log_stats) = (log.counters(), log.method());
+        *self.log_stats.lock() = (log.counters(), log.method());
         role.writer = log;
     }
 
@@ -518,7 +523,7 @@ impl Pipeline {
     }
 
     pub(crate) fn fill_stats(&self, stats: &mut Stats) {
-        let (log, method) = &*lock(&self.log_stats);
+        let (log, method) = &*self.log_stats.lock();
         stats.log_groups = log.groups();
         stats.log_flushes = log.flushes();
         stats.log_bytes_written = log.bytes();
@@ -623,7 +628,7 @@ impl Pipeline {
         if !self.pending.load(Ordering::SeqCst) {
             return;
         }
-        let open = lock(&self.open);
+        let open = self.open.lock();
         let waiting = open.tickets.len();
         let first = open.tickets.first().cloned();
         drop(open);

@@ -11,12 +11,13 @@
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll, Waker};
-use std::thread::Thread;
 
 use crate::error::{Error, Result};
 use crate::ids::{Lsn, TxnId};
+use crate::sync::thread::{self, Thread};
+use crate::sync::{Condvar, Mutex};
 
 const PENDING: u32 = 0;
 const DURABLE: u32 = 1;
@@ -57,7 +58,7 @@ pub(crate) struct Ticket {
 impl Ticket {
     /// For the calling thread, which is going to block on it.
     pub(crate) fn blocking() -> Arc<Self> {
-        Self::with_thread(Some(std::thread::current()))
+        Self::with_thread(Some(thread::current()))
     }
 
     /// For a task, or for a thread that will poll.
@@ -118,11 +119,7 @@ impl Ticket {
     }
 
     fn wake_task(&self) {
-        let waker = self
-            .waker
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .take();
+        let waker = self.waker.lock().take();
         if let Some(waker) = waker {
             waker.wake();
         }
@@ -168,16 +165,12 @@ impl Ticket {
                 self.parked.store(false, Ordering::SeqCst);
                 return None;
             }
-            std::thread::park();
+            thread::park();
         }
     }
 
     fn wake_children(&self) {
-        let chain = self
-            .chain
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .take();
+        let chain = self.chain.lock().take();
         if let Some((list, at)) = chain {
             for child in [2 * at + 2, 2 * at + 3] {
                 if let Some(ticket) = list.get(child) {
@@ -191,7 +184,7 @@ impl Ticket {
         if let Some(outcome) = self.outcome() {
             return Poll::Ready(outcome);
         }
-        let mut waker = self.waker.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut waker = self.waker.lock();
         *waker = Some(context.waker().clone());
         drop(waker);
         // Settled between the first look and the registration: nobody will wake us.
@@ -226,7 +219,7 @@ pub(crate) fn settle_group(tickets: &mut Vec<Arc<Ticket>>, lsn: Lsn, error: Opti
     // Children before parents: a parent that is awake wakes its children as soon as it is settled.
     for (at, ticket) in list.iter().enumerate().rev() {
         let chain = Some((Arc::clone(&list), at));
-        *ticket.chain.lock().unwrap_or_else(PoisonError::into_inner) = chain;
+        *ticket.chain.lock() = chain;
         settle(ticket);
     }
     for root in list.iter().take(2) {
@@ -241,14 +234,14 @@ pub(crate) fn settle_group(tickets: &mut Vec<Arc<Ticket>>, lsn: Lsn, error: Opti
 #[must_use = "the commit's outcome is known only through its handle"]
 pub struct CommitHandle {
     pub(crate) ticket: Arc<Ticket>,
-    pub(crate) parked: Arc<(Mutex<bool>, std::sync::Condvar)>,
+    pub(crate) parked: Arc<(Mutex<bool>, Condvar)>,
 }
 
-struct Unpark(Arc<(Mutex<bool>, std::sync::Condvar)>);
+struct Unpark(Arc<(Mutex<bool>, Condvar)>);
 
 impl std::task::Wake for Unpark {
     fn wake(self: Arc<Self>) {
-        *self.0.0.lock().unwrap_or_else(PoisonError::into_inner) = true;
+        *self.0.0.lock() = true;
         self.0.1.notify_all();
     }
 }
@@ -279,9 +272,9 @@ impl CommitHandle {
                 return outcome;
             }
             let (woken, changed) = &*self.parked;
-            let mut woken = woken.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut woken = woken.lock();
             while !*woken {
-                woken = changed.wait(woken).unwrap_or_else(PoisonError::into_inner);
+                woken = changed.wait(woken);
             }
             *woken = false;
         }
@@ -307,13 +300,13 @@ mod tests {
             for _ in 0..40 {
                 scope.spawn(|| {
                     let ticket = Ticket::blocking();
-                    tickets.lock().unwrap().push(Arc::clone(&ticket));
+                    tickets.lock().push(Arc::clone(&ticket));
                     let commit = ticket.wait().unwrap().unwrap();
                     assert_eq!(commit.lsn, Lsn::new(7));
                 });
             }
             let mut group = loop {
-                let mut waiting = tickets.lock().unwrap();
+                let mut waiting = tickets.lock();
                 if waiting.len() == 40 {
                     break std::mem::take(&mut *waiting);
                 }

@@ -4,16 +4,15 @@
 //! 1. Groups are written one at a time and in the order they were filled.
 //! 2. A transaction becomes visible after the write of its group was durable, never before.
 
-use std::sync::MutexGuard;
-use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::gather::Gather;
-use super::{Pipeline, lock, try_lock};
+use super::{Pipeline, try_lock};
 use crate::error::Result;
 use crate::ids::Lsn;
 use crate::log::{LogPosition, LogWriter};
+use crate::sync::{MutexGuard, thread};
 use crate::writer::group::OpenGroup;
 use crate::writer::wait::settle_group;
 
@@ -55,7 +54,7 @@ impl Pipeline {
         let group = &mut role.next;
         let start = role.writer.position();
         if group.freezes.take().is_some() {
-            *lock(&self.boundary) = Some(start);
+            *self.boundary.lock() = Some(start);
         }
         let sealed = group.records.seal(start, start.lsn, self.database);
         let started = self.clock.monotonic_ns();
@@ -81,12 +80,11 @@ impl Pipeline {
 
     /// The open group, when those are in it who are worth waiting for.
     fn gathered(&self, gather: &mut Gather) -> MutexGuard<'_, OpenGroup> {
-        let mut open = lock(&self.open);
+        let mut open = self.open.lock();
         if let Some((more, at_most)) = gather.plan() {
             open.wanted = open.tickets.len() + more;
             let unless = |open: &mut OpenGroup| open.wanted > 0 && self.running();
-            let waited = self.open_wanted.wait_timeout_while(open, at_most, unless);
-            open = waited.unwrap_or_else(PoisonError::into_inner).0;
+            open = self.open_wanted.wait_timeout_while(open, at_most, unless);
             gather.learn(std::mem::take(&mut open.wanted) == 0);
         }
         open
@@ -103,11 +101,11 @@ impl Pipeline {
     /// Where the log of the frozen delta ends; everything in it is durable afterwards.
     pub(crate) fn frozen_boundary(&self) -> Result<LogPosition> {
         let mut role = self.take_log();
-        while lock(&self.boundary).is_none() && self.drive(&mut role) {}
+        while self.boundary.lock().is_none() && self.drive(&mut role) {}
         self.check_running()?;
         // Unresolved: no group holds a newer record: the next one will start where the log ends now.
-        let resolved = lock(&self.boundary).take();
-        let unresolved = lock(&self.open).freezes.take();
+        let resolved = self.boundary.lock().take();
+        let unresolved = self.open.lock().freezes.take();
         let boundary = unresolved.map(|_| role.writer.position()).or(resolved);
         drop(role);
         self.hand_on();
@@ -118,7 +116,7 @@ impl Pipeline {
     /// told.
     pub(super) fn take_log(&self) -> MutexGuard<'_, LogRole> {
         self.log_waiters.fetch_add(1, Ordering::Relaxed);
-        let role = lock(&self.log);
+        let role = self.log.lock();
         self.log_waiters.fetch_sub(1, Ordering::Relaxed);
         role
     }
@@ -129,7 +127,7 @@ impl Pipeline {
             if self.log_waiters.load(Ordering::Relaxed) == 0 {
                 return;
             }
-            std::thread::yield_now();
+            thread::yield_now();
         }
     }
 
@@ -140,7 +138,7 @@ impl Pipeline {
                 self.drive(&mut role);
             }
         } else if self.log_thread_idle.load(Ordering::SeqCst) {
-            lock(&self.kick).now = true;
+            self.kick.lock().now = true;
             self.kicked.notify_one();
         }
     }
@@ -157,10 +155,14 @@ impl Pipeline {
     }
 
     pub(super) fn flush_later(&self) {
+        if !self.background {
+            // The next durable commit takes it along, or whoever flushes.
+            return;
+        }
         if self.log_thread_gone.load(Ordering::SeqCst) {
             return self.wake_log_thread();
         }
-        let mut kick = lock(&self.kick);
+        let mut kick = self.kick.lock();
         if !kick.later {
             kick.later = true;
             drop(kick);
@@ -172,7 +174,7 @@ impl Pipeline {
     pub(crate) fn run_log_thread(&self, buffered_flush: Duration) {
         loop {
             self.log_thread_idle.store(true, Ordering::SeqCst);
-            let mut kick = lock(&self.kick);
+            let mut kick = self.kick.lock();
             // SeqCst: an append that saw this thread busy set `urgent` before; see the second hand-over rule.
             while !kick.now
                 && !kick.stop
@@ -180,14 +182,10 @@ impl Pipeline {
                 && !self.stranded.load(Ordering::SeqCst)
             {
                 if kick.later {
-                    let waited = self.kicked.wait_timeout(kick, buffered_flush);
-                    kick = waited.unwrap_or_else(PoisonError::into_inner).0;
+                    kick = self.kicked.wait_timeout(kick, buffered_flush).0;
                     break;
                 }
-                kick = self
-                    .kicked
-                    .wait(kick)
-                    .unwrap_or_else(PoisonError::into_inner);
+                kick = self.kicked.wait(kick);
             }
             let stop = kick.stop;
             *kick = Kick {
@@ -197,7 +195,7 @@ impl Pipeline {
             drop(kick);
             self.log_thread_idle.store(false, Ordering::SeqCst);
             loop {
-                let mut role = lock(&self.log);
+                let mut role = self.log.lock();
                 while self.drive(&mut role) && self.log_waiters.load(Ordering::Relaxed) == 0 {}
                 drop(role);
                 self.let_others_lead();
@@ -214,7 +212,7 @@ impl Pipeline {
                 // First gone, then a last look: whoever appends later sees that nobody can be woken.
                 self.log_thread_gone.store(true, Ordering::SeqCst);
                 self.serve_stranded();
-                self.drive(&mut lock(&self.log));
+                self.drive(&mut self.log.lock());
                 return;
             }
             if self.pending.load(Ordering::SeqCst) && self.running() {
@@ -225,7 +223,7 @@ impl Pipeline {
 
     /// Ends the log thread after a last flush.
     pub(crate) fn stop_log_thread(&self) {
-        lock(&self.kick).stop = true;
+        self.kick.lock().stop = true;
         self.kicked.notify_all();
     }
 }
