@@ -12,8 +12,8 @@ pub(crate) const PAGE_BYTES_MAX: u32 = 64 * 1024;
 pub(crate) const LOG_BLOCK_BYTES: usize = 4096;
 /// A group is sealed at this size at the latest; up to here its size hardly changes the latency of a log write.
 pub(crate) const GROUP_BYTES_MAX: usize = 256 * 1024;
-/// Bytes of one log segment file unless the database was created with another size: small, since a database at rest
-/// keeps two of them, and large enough that a rename is made once in milliseconds of writing. Spec: CR-002.
+/// Bytes of one log segment file unless the database was created with another size: small, since an idle or
+/// closed database keeps two of them, and large enough that a rename is made once in milliseconds of writing. Spec: CR-002.
 pub(crate) const SEGMENT_BYTES_DEFAULT: u32 = 4 * 1024 * 1024;
 /// Smallest log segment: a few small groups.
 pub(crate) const SEGMENT_BYTES_MIN: u32 = 64 * 1024;

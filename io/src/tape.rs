@@ -54,7 +54,8 @@ impl Tape {
     #[inline]
     pub fn extend_from_slice(&mut self, bytes: &[u8]) {
         match &mut self.place {
-            Place::Heap(before) if before.len() + bytes.len() <= LONG => {
+            // Beyond the capacity of one that had to stay on the heap, the next try is made.
+            Place::Heap(before) if before.len() + bytes.len() <= LONG.max(before.capacity()) => {
                 before.extend_from_slice(bytes);
             }
             Place::Mapped(mapping, len) if mapping.len() - *len >= bytes.len() => {

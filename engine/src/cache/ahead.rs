@@ -137,7 +137,8 @@ pub(super) fn leave(cache: &Cache) {
     drop(gone);
 }
 
-/// Starts reading those of `pages` that are not resident, as far as the depth allows, those first that come first.
+/// Starts reading those of `pages` that are not resident, as far as the depth allows: in the order of the file, from
+/// the end that the first of them is nearer to.
 pub(super) fn prefetch(cache: &Cache, pages: &[PageRef], class: Class) {
     let missing =
         |page: &PageRef| page.id.get() < PAGES_MAX && cache.resident(*page, Class::Once).is_none();

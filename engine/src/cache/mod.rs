@@ -40,6 +40,9 @@ use crate::format::page::{Page, PageError, PageKind};
 use crate::ids::{PageId, PageRef};
 use crate::sync::Mutex;
 
+/// Bytes of buffers kept for pages that are read once.
+const ONCE_BYTES: usize = 4 << 20;
+
 /// Why a page is read: decides how long the cache keeps it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Class {
@@ -172,7 +175,7 @@ impl Cache {
             file: options.file,
             database: options.database,
             page_bytes: options.page_bytes,
-            once: BufPool::new(options.page_bytes, 2 * PREFETCH_MAX),
+            once: BufPool::new(options.page_bytes, ONCE_BYTES / options.page_bytes),
             check: options.check,
         })
     }

@@ -104,10 +104,14 @@ impl Checkpointer {
             .fetch_add(1, Ordering::Relaxed);
         self.tidied = false;
         // Once more, so that the older slot lets go of the log too: else it would reach back over two deltas.
-        self.empty_flip()?;
+        let flipped = self.empty_flip();
         // As many spares as the next delta fills, so that none is made in steady state.
         self.recycle(self.delta_bytes)?;
-        Ok(true)
+        match flipped {
+            // On a full disk it does reach back so far, until the next time.
+            Ok(()) | Err(Error::Full { .. }) => Ok(true),
+            Err(error) => Err(error),
+        }
     }
 
     /// Segments before the log's start in both slots become spares, `spare_bytes` of them at most.
@@ -117,12 +121,10 @@ impl Checkpointer {
             .map_err(|source| Error::from_io("the commit log", source))
     }
 
-    /// Gives the log's space back, but for the segment that is written and the one after it.
+    /// Gives the log's space back, but for what the next commits need.
     pub(crate) fn shrink_log(&self) -> Result<()> {
         self.recycle(0)?;
-        self.segments
-            .drop_prepared()
-            .map_err(|source| Error::from_io("the commit log", source))
+        self.pipeline.shrink_log()
     }
 
     /// Merges one slice, from `next` (a table and a key of it) on, and moves `next` to where the following begins.
@@ -334,13 +336,19 @@ impl Checkpointer {
         if self.tidied {
             return Ok(());
         }
-        for _ in 0..TIDY_FLIPS {
-            self.empty_flip()?;
+        let flipped = (0..TIDY_FLIPS).try_for_each(|_| self.empty_flip());
+        match &flipped {
+            Ok(()) => {
+                self.tidied = true;
+                self.reclaim();
+                self.store.trim()?;
+            }
+            // The older slot may still need the end of the file; what can be had of the log helps all the same.
+            Err(Error::Full { .. }) => {}
+            Err(_) => return flipped,
         }
-        self.tidied = true;
-        self.reclaim();
-        self.store.trim()?;
-        self.shrink_log()
+        self.shrink_log()?;
+        flipped
     }
 
     /// The last act before closing: the log starts at its end, so the next open replays nothing.
@@ -355,6 +363,8 @@ impl Checkpointer {
             let roots = Arc::clone(&self.shapes.load().roots);
             self.flip(&roots, sink, end.last_txn, Some(end))?;
         }
+        // Nothing depends on it.
+        let _tried = self.shrink_log();
         Ok(())
     }
 }

@@ -151,10 +151,10 @@ impl Db {
     /// [`Error::ReadOnly`], [`Error::Halted`], [`Error::Closed`], [`Error::Full`].
     pub fn begin_write(&self) -> Result<WriteTxn> {
         let engine = self.writable()?;
-        engine.before_commit(0)?;
+        engine.before_commit()?;
         let mut core = engine.pipeline.take_core()?;
         // It sees what was submitted before it.
-        engine.pipeline.serve_waiting(&mut core);
+        engine.pipeline.serve_before_keeping(&mut core);
         WriteTxn::begin(Arc::clone(engine), core)
     }
 
@@ -164,10 +164,10 @@ impl Db {
     /// [`Error::WriteBusy`] otherwise; and as [`Db::begin_write`].
     pub fn try_begin_write(&self) -> Result<WriteTxn> {
         let engine = self.writable()?;
-        engine.before_commit(0)?;
+        engine.before_commit()?;
         match engine.pipeline.try_take_core() {
             Some(mut core) => {
-                engine.pipeline.serve_waiting(&mut core);
+                engine.pipeline.serve_before_keeping(&mut core);
                 WriteTxn::begin(Arc::clone(engine), core)
             }
             None => Err(Error::WriteBusy),
@@ -265,6 +265,8 @@ impl Db {
     /// [`Error::Closed`].
     pub fn checkpoint(&self) -> Result<()> {
         let engine = self.writable()?;
+        // The space of the log is given back at the end, which is safe only for one who has secured what was found.
+        engine.awaken()?;
         loop {
             engine.signal.merge();
             engine.merge_alone()?;
@@ -361,8 +363,8 @@ impl Drop for Handle {
 }
 
 impl Engine {
-    /// Slows the caller down where checkpoints are behind, and makes sure the log has room.
-    pub(crate) fn before_commit(&self, bytes: usize) -> Result<()> {
+    /// Slows the caller down where checkpoints are behind.
+    pub(crate) fn before_commit(&self) -> Result<()> {
         self.pipeline.check_running()?;
         self.awaken()?;
         match self.merge_alone() {
@@ -370,8 +372,7 @@ impl Engine {
             Ok(()) | Err(Error::Full { .. }) => {}
             Err(error) => return Err(error),
         }
-        self.pipeline.throttle(|| self.signal.failure())?;
-        self.reserve_log(bytes)
+        self.pipeline.throttle(|| self.signal.failure())
     }
 
     /// Merges what is frozen, if there is no thread for it.
@@ -397,11 +398,6 @@ impl Engine {
         self.checkpointer.lock().tidy()
     }
 
-    /// Fails before anything is applied if the log cannot grow by `bytes`.
-    pub(crate) fn reserve_log(&self, bytes: usize) -> Result<()> {
-        self.pipeline.reserve_log(bytes)
-    }
-
     /// Gives the log's space back, unless somebody is about to need it.
     fn shrink_log(&self) -> Result<()> {
         let checkpointer = self.checkpointer.lock();
@@ -413,7 +409,10 @@ impl Engine {
 
     fn request(&self, mut batch: WriteBatch, ticket: Arc<Ticket>) -> Result<Request> {
         batch.check(self.key_bytes_max, self.value_bytes_max)?;
-        self.before_commit(batch.ops.bytes().len())?;
+        self.before_commit()?;
+        let claim = self
+            .pipeline
+            .claim_log(batch.tag.len() + batch.ops.bytes().len())?;
         let WriteBatch {
             ops,
             tables,
@@ -427,6 +426,7 @@ impl Engine {
             tag,
             durability,
             ticket,
+            claim,
         })
     }
 
@@ -443,7 +443,7 @@ impl Engine {
 
     /// Merges all there is, with the writer role in hand and no thread running.
     fn last_checkpoint(&self, mut core: Box<crate::writer::core::Core>) -> Result<()> {
-        self.pipeline.serve_queue(&mut core, usize::MAX);
+        self.pipeline.serve_all(&mut core);
         self.pipeline.flush()?;
         let mut checkpointer = self.checkpointer.lock();
         checkpointer.merge_frozen()?;

@@ -197,6 +197,7 @@ fn assemble(parts: Assembly<'_>) -> Result<Db> {
             delta,
             next_txn: visible.next(),
             last_timestamp_ns: last_timestamp_ns.max(meta.checkpoint_ns),
+            unseen: false,
         },
         log,
         delta_bytes: options.delta_bytes as u64,

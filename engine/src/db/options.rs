@@ -91,7 +91,8 @@ impl Options {
     }
 
     /// Bytes of a file of the commit log, fixed when the database is created: a power of two from 64 KiB to 1 GiB.
-    /// Default 4 MiB. A database at rest keeps two of them; larger ones are changed less often.
+    /// Default 4 MiB. A database that was closed, or that nobody has written to for a while, keeps two of them; larger
+    /// ones are changed less often.
     pub fn log_segment_bytes(mut self, bytes: u32) -> Self {
         self.segment_bytes = bytes;
         self

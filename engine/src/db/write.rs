@@ -345,10 +345,11 @@ impl WriteTxn {
         }
         let ticket = Ticket::blocking();
         let ops = std::mem::take(&mut self.ops);
-        let appended = self
-            .engine
-            .reserve_log(ops.bytes().len())
-            .and_then(|()| pipeline.append(&mut core, ops, &self.tag, durability, &ticket));
+        let appended = pipeline
+            .claim_log(self.tag.len() + ops.bytes().len())
+            .and_then(|claim| {
+                pipeline.append(&mut core, ops, &self.tag, (durability, &ticket, claim))
+            });
         if let Err(error) = appended {
             self.core = Some(core);
             // Dropping undoes it all.

@@ -375,7 +375,7 @@ impl Meta {
                 "free directory",
                 stored.free.id.get(),
                 0,
-                stored.pages.get() - 1,
+                stored.pages.get().saturating_sub(1),
             ),
         ];
         for (what, found, least, most) in bounds {
@@ -555,5 +555,16 @@ pub(crate) mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn a_meta_page_of_no_pages_is_refused() {
+        let mut meta = sample(4);
+        meta.pages = 0;
+        let mut page = vec![0; 4096];
+        meta.encode(&mut page);
+        let database = meta.database_low();
+        seal(&mut page, PageId::new(0), meta.generation, database);
+        assert!(Meta::decode(&page, PageId::new(0)).is_err());
     }
 }

@@ -13,6 +13,7 @@
 #![forbid(unsafe_code)]
 
 mod append;
+mod claim;
 mod group;
 mod probe;
 mod read;
@@ -22,6 +23,7 @@ mod segment;
 mod tests;
 
 pub(crate) use append::{LogCounters, LogWriter};
+pub(crate) use claim::Claim;
 pub(crate) use group::GroupBuilder;
 pub(crate) use probe::{fingerprint, probe};
 pub(crate) use scan::{ScanEnd, ScanStart, scan};

@@ -9,7 +9,8 @@
 //! 2. Segment `n` holds the stream's bytes from `n * segment_bytes` on and nothing else; it has no header.
 //! 3. Spares are only made from segments below the recycling position, which the caller's meta has passed durably.
 //!
-//! - Threads: any; one lock, held while a file is made. Appending to the present segment takes no lock.
+//! - Threads: any. Files are made, renamed and removed under one lock; a writer that goes on to a segment that is ready
+//!   takes another, which nobody holds over a call to the disk. Appending to the present segment takes none.
 //! - Failure: half-made files carry other names and are removed at the next start.
 //! - Spec: CR-002.
 
@@ -22,7 +23,7 @@ use northstar_io::{Buf, Disk, File, IoError, OpenMode};
 
 use crate::ids::Lsn;
 use crate::limits::LOG_BLOCK_BYTES;
-use crate::sync::{Mutex, MutexGuard};
+use crate::sync::Mutex;
 
 /// Bytes read or written at once when a segment is filled, checked or scanned: where bandwidth has levelled off.
 pub(super) const CHUNK_BYTES: usize = 1024 * 1024;
@@ -43,17 +44,22 @@ pub(crate) struct Segments {
     prepared: AtomicU64,
     /// The end of the last durable group. Set by the writer; a late value is a lower one.
     end: AtomicU64,
-    state: Mutex<State>,
+    /// See [`super::claim`].
+    pub(super) claimed: AtomicU64,
+    /// Numbers of the segments in the directory. Changed by the holder of `workshop`, after the disk was.
+    segments: Mutex<BTreeSet<u64>>,
+    workshop: Mutex<Workshop>,
 }
 
+/// What files are made from.
 #[derive(Debug, Default)]
-struct State {
-    /// Numbers of the segments in the directory.
-    segments: BTreeSet<u64>,
+struct Workshop {
     /// Numbers in the names of spare files.
     spares: BTreeSet<u64>,
     /// Names of half-made files.
     leftovers: BTreeSet<String>,
+    /// The log was cut: `head`, `end` and `prepared` mean something.
+    started: bool,
 }
 
 fn segment_name(number: u64) -> String {
@@ -90,7 +96,8 @@ impl Segments {
             "segments of {segment_bytes} bytes"
         );
         let dir = dir.into();
-        let mut state = State::default();
+        let mut segments = BTreeSet::new();
+        let mut workshop = Workshop::default();
         // A number beyond the last position of the stream is not one of ours.
         let in_stream = |number: &u64| *number < u64::MAX / segment_bytes;
         for name in disk.list(&dir)? {
@@ -99,11 +106,11 @@ impl Segments {
                 .and_then(parse_number)
                 .filter(in_stream)
             {
-                state.segments.insert(number);
+                segments.insert(number);
             } else if let Some(number) = name.strip_prefix("spare-").and_then(parse_number) {
-                state.spares.insert(number);
+                workshop.spares.insert(number);
             } else if name.ends_with(".tmp") {
-                state.leftovers.insert(name);
+                workshop.leftovers.insert(name);
             }
         }
         let head = AtomicU64::new(0);
@@ -114,7 +121,9 @@ impl Segments {
             head,
             prepared: AtomicU64::new(0),
             end: AtomicU64::new(0),
-            state: Mutex::new(state),
+            claimed: AtomicU64::new(0),
+            segments: Mutex::new(segments),
+            workshop: Mutex::new(workshop),
         }))
     }
 
@@ -143,14 +152,14 @@ impl Segments {
 
     /// Numbers of all segments from `number` on, rising.
     pub(super) fn numbers_from(&self, number: u64) -> Vec<u64> {
-        self.state().segments.range(number..).copied().collect()
+        self.segments.lock().range(number..).copied().collect()
     }
 
     /// Segments and spares in the directory.
     #[cfg(test)]
     pub(crate) fn counts(&self) -> (usize, usize) {
-        let state = self.state();
-        (state.segments.len(), state.spares.len())
+        let segments = self.segments.lock().len();
+        (segments, self.workshop.lock().spares.len())
     }
 
     /// Opens a segment, if there is one of that number.
@@ -159,7 +168,7 @@ impl Segments {
         number: u64,
         mode: OpenMode,
     ) -> Result<Option<Arc<dyn File>>, IoError> {
-        if !self.state().segments.contains(&number) {
+        if !self.has(number) {
             return Ok(None);
         }
         self.disk
@@ -169,27 +178,21 @@ impl Segments {
 
     /// Opens the segment that is written from now on, making it if nobody prepared it.
     pub(super) fn open_head(&self, number: u64) -> Result<Arc<dyn File>, IoError> {
-        self.head.store(number, Ordering::Relaxed);
-        let mut state = self.state();
-        self.ensure(&mut state, number)?;
-        self.disk
-            .open(&self.dir.join(segment_name(number)), OpenMode::Write)
+        // Before the look at what is there: see `drop_prepared`.
+        self.head.store(number, Ordering::SeqCst);
+        self.ensure(number)
     }
 
     /// Opens the segment after the present one, making it if need be.
     pub(super) fn open_next(&self) -> Result<Arc<dyn File>, IoError> {
-        let mut state = self.state();
-        let next = self.head.load(Ordering::Relaxed) + 1;
-        self.ensure(&mut state, next)?;
-        self.disk
-            .open(&self.dir.join(segment_name(next)), OpenMode::Write)
+        self.ensure(self.head.load(Ordering::Relaxed) + 1)
     }
 
     /// Bytes left for groups in segments that are ready.
     pub(crate) fn room(&self) -> u64 {
         let ready = self
             .prepared
-            .load(Ordering::Acquire)
+            .load(Ordering::SeqCst)
             .max(self.head.load(Ordering::Relaxed));
         ((ready + 1) * self.segment_bytes).saturating_sub(self.end.load(Ordering::Relaxed))
     }
@@ -211,46 +214,72 @@ impl Segments {
     /// The disk's; nothing is lost, what was made is used later, and the writer tries again itself when it gets
     /// there.
     pub(crate) fn prepare(&self, bytes: u64) -> Result<(), IoError> {
-        let mut state = self.state();
-        let head = self.head.load(Ordering::Relaxed);
-        let last = |bytes| {
-            let end = self.end.load(Ordering::Relaxed).saturating_add(bytes);
-            (end.saturating_sub(1) / self.segment_bytes).max(head)
-        };
+        let mut workshop = self.workshop.lock();
+        let wanted = self.last_for(bytes);
         let mut made = Vec::new();
-        for number in head..=last(bytes.max(AHEAD_BYTES)) {
-            if number > last(bytes) && state.spares.is_empty() {
+        let mut outcome = Ok(());
+        for number in self.head.load(Ordering::Relaxed)..=self.last_for(bytes.max(AHEAD_BYTES)) {
+            if number > wanted && workshop.spares.is_empty() {
                 break;
             }
-            if !state.segments.contains(&number) {
-                self.make(&mut state, number)?;
+            if !self.has(number) {
+                outcome = self.make(&mut workshop, number);
+                if outcome.is_err() {
+                    break;
+                }
                 made.push(number);
             }
         }
-        if made.is_empty() {
-            return Ok(());
+        if !made.is_empty() {
+            self.disk.sync_dir(&self.dir)?;
+            self.made(&made);
         }
-        self.disk.sync_dir(&self.dir)?;
-        self.made(&mut state, &made);
-        Ok(())
+        outcome
     }
 
-    /// Removes segments that are ready and will not be needed soon: all beyond the one after the present one.
+    /// The last segment needed for `bytes` more.
+    fn last_for(&self, bytes: u64) -> u64 {
+        let end = self.end.load(Ordering::Relaxed).saturating_add(bytes);
+        let head = self.head.load(Ordering::Relaxed);
+        (end.saturating_sub(1) / self.segment_bytes).max(head)
+    }
+
+    /// Removes segments that are ready and will not be needed soon: those beyond the one after the present one, and
+    /// beyond `keep` bytes more than is claimed.
     ///
     /// # Errors
     /// The disk's. What was not removed is used later.
-    pub(crate) fn drop_prepared(&self) -> Result<(), IoError> {
-        let mut state = self.state();
-        // Under the lock: a writer that goes on to a later segment looks for it under the lock too.
-        let last = self.head.load(Ordering::Relaxed) + 1;
-        let surplus: Vec<u64> = state.segments.range(last + 1..).copied().collect();
+    pub(crate) fn drop_prepared(&self, keep: u64) -> Result<(), IoError> {
+        let workshop = self.workshop.lock();
+        if !workshop.started {
+            // Where the log ends, and so what is needed of it, is not known here yet.
+            return Ok(());
+        }
+        let needed = || {
+            let claimed = self.claimed.load(Ordering::SeqCst);
+            let next = self.head.load(Ordering::SeqCst) + 1;
+            self.last_for(claimed + keep).max(next)
+        };
+        // Lowered before the claims are looked at, while a claim is made before it looks at what is ready: one of the
+        // two sees the other.
+        let last = needed();
+        let ready = self.prepared.fetch_min(last, Ordering::SeqCst);
+        // A writer that comes to a segment has raised `head` before it looks for it under this lock: either that is
+        // seen here, or the segment is not found there, and made anew.
+        let mut segments = self.segments.lock();
+        let last = needed().max(last);
+        self.prepared.fetch_max(last.min(ready), Ordering::SeqCst);
+        let mut surplus = segments.split_off(&(last + 1));
+        drop(segments);
         if surplus.is_empty() {
             return Ok(());
         }
-        self.prepared.fetch_min(last, Ordering::Release);
-        for number in surplus {
-            self.disk.remove(&self.dir.join(segment_name(number)))?;
-            state.segments.remove(&number);
+        while let Some(number) = surplus.first().copied() {
+            if let Err(error) = self.disk.remove(&self.dir.join(segment_name(number))) {
+                self.segments.lock().append(&mut surplus);
+                return Err(error);
+            }
+            surplus.remove(&number);
         }
         self.disk.sync_dir(&self.dir)
     }
@@ -264,27 +293,27 @@ impl Segments {
     pub(crate) fn recycle_before(&self, lsn: Lsn, spare_bytes: u64) -> Result<(), IoError> {
         let keep_spares = usize::try_from(spare_bytes / self.segment_bytes).unwrap_or(usize::MAX);
         let first_kept = self.locate(lsn).0;
-        let mut state = self.state();
-        let old: Vec<u64> = state.segments.range(..first_kept).copied().collect();
-        let surplus = state.spares.len().saturating_sub(keep_spares);
-        let surplus: Vec<u64> = state.spares.iter().copied().take(surplus).collect();
+        let mut workshop = self.workshop.lock();
+        let old: Vec<u64> = self.segments.lock().range(..first_kept).copied().collect();
+        let surplus = workshop.spares.len().saturating_sub(keep_spares);
+        let surplus: Vec<u64> = workshop.spares.iter().copied().take(surplus).collect();
         if old.is_empty() && surplus.is_empty() {
             return Ok(());
         }
         for number in surplus {
             self.disk.remove(&self.dir.join(spare_name(number)))?;
-            state.spares.remove(&number);
+            workshop.spares.remove(&number);
         }
         for number in old {
             let from = self.dir.join(segment_name(number));
-            if state.spares.len() < keep_spares {
+            if workshop.spares.len() < keep_spares {
                 self.disk
                     .rename(&from, &self.dir.join(spare_name(number)))?;
-                state.spares.insert(number);
+                workshop.spares.insert(number);
             } else {
                 self.disk.remove(&from)?;
             }
-            state.segments.remove(&number);
+            self.segments.lock().remove(&number);
         }
         self.disk.sync_dir(&self.dir)
     }
@@ -293,9 +322,9 @@ impl Segments {
     /// that ever held later bytes is left. Interrupted, it can be repeated.
     pub(super) fn cut_at(&self, lsn: Lsn) -> Result<(), IoError> {
         let (last, offset) = self.locate(lsn);
-        let mut state = self.state();
+        let mut workshop = self.workshop.lock();
 
-        for number in state.segments.range(last..).copied().collect::<Vec<_>>() {
+        for number in self.numbers_from(last) {
             let path = self.dir.join(segment_name(number));
             let from = if number == last { offset } else { 0 };
             let file = self.disk.open(&path, OpenMode::Write)?;
@@ -312,60 +341,66 @@ impl Segments {
                 continue;
             }
             self.disk.remove(&path)?;
-            state.segments.remove(&number);
+            self.segments.lock().remove(&number);
         }
-        for number in state.segments.range(..=last).copied() {
-            let path = self.dir.join(segment_name(number));
+        let segments = self.numbers_from(0);
+        for number in segments.iter().take_while(|number| **number <= last) {
+            let path = self.dir.join(segment_name(*number));
             self.disk.open(&path, OpenMode::Write)?.sync()?;
         }
-        while let Some(name) = state.leftovers.first().cloned() {
+        while let Some(name) = workshop.leftovers.first().cloned() {
             self.disk.remove(&self.dir.join(&name))?;
-            state.leftovers.remove(&name);
+            workshop.leftovers.remove(&name);
         }
-        self.head.store(last, Ordering::Relaxed);
+        self.head.store(last, Ordering::SeqCst);
         self.note_end(lsn);
-        let prepared = state.segments.last().copied().unwrap_or_default();
-        self.prepared.store(prepared, Ordering::Release);
+        let prepared = segments.last().copied().unwrap_or_default();
+        self.prepared.store(prepared, Ordering::SeqCst);
+        workshop.started = true;
         // Also when nothing changed here: a process that was killed may have renamed a segment and not come to this.
         self.disk.sync_dir(&self.dir)
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
-        // The sets are changed after the disk was; a panic in between leaves them merely behind it.
-        self.state.lock()
+    fn has(&self, number: u64) -> bool {
+        self.segments.lock().contains(&number)
     }
 
-    fn ensure(&self, state: &mut State, number: u64) -> Result<(), IoError> {
-        if state.segments.contains(&number) {
-            self.prepared.fetch_max(number, Ordering::Release);
-            return Ok(());
+    /// Opens a segment to write to, making it if need be.
+    fn ensure(&self, number: u64) -> Result<Arc<dyn File>, IoError> {
+        if !self.has(number) {
+            let mut workshop = self.workshop.lock();
+            // Somebody may have made it meanwhile.
+            if !self.has(number) {
+                self.make(&mut workshop, number)?;
+                self.disk.sync_dir(&self.dir)?;
+                self.made(&[number]);
+            }
         }
-        self.make(state, number)?;
-        self.disk.sync_dir(&self.dir)?;
-        self.made(state, &[number]);
-        Ok(())
+        self.prepared.fetch_max(number, Ordering::SeqCst);
+        self.disk
+            .open(&self.dir.join(segment_name(number)), OpenMode::Write)
     }
 
     /// Notes segments that are durable under their names, rising.
-    fn made(&self, state: &mut State, numbers: &[u64]) {
-        state.segments.extend(numbers);
+    fn made(&self, numbers: &[u64]) {
+        self.segments.lock().extend(numbers);
         if let Some(last) = numbers.last() {
-            self.prepared.fetch_max(*last, Ordering::Release);
+            self.prepared.fetch_max(*last, Ordering::SeqCst);
         }
     }
 
     /// Makes a segment, from a spare if there is one. Its name is not durable yet.
-    fn make(&self, state: &mut State, number: u64) -> Result<(), IoError> {
+    fn make(&self, workshop: &mut Workshop, number: u64) -> Result<(), IoError> {
         let path = self.dir.join(segment_name(number));
-        if !self.rename_spare(state, &path)? {
-            self.fill(state, number, &path)?;
+        if !self.rename_spare(workshop, &path)? {
+            self.fill(workshop, number, &path)?;
         }
         Ok(())
     }
 
     /// Gives a spare the name `path`. False if none of the right length is left.
-    fn rename_spare(&self, state: &mut State, path: &Path) -> Result<bool, IoError> {
-        while let Some(spare) = state.spares.pop_first() {
+    fn rename_spare(&self, workshop: &mut Workshop, path: &Path) -> Result<bool, IoError> {
+        while let Some(spare) = workshop.spares.pop_first() {
             let from = self.dir.join(spare_name(spare));
             if self.disk.open(&from, OpenMode::Write)?.len()? == self.segment_bytes {
                 self.disk.rename(&from, path)?;
@@ -377,22 +412,22 @@ impl Segments {
     }
 
     /// Makes a new file of zeros and then gives it the name `path`.
-    fn fill(&self, state: &mut State, number: u64, path: &Path) -> Result<(), IoError> {
+    fn fill(&self, workshop: &mut Workshop, number: u64, path: &Path) -> Result<(), IoError> {
         let name = format!("{number:020}.tmp");
         let temporary = self.dir.join(&name);
-        if !state.leftovers.insert(name.clone()) {
+        if !workshop.leftovers.insert(name.clone()) {
             self.disk.remove(&temporary)?;
         }
         let file = self
             .disk
             .open(&temporary, OpenMode::CreateNew)
             .inspect_err(|_| {
-                state.leftovers.remove(&name);
+                workshop.leftovers.remove(&name);
             })?;
         fill_with_zeros(&*file, 0, self.segment_bytes)?;
         file.sync()?;
         self.disk.rename(&temporary, path)?;
-        state.leftovers.remove(&name);
+        workshop.leftovers.remove(&name);
         Ok(())
     }
 }

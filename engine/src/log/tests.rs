@@ -2,6 +2,7 @@
 
 mod crash;
 mod disk;
+mod segments;
 mod stream;
 
 use std::path::Path;

@@ -23,7 +23,7 @@ use northstar_io::{BufPool, Disk, File, IoError, OpenMode};
 use super::alloc::{Space, Span, used};
 use super::free::StoredMap;
 use super::metas;
-use super::write::{self, PageSink};
+use super::write::PageSink;
 use super::{PagePin, PageRead};
 use crate::cache::{Cache, CacheGuard, CacheOptions, Class, Link, Pin, View};
 use crate::error::{Error, Result};
@@ -44,6 +44,8 @@ const DATA_NEW: &str = "data.tmp";
 const GROW_BYTES: std::ops::RangeInclusive<u64> = 256 << 10..=64 << 20;
 /// Spans given back to the file system by one call, so that it ends soon.
 const PUNCH_MAX: usize = 1024;
+/// Bytes of buffers kept for runs of new pages: as many as are in flight with the default page size.
+const BATCH_BYTES: usize = 2560 << 10;
 /// Faults that a comparison names before it only counts.
 const FAULTS_MAX: u64 = 16;
 
@@ -215,7 +217,10 @@ impl Store {
             cache,
             database: newest.database_low(),
             page_bytes,
-            batches: BufPool::new(page_bytes * RUN_PAGES, write::DEPTH as usize + 2),
+            batches: BufPool::new(
+                page_bytes * RUN_PAGES,
+                BATCH_BYTES / (page_bytes * RUN_PAGES),
+            ),
             state: Mutex::new(State {
                 space,
                 stored,

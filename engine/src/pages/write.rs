@@ -19,7 +19,7 @@ use crate::ids::{Generation, PageId, PageRef};
 use crate::limits::{PAGES_MAX, RUN_PAGES};
 
 /// Writes in flight: enough for bandwidth, few enough that readers' requests are not stuck behind them.
-pub(super) const DEPTH: u32 = 8;
+const DEPTH: u32 = 8;
 
 /// Takes the pages of one generation.
 #[derive(Debug)]

@@ -59,6 +59,8 @@ struct Asked {
     end: usize,
     /// The number of the first change that was not looked at.
     change: u64,
+    /// Range deletes were looked at before this child.
+    deleted: usize,
 }
 
 impl Asked {
@@ -313,10 +315,10 @@ where
                     self.prefetch_touched(branch, &mut asked, branch_upper)?;
                 }
                 if S::LISTENS
-                    && index >= asked.end
+                    && index >= asked.deleted
                     && self.ranges.overlapping(upper).next().is_some()
                 {
-                    asked.end = self.prefetch_deleted(branch, index)?;
+                    asked.deleted = self.prefetch_deleted(branch, index)?;
                 }
             }
             let child = child_of(branch, index)?;

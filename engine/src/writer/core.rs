@@ -22,6 +22,8 @@ pub(crate) struct Core {
     pub(crate) next_txn: TxnId,
     /// Wall clock of the last commit; commits never go back in time.
     pub(crate) last_timestamp_ns: u64,
+    /// Batches of others were applied, and nobody has looked yet who brings them to the log.
+    pub(crate) unseen: bool,
 }
 
 impl std::fmt::Debug for Core {

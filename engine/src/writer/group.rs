@@ -16,6 +16,8 @@ pub(crate) struct OpenGroup {
     pub(crate) freezes: Option<TxnId>,
     /// The log role waits until there are so many tickets; 0 if it does not wait.
     pub(crate) wanted: usize,
+    /// Bytes that are claimed in the log for these records.
+    pub(crate) claimed: u64,
 }
 
 impl OpenGroup {

@@ -10,6 +10,7 @@
 //! What a crash does: records of a group that was not durable are gone or found whole by recovery, in order;
 //! nobody was told about them.
 
+mod admit;
 mod gather;
 mod log_role;
 
@@ -34,9 +35,9 @@ use crate::format::record::FRAME_BYTES;
 use crate::format::record::OpWriter;
 use crate::ids::{Lsn, TxnId};
 use crate::limits::{GROUP_BYTES_MAX, LOG_BLOCK_BYTES};
-use crate::log::{LogCounters, LogPosition, LogWriter, Segments};
+use crate::log::{Claim, LogCounters, LogPosition, LogWriter, Segments};
 use crate::stats::Stats;
-use crate::sync::{Condvar, Mutex, MutexGuard, thread};
+use crate::sync::{Condvar, Mutex, MutexGuard};
 use crate::txn::shape::Shapes;
 use crate::txn::table::Table;
 
@@ -73,6 +74,7 @@ pub(crate) struct Request {
     pub(crate) tag: Vec<u8>,
     pub(crate) durability: Durability,
     pub(crate) ticket: Arc<Ticket>,
+    pub(crate) claim: Claim,
 }
 
 /// Counters that `Stats` shows.
@@ -95,6 +97,8 @@ pub(crate) struct Pipeline {
     clock: Clock,
     core: Mutex<Option<Box<Core>>>,
     core_returned: Condvar,
+    /// Threads that wait for the writer role itself: batches queue behind them.
+    core_waiters: AtomicUsize,
     queue: ArrayQueue<Request>,
     open: Mutex<OpenGroup>,
     open_swapped: Condvar,
@@ -122,8 +126,7 @@ pub(crate) struct Pipeline {
     pub(crate) counters: Counters,
     delta_bytes: u64,
     open_bytes_max: usize,
-    /// Room the log must have beside what a commit needs: one group in flight, one filling, one that others have
-    /// been let in for.
+    /// Room the log should have beside what is claimed, so that no commit has to wait for it.
     log_ahead_bytes: u64,
     /// The database's id, which every group carries.
     database: u64,
@@ -180,13 +183,14 @@ impl Pipeline {
             .map_or(OPEN_BYTES_MAX, |bytes| bytes.min(OPEN_BYTES_MAX));
         Self {
             open_bytes_max,
-            log_ahead_bytes: 3 * open_bytes_max as u64,
+            log_ahead_bytes: 4 * open_bytes_max as u64,
             segments: Arc::clone(parts.log.segments()),
             log_stats: Mutex::new((parts.log.counters(), parts.log.method())),
             shapes: parts.shapes,
             clock: parts.clock,
             core: Mutex::new(Some(Box::new(parts.core))),
             core_returned: Condvar::new(),
+            core_waiters: AtomicUsize::new(0),
             queue: ArrayQueue::new(QUEUE_MAX),
             open: Mutex::default(),
             open_swapped: Condvar::new(),
@@ -271,48 +275,65 @@ impl Pipeline {
         self.core.lock().take()
     }
 
-    /// Waits for the writer role.
+    /// Waits for the writer role. Batches that come meanwhile queue up instead of taking it first.
     pub(crate) fn take_core(&self) -> Result<Box<Core>> {
+        // SeqCst: whoever queues a batch and then finds somebody waiting leaves it to that one, who looks at the queue
+        // after it has the role.
+        self.core_waiters.fetch_add(1, Ordering::SeqCst);
         let mut slot = self.core.lock();
-        loop {
-            self.check_running()?;
+        let taken = loop {
+            if let Err(error) = self.check_running() {
+                break Err(error);
+            }
             if let Some(core) = slot.take() {
-                return Ok(core);
+                break Ok(core);
             }
             slot = self.core_returned.wait(slot);
+        };
+        self.core_waiters.fetch_sub(1, Ordering::SeqCst);
+        taken
+    }
+
+    /// Takes the writer role for a moment, if it is free and nobody waits for it.
+    fn borrow_core(&self) -> Option<Box<Core>> {
+        match self.core_waiters.load(Ordering::SeqCst) {
+            0 => self.try_take_core(),
+            _ => None,
         }
     }
 
     /// Gives the writer role back, having served the batches that wait for it.
     pub(crate) fn return_core(&self, mut core: Box<Core>) {
         let mut served = 0;
+        let mut unseen = false;
         loop {
-            served += self.serve_queue(&mut core, SERVE_MAX.saturating_sub(served));
+            served += self.serve(&mut core, SERVE_MAX.saturating_sub(served));
+            unseen |= std::mem::take(&mut core.unseen);
             *self.core.lock() = Some(core);
             self.core_returned.notify_one();
             // The first hand-over rule: look again after giving the role back.
             if self.queue.is_empty() {
                 break;
             }
-            if served >= SERVE_MAX && self.ask_to_serve() {
-                break;
+            if served >= SERVE_MAX {
+                if self.ask_to_serve() {
+                    break;
+                }
+                // Nobody else is left.
+                served = 0;
             }
-            match self.try_take_core() {
+            match self.borrow_core() {
                 Some(again) => core = again,
                 None => break,
             }
         }
-        // The second rule, on behalf of those served here: they found the log role taken, or nothing to write.
-        if served > 0
-            && let Some(role) = try_lock(&self.log)
-        {
-            drop(role);
-            self.hand_on();
+        if unseen {
+            self.show_to_log();
         }
     }
 
     /// Applies batches that wait for the role, `at_most` of them. Says how many.
-    pub(crate) fn serve_queue(&self, core: &mut Box<Core>, at_most: usize) -> usize {
+    fn serve(&self, core: &mut Box<Core>, at_most: usize) -> usize {
         let mut served = 0;
         while served < at_most
             && let Some(request) = self.queue.pop()
@@ -320,12 +341,35 @@ impl Pipeline {
             self.apply(core, request);
             served += 1;
         }
+        core.unseen |= served > 0;
         served
     }
 
-    /// Applies the batches that wait for the role now.
-    pub(crate) fn serve_waiting(&self, core: &mut Box<Core>) -> usize {
-        self.serve_queue(core, self.queue.len())
+    /// Applies every batch that waits for the role, by one who never gives it back.
+    pub(crate) fn serve_all(&self, core: &mut Box<Core>) {
+        self.serve(core, usize::MAX);
+    }
+
+    /// Applies the batches that wait for the role now: they came before its holder's own.
+    pub(crate) fn serve_waiting(&self, core: &mut Box<Core>) {
+        self.serve(core, self.queue.len());
+    }
+
+    /// As [`Pipeline::serve_waiting`], by one who keeps the role for as long as it pleases.
+    pub(crate) fn serve_before_keeping(&self, core: &mut Box<Core>) {
+        self.serve_waiting(core);
+        if std::mem::take(&mut core.unseen) {
+            self.show_to_log();
+        }
+    }
+
+    /// The second hand-over rule, on behalf of those who were served: they found the log role taken, or nothing to
+    /// write.
+    fn show_to_log(&self) {
+        if let Some(role) = try_lock(&self.log) {
+            drop(role);
+            self.hand_on();
+        }
     }
 
     /// Serves the queue if nobody does.
@@ -345,6 +389,7 @@ impl Pipeline {
             tag,
             durability,
             ticket,
+            claim,
         } = request;
         let instance = self.shapes.shared.instance;
         let outcome = self
@@ -355,7 +400,7 @@ impl Pipeline {
                     .try_for_each(|t| t.resolve(instance, core.next_txn).map(drop))
             })
             .and_then(|()| core.apply(&ops))
-            .and_then(|()| self.append(core, ops, &tag, durability, &ticket));
+            .and_then(|()| self.append(core, ops, &tag, (durability, &ticket, claim)));
         if let Err(error) = outcome {
             ticket.reject(&error);
         }
@@ -368,19 +413,27 @@ impl Pipeline {
         core: &mut Box<Core>,
         ops: OpWriter,
         tag: &[u8],
-        durability: Durability,
-        ticket: &Arc<Ticket>,
+        (durability, ticket, claim): (Durability, &Arc<Ticket>, Claim),
     ) -> Result<()> {
         let txn = core.next_txn;
         let timestamp_ns = self.clock.wall_ns().max(core.last_timestamp_ns);
         ticket.number(txn);
         let payload = tag.len() + ops.bytes().len();
         let mut open = self.open.lock();
-        // The group in the making is swapped by whoever holds the log role; if nobody does, the log thread comes.
         while !open.is_empty() && !self.fits(open.records.len(), payload) {
+            // Nobody else can join it, so nobody has to be waited for.
+            let gathered = std::mem::take(&mut open.wanted) > 0;
             drop(open);
             self.check_running()?;
-            self.wake_log_thread();
+            if gathered {
+                self.open_wanted.notify_one();
+            }
+            // It goes to the log by this thread, or by whoever has the log role: perhaps with another group before it.
+            if let Some(mut role) = try_lock(&self.log) {
+                self.drive_now(&mut role);
+                drop(role);
+                self.hand_on();
+            }
             open = self.open.lock();
             if !open.is_empty() && !self.fits(open.records.len(), payload) && self.running() {
                 open = self.open_swapped.wait_timeout(open, RECHECK_AFTER).0;
@@ -389,6 +442,7 @@ impl Pipeline {
         // A halt is noted before the open group's tickets are failed, so one of the two sees the other.
         self.check_running()?;
         open.records.push_record(txn, timestamp_ns, tag, ops);
+        open.claimed += claim.hand_over();
         match durability {
             Durability::Durable => open.tickets.push(Arc::clone(ticket)),
             Durability::Buffered => {
@@ -442,65 +496,6 @@ impl Pipeline {
         self.progress.started();
         (self.on_freeze)();
         Ok(true)
-    }
-
-    /// Delays the caller while checkpoints are behind. When two deltas are full, waits until one is merged, or
-    /// fails with what keeps it from being merged (`stuck`).
-    pub(crate) fn throttle(&self, stuck: impl Fn() -> Option<Error>) -> Result<()> {
-        loop {
-            self.check_running()?;
-            let shape = self.shapes.load();
-            if shape.frozen.is_empty() {
-                return Ok(());
-            }
-            let used = shape.active.used_bytes() as u64;
-            drop(shape);
-            let full = used >= 2 * self.delta_bytes;
-            if full && let Some(error) = stuck() {
-                return Err(error);
-            }
-            if !self.background {
-                // Nobody would catch up meanwhile.
-                return Ok(());
-            }
-            let delay = self.progress.delay(used, self.delta_bytes);
-            let Some(delay) = delay.or(full.then_some(RECHECK_AFTER)) else {
-                return Ok(());
-            };
-            let started = self.clock.monotonic_ns();
-            thread::sleep(delay);
-            let waited = self.clock.monotonic_ns() - started;
-            self.counters
-                .throttled_ns
-                .fetch_add(waited, Ordering::Relaxed);
-            if !full {
-                return Ok(());
-            }
-        }
-    }
-
-    /// Fails with [`Error::Full`] if the log has no room for `bytes` more and the disk has none to make it.
-    pub(crate) fn reserve_log(&self, bytes: usize) -> Result<()> {
-        let room = self.segments.room();
-        let wanted = self.log_ahead_bytes + bytes as u64;
-        if room < wanted {
-            return self.prepare_log(wanted);
-        }
-        if room < wanted + self.log_ahead_bytes {
-            // In time, by the checkpoint thread; above only if it does not come to it.
-            (self.on_spare)();
-        }
-        Ok(())
-    }
-
-    /// Gets the log ready for some commits more.
-    pub(crate) fn prepare_segment(&self) -> Result<()> {
-        self.prepare_log(2 * self.log_ahead_bytes)
-    }
-
-    fn prepare_log(&self, bytes: u64) -> Result<()> {
-        let made = self.segments.prepare(bytes);
-        made.map_err(|source| Error::from_io("the commit log", source))
     }
 
     /// Puts the log in place that commits are appended to.
@@ -566,22 +561,16 @@ impl Pipeline {
     /// Gets a batch applied: by this thread if the writer role is free, else by whoever holds it.
     fn enter(&self, request: Request) -> Result<()> {
         self.check_running()?;
-        if let Some(mut core) = self.try_take_core() {
-            // Who queued came first.
-            self.serve_waiting(&mut core);
-            self.apply(&mut core, request);
-            self.return_core(core);
+        if let Some(core) = self.borrow_core() {
+            self.apply_last(core, request);
             return Ok(());
         }
         if let Err(request) = self.queue.push(request) {
-            let mut core = self.take_core()?;
-            self.serve_waiting(&mut core);
-            self.apply(&mut core, request);
-            self.return_core(core);
+            self.apply_last(self.take_core()?, request);
             return Ok(());
         }
         // The first hand-over rule: the role may have been given back before the batch was queued.
-        if let Some(core) = self.try_take_core() {
+        if let Some(core) = self.borrow_core() {
             self.return_core(core);
         }
         // A halt may have emptied the queue just before.
@@ -591,6 +580,13 @@ impl Pipeline {
             }
         }
         Ok(())
+    }
+
+    /// Applies a batch after those that queued before it.
+    fn apply_last(&self, mut core: Box<Core>, request: Request) {
+        self.serve_waiting(&mut core);
+        self.apply(&mut core, request);
+        self.return_core(core);
     }
 
     /// Sees an appended commit through to its outcome.

@@ -4,7 +4,7 @@
 //! 1. Groups are written one at a time and in the order they were filled.
 //! 2. A transaction becomes visible after the write of its group was durable, never before.
 
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{Ordering, fence};
 use std::time::Duration;
 
 use super::gather::Gather;
@@ -38,10 +38,19 @@ pub(super) struct Kick {
 }
 
 impl Pipeline {
-    /// Writes the open group, if it holds anything. Returns whether it did.
+    /// Writes the open group, if it holds anything, after those who are worth waiting for have joined it. Returns
+    /// whether it did.
     pub(crate) fn drive(&self, role: &mut MutexGuard<'_, LogRole>) -> bool {
-        let role: &mut LogRole = role;
-        let mut open = self.gathered(&mut role.gather);
+        let open = self.gathered(&mut role.gather);
+        self.write(open, role)
+    }
+
+    /// As [`Pipeline::drive`], at once.
+    pub(super) fn drive_now(&self, role: &mut MutexGuard<'_, LogRole>) -> bool {
+        self.write(self.open.lock(), role)
+    }
+
+    fn write(&self, mut open: MutexGuard<'_, OpenGroup>, role: &mut LogRole) -> bool {
         // SeqCst: cleared while the group is held, so an append after the swap sets them again.
         self.pending.store(false, Ordering::SeqCst);
         self.urgent.store(false, Ordering::SeqCst);
@@ -66,7 +75,10 @@ impl Pipeline {
                     .visible
                     .store(end.last_txn.get(), Ordering::Release);
                 let took = self.clock.monotonic_ns() - started;
-                role.gather.wrote(group.tickets.len(), took);
+                let woken = group.tickets.len();
+                // Looked at before those who are woken can join.
+                let joined = Gather::wants(woken).then(|| self.open.lock().tickets.len());
+                role.gather.wrote(woken, joined.unwrap_or(0), took);
                 settle_group(&mut group.tickets, end.lsn, None);
             }
             Err(error) => {
@@ -75,16 +87,20 @@ impl Pipeline {
             }
         }
         group.records.recycle(sealed);
+        // Only now: what is claimed and the end of the log never both miss the group.
+        self.segments.release(std::mem::take(&mut group.claimed));
         true
     }
 
     /// The open group, when those are in it who are worth waiting for.
     fn gathered(&self, gather: &mut Gather) -> MutexGuard<'_, OpenGroup> {
         let mut open = self.open.lock();
-        if let Some((more, at_most)) = gather.plan() {
-            open.wanted = open.tickets.len() + more;
-            let unless = |open: &mut OpenGroup| open.wanted > 0 && self.running();
-            open = self.open_wanted.wait_timeout_while(open, at_most, unless);
+        if let Some((wanted, at_most)) = gather.plan() {
+            if open.tickets.len() < wanted {
+                open.wanted = wanted;
+                let unless = |open: &mut OpenGroup| open.wanted > 0 && self.running();
+                open = self.open_wanted.wait_timeout_while(open, at_most, unless);
+            }
             gather.learn(std::mem::take(&mut open.wanted) == 0);
         }
         open
@@ -198,6 +214,8 @@ impl Pipeline {
                 let mut role = self.log.lock();
                 while self.drive(&mut role) && self.log_waiters.load(Ordering::Relaxed) == 0 {}
                 drop(role);
+                // As `hand_on`: pairs with the fence in `try_lock`.
+                fence(Ordering::SeqCst);
                 self.let_others_lead();
                 let stranded = self.stranded.swap(false, Ordering::SeqCst);
                 if stranded {
