@@ -1,7 +1,7 @@
 //! Locks, condition variables and threads, as the engine uses them.
 //!
 //! Thin over the standard library's. A lock is had whatever happened to its last holder: what the engine's locks guard
-//! is kept from misuse by the halt, not by poisoning. With the feature `internals` a [`Scheduler`] can take the place of
+//! is kept from misuse by the halt, not by poisoning. With the feature `internals` a `Scheduler` can take the place of
 //! the operating system's for the threads that run under it, so that one seed decides every interleaving; the code
 //! between two calls into this module, or into a disk that pauses, then runs undisturbed.
 //!
