@@ -43,6 +43,8 @@ mod inline;
 mod mem;
 mod native;
 mod plain;
+#[doc(hidden)]
+pub mod planted;
 #[cfg(target_os = "linux")]
 mod ring;
 #[cfg(target_os = "linux")]

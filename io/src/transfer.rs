@@ -14,7 +14,7 @@ use crate::{Buf, IoError, IoKind};
 const TRY_MAX: usize = 1 << 20;
 
 /// Tries without progress before giving up. Interrupts and lack of kernel memory pass; this many in a row do not.
-const STALLS_MAX: u32 = 1000;
+pub(crate) const STALLS_MAX: u32 = 1000;
 
 /// What a transfer asks of its file.
 pub(crate) trait Target {

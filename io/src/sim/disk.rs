@@ -9,9 +9,10 @@ use super::fault::{Fault, FaultPlan, Faults, Injected, Kept, What};
 use super::file::SimFile;
 use super::image::Image;
 use super::queue::SimQueue;
+use super::shadow::Shadow;
 use super::trace::{Event, FileId, NameOp, Trace};
 use crate::{
-    Disk, DiskStatus, File, FileLock, IoCounters, IoError, IoKind, LockError, OpenMode, Queue,
+    Buf, Disk, DiskStatus, File, FileLock, IoCounters, IoError, IoKind, LockError, OpenMode, Queue,
 };
 
 /// What happens around operations, decided by whoever runs the simulation.
@@ -36,8 +37,10 @@ impl Hook for NoHook {
 /// How a simulated disk is made.
 #[derive(Debug)]
 pub struct SimOptions {
-    /// What it holds at first, all of it durable.
-    pub image: Image,
+    /// What it holds at first: all that is seen is pending or durable as the shadow says.
+    pub begin: Shadow,
+    /// Reads give what the device has, not what the system remembers: what a failed sync lost is not seen any more.
+    pub direct: bool,
     /// What goes wrong.
     pub faults: FaultPlan,
     /// Keep a trace.
@@ -51,7 +54,8 @@ impl SimOptions {
     #[must_use]
     pub fn new(image: Image) -> Self {
         Self {
-            image,
+            begin: Shadow::new(image),
+            direct: true,
             faults: FaultPlan::default(),
             trace: false,
             hook: None,
@@ -77,8 +81,9 @@ pub(super) struct Shared {
 pub(super) struct State {
     /// What reads see.
     pub(super) image: Image,
-    /// What a sync had kept last, for stale reads: only if such a fault is planned.
-    pub(super) kept: Option<Image>,
+    /// What is kept of what is seen, if a fault is planned that depends on it.
+    shadow: Option<Shadow>,
+    pub(super) direct: bool,
     trace: Option<Trace>,
     pub(super) faults: Faults,
     locked: BTreeSet<PathBuf>,
@@ -87,24 +92,29 @@ pub(super) struct State {
     /// Writes on their way: no two may overlap, and nobody reads there.
     flying: Vec<(FileId, u64, u64)>,
     broken: Vec<String>,
+    was_full: bool,
 }
 
 impl SimDisk {
     /// The disk.
     #[must_use]
     pub fn new(options: SimOptions) -> Arc<Self> {
-        let stale = |rule: &super::Rule| rule.fault == Fault::Stale;
-        let kept = options.faults.rules.iter().any(stale);
+        let depends =
+            |rule: &super::Rule| matches!(rule.fault, Fault::Stale | Fault::SyncFails(..));
+        let shadow = options.faults.rules.iter().any(depends);
+        let image = options.begin.seen();
         let state = State {
-            kept: kept.then(|| options.image.clone()),
-            next_file: options.image.next_file().0,
-            image: options.image,
+            shadow: shadow.then_some(options.begin),
+            direct: options.direct,
+            next_file: image.next_file().0,
+            image,
             trace: options.trace.then(Trace::default),
             faults: Faults::new(options.faults),
             locked: BTreeSet::new(),
             next_id: 0,
             flying: Vec::new(),
             broken: Vec::new(),
+            was_full: false,
         };
         Arc::new(Self {
             shared: Arc::new(Shared {
@@ -139,6 +149,12 @@ impl SimDisk {
         self.shared.state().faults.atlas.clone()
     }
 
+    /// Whether a write was refused for want of room.
+    #[must_use]
+    pub fn was_full(&self) -> bool {
+        self.shared.state().was_full
+    }
+
     /// Operations so far.
     #[must_use]
     pub fn operations(&self) -> u64 {
@@ -154,9 +170,21 @@ impl SimDisk {
 
 impl State {
     pub(super) fn tell(&mut self, event: impl FnOnce() -> Event) {
-        if let Some(trace) = &mut self.trace {
-            trace.events.push(event());
+        if self.trace.is_none() && self.shadow.is_none() {
+            return;
         }
+        let event = event();
+        if let Some(shadow) = &mut self.shadow {
+            shadow.apply(&event);
+        }
+        if let Some(trace) = &mut self.trace {
+            trace.events.push(event);
+        }
+    }
+
+    /// What a sync had kept last.
+    pub(super) fn kept(&self) -> Option<&Image> {
+        self.shadow.as_ref().map(Shadow::durable)
     }
 
     fn id(&mut self) -> u64 {
@@ -179,8 +207,28 @@ impl State {
         id
     }
 
-    /// Nothing more is heard of a write: it may have landed, or not, or in part.
-    pub(super) fn lose_sight(&mut self, file: FileId, offset: u64, len: usize) {
+    /// A write has failed: some of its first blocks are there, the rest is not.
+    pub(super) fn fail_write(
+        &mut self,
+        id: Option<u64>,
+        (file, offset, data): (FileId, u64, &[u8]),
+    ) {
+        if let Some(id) = id {
+            self.ended(file, offset, data.len());
+            self.tell(|| Event::Gone { id });
+        }
+        let blocks = (data.len() / Buf::ALIGN) as u64;
+        let landed = usize::try_from(self.faults.operations % (blocks + 1)).unwrap_or(0);
+        let fits = self.room(file, offset, landed * Buf::ALIGN).is_ok();
+        if landed > 0 && fits && !self.faults.is_off() {
+            let data: Arc<[u8]> = data[..landed * Buf::ALIGN].into();
+            let id = self.begin_write(file, offset, &data);
+            let _landed = self.end_write(id, (file, offset, &data), None);
+        }
+    }
+
+    /// A write is no longer on its way.
+    fn ended(&mut self, file: FileId, offset: u64, len: usize) {
         let place = (file, offset, offset + len as u64);
         if let Some(at) = self.flying.iter().position(|flying| *flying == place) {
             self.flying.swap_remove(at);
@@ -194,7 +242,7 @@ impl State {
         (file, offset, data): (FileId, u64, &Arc<[u8]>),
         fault: Option<Fault>,
     ) -> Result<Option<u64>, i32> {
-        self.lose_sight(file, offset, data.len());
+        self.ended(file, offset, data.len());
         match fault {
             Some(Fault::Lost) => {
                 self.tell(|| Event::Gone { id });
@@ -203,7 +251,10 @@ impl State {
             Some(Fault::Misdirected(by)) => {
                 self.tell(|| Event::Gone { id });
                 let at = offset.saturating_add_signed(by);
+                // Where it meets others is not the caller's doing.
+                let broken = self.broken.len();
                 let id = self.begin_write(file, at, data);
+                self.broken.truncate(broken);
                 return self.end_write(id, (file, at, data), None).map(|_| None);
             }
             _ => {}
@@ -239,28 +290,30 @@ impl State {
         self.tell(|| Event::SyncBegun { id, file, only });
         match fault {
             Some(Fault::SyncFails(errno, kept)) => {
-                let kept = match kept {
-                    Kept::Nothing => 0,
-                    Kept::All => 255,
-                    Kept::Some => 128,
+                let covered = self.shadow.as_ref().map_or(0, |shadow| shadow.covered(id));
+                let lost = |place: &usize| match kept {
+                    Kept::Nothing => true,
+                    Kept::All => false,
+                    Kept::Some => (*place as u64 + self.faults.operations).is_multiple_of(2),
                 };
-                self.tell(|| Event::SyncFailed { id, kept });
+                let lost: Vec<usize> = (0..covered).filter(lost).collect();
+                self.tell(|| Event::SyncFailed { id, lost });
+                if self.direct
+                    && let Some(shadow) = &self.shadow
+                {
+                    self.image = shadow.seen();
+                }
                 return Err(errno);
             }
             Some(Fault::SyncLies) => return Ok(()),
             _ => {}
         }
         self.tell(|| Event::Synced { id });
-        if let Some(kept) = &mut self.kept
-            && let Some(content) = self.image.content(file)
-        {
-            *kept.content_mut(file) = content.clone();
-        }
         Ok(())
     }
 
     /// Fails if `wanted` bytes more do not fit.
-    pub(super) fn room(&self, file: FileId, offset: u64, len: usize) -> Result<(), i32> {
+    pub(super) fn room(&mut self, file: FileId, offset: u64, len: usize) -> Result<(), i32> {
         let Some(room) = self.faults.room_bytes() else {
             return Ok(());
         };
@@ -269,6 +322,7 @@ impl State {
             .content(file)
             .map_or(len as u64, |content| content.wanted(offset, len));
         if wanted > 0 && self.image.allocated() + wanted > room {
+            self.was_full = true;
             return Err(libc::ENOSPC);
         }
         Ok(())
@@ -290,7 +344,12 @@ impl Shared {
     ) -> Result<(MutexGuard<'_, State>, Option<Fault>), i32> {
         self.hook.before(what, 0);
         let mut state = self.state();
-        match state.faults.next(what, path, offset, len)? {
+        let before = state.faults.atlas.len();
+        let met = state.faults.next(what, path, offset, len);
+        if state.faults.atlas.len() > before {
+            state.tell(|| Event::Fault(before));
+        }
+        match met? {
             Some(Fault::Slow(nanos)) => {
                 drop(state);
                 self.hook.before(what, nanos);
@@ -298,15 +357,6 @@ impl Shared {
             }
             Some(Fault::Error(errno)) => Err(errno),
             fault => Ok((state, fault)),
-        }
-    }
-
-    /// A write whose end nobody will see.
-    pub(super) fn begun(&self, file: FileId, offset: u64, data: &Arc<[u8]>) {
-        let mut state = self.state();
-        if !state.faults.is_off() {
-            state.begin_write(file, offset, data);
-            state.lose_sight(file, offset, data.len());
         }
     }
 
@@ -372,10 +422,10 @@ impl Disk for SimDisk {
 
     fn rename(&self, from: &Path, to: &Path) -> Result<(), IoError> {
         let mut state = self.shared.name_op(from, What::Name)?;
-        if state.image.file_of(from).is_none() {
+        let Some(file) = state.image.file_of(from) else {
             return Err(IoError::at(IoKind::Directory, from, libc::ENOENT));
-        }
-        let op = NameOp::Rename(from.to_owned(), to.to_owned());
+        };
+        let op = NameOp::Rename(from.to_owned(), to.to_owned(), file);
         state.image.rename_in(&op);
         state.tell(|| Event::Names(op));
         Ok(())
@@ -431,7 +481,7 @@ impl Disk for SimDisk {
     fn status(&self) -> DiskStatus {
         DiskStatus {
             backend: "simulated",
-            direct: true,
+            direct: self.shared.state().direct,
             warnings: Vec::new(),
         }
     }

@@ -37,7 +37,8 @@ pub enum Kept {
 /// What an operation meets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fault {
-    /// It is refused with this error number and changes nothing. `EINTR` and `EAGAIN` pass when tried again.
+    /// It is refused with this error number and changes nothing, but for some first blocks of a write. `EINTR` and
+    /// `EAGAIN` pass when tried again.
     Error(i32),
     /// It fails with this error number after it was done.
     ErrorAfter(i32),

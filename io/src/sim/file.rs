@@ -21,7 +21,7 @@ pub(super) struct SimFile {
 
 impl Target for SimFile {
     fn is_direct(&self) -> bool {
-        true
+        self.shared.state().direct
     }
 
     fn give_up_direct(&self) {}
@@ -89,7 +89,7 @@ impl SimFile {
         match fault {
             Some(Fault::Short(most)) => len = len.min(most),
             Some(Fault::MisdirectedRead(by)) => from = offset.saturating_add_signed(by),
-            Some(Fault::Stale) => image = state.kept.as_ref().unwrap_or(image),
+            Some(Fault::Stale) => image = state.kept().unwrap_or(image),
             Some(Fault::ErrorAfter(errno)) => return Err(errno),
             _ => {}
         }
@@ -112,8 +112,8 @@ impl SimFile {
         let entered = self.shared.enter(What::Write, &self.path, offset, len);
         let (mut state, fault) = match entered {
             Err(errno) if !matches!(errno, libc::EINTR | libc::EAGAIN) => {
-                // What a refused write has done is unknown.
-                self.shared.begun(self.file, offset, &bytes.into());
+                let mut state = self.shared.state();
+                state.fail_write(None, (self.file, offset, bytes));
                 return Err(errno);
             }
             entered => entered?,

@@ -72,10 +72,11 @@ impl Image {
                 self.names.insert(path.clone(), *file);
                 self.files.entry(*file).or_default();
             }
-            NameOp::Rename(from, to) => {
-                if let Some(file) = self.names.remove(from) {
-                    self.names.insert(to.clone(), file);
+            NameOp::Rename(from, to, file) => {
+                if self.file_of(from) == Some(*file) {
+                    self.names.remove(from);
                 }
+                self.names.insert(to.clone(), *file);
             }
             NameOp::Remove(path) => drop(self.names.remove(path)),
         }
@@ -162,19 +163,14 @@ impl Image {
     /// A number that two images share if they hold the same, and hardly ever otherwise.
     #[must_use]
     pub fn hash(&self) -> u64 {
-        // FNV-1a: it need not be strong, only the same everywhere.
-        let mut hash = 0xcbf2_9ce4_8422_2325_u64;
-        let mut add = |bytes: &[u8]| {
-            for byte in bytes {
-                hash = (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3);
-            }
-        };
+        let mut hash = super::Fnv::default();
+        let mut add = |bytes: &[u8]| hash.words(bytes);
         for (path, file) in &self.names {
             add(path.as_os_str().as_encoded_bytes());
             if let Some(content) = self.content(*file) {
                 content.hash_into(&mut add);
             }
         }
-        hash
+        hash.0
     }
 }

@@ -43,3 +43,29 @@ pub const SECTOR_BYTES: usize = 512;
 
 /// Where random decisions come from: the next 64 bits.
 pub type Dice<'d> = dyn FnMut() -> u64 + 'd;
+
+/// A hash that is the same everywhere: FNV-1a over words of eight bytes. It need not be strong.
+struct Fnv(u64);
+
+impl Default for Fnv {
+    fn default() -> Self {
+        Self(0xcbf2_9ce4_8422_2325)
+    }
+}
+
+impl Fnv {
+    fn word(&mut self, word: u64) {
+        self.0 = (self.0 ^ word)
+            .wrapping_mul(0x0000_0100_0000_01b3)
+            .rotate_left(23);
+    }
+
+    fn words(&mut self, bytes: &[u8]) {
+        self.word(bytes.len() as u64);
+        for chunk in bytes.chunks(8) {
+            let mut word = [0; 8];
+            word[..chunk.len()].copy_from_slice(chunk);
+            self.word(u64::from_le_bytes(word));
+        }
+    }
+}

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::disk::Shared;
 use super::fault::What;
 use super::file::SimFile;
-use crate::transfer::check;
+use crate::transfer::{STALLS_MAX, check};
 use crate::{Completion, IoError, IoKind, Op, Queue};
 
 /// See the module.
@@ -64,22 +64,23 @@ impl SimQueue {
         data: &Arc<[u8]>,
     ) -> Result<(), IoError> {
         let refused = |errno| sim.refused(IoKind::Write, offset, data.len(), errno);
+        let mut stalls = 0;
         let (mut state, fault) = loop {
             let entered = self
                 .shared
                 .enter(What::Write, &sim.path, offset, data.len());
             match entered {
-                Err(libc::EINTR | libc::EAGAIN) => {}
+                Err(libc::EINTR | libc::EAGAIN) if stalls < STALLS_MAX => stalls += 1,
                 Err(errno) => {
                     let mut state = self.shared.state();
-                    state.lose_sight(sim.file, offset, data.len());
+                    state.fail_write(Some(id), (sim.file, offset, data));
                     return Err(refused(errno));
                 }
                 Ok(entered) => break entered,
             }
         };
         if let Err(errno) = state.room(sim.file, offset, data.len()) {
-            state.lose_sight(sim.file, offset, data.len());
+            state.fail_write(Some(id), (sim.file, offset, data));
             return Err(refused(errno));
         }
         // A short transfer has gone on by itself.

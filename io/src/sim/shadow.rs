@@ -38,6 +38,15 @@ struct Sync {
     only: Option<u64>,
 }
 
+impl Sync {
+    fn covers(&self, pending: &Pending) -> bool {
+        match self.only {
+            Some(write) => pending.is_write(write),
+            None => pending.file == self.file && pending.done.is_some_and(|at| at <= self.begun),
+        }
+    }
+}
+
 /// Which of the pending changes survive. One unit is a sector of a write, or a change of a length, or a punch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Survival {
@@ -90,6 +99,8 @@ pub struct Shadow {
     syncs: Vec<Sync>,
     /// Events so far.
     moment: u64,
+    /// Numbers given to writes of processes that were killed.
+    killed_writes: u64,
 }
 
 impl Shadow {
@@ -102,11 +113,12 @@ impl Shadow {
             names: Vec::new(),
             syncs: Vec::new(),
             moment: 0,
+            killed_writes: 0,
         }
     }
 
-    /// Takes note of what happened next. `dice` decides what a failed sync keeps.
-    pub fn apply(&mut self, event: &Event, dice: &mut Dice<'_>) {
+    /// Takes note of what happened next.
+    pub fn apply(&mut self, event: &Event) {
         self.moment += 1;
         match event {
             Event::Names(op) => {
@@ -147,11 +159,10 @@ impl Shadow {
                 only: *only,
             }),
             Event::Synced { id } => self.end_sync(*id, &mut |_| true),
-            Event::SyncFailed { id, kept } => {
-                let kept = u64::from(*kept);
-                self.end_sync(*id, &mut |_| dice() % 256 < kept);
+            Event::SyncFailed { id, lost } => {
+                self.end_sync(*id, &mut |place| !lost.contains(&place));
             }
-            Event::Mark(_) => {}
+            Event::Fault(_) | Event::Mark(_) => {}
         }
     }
 
@@ -171,25 +182,58 @@ impl Shadow {
         });
     }
 
-    /// Ends a sync: what it covers is kept if `keep` says so, and gone for good otherwise.
-    fn end_sync(&mut self, id: u64, keep: &mut dyn FnMut(&Pending) -> bool) {
+    /// How many changes a sync covers.
+    pub(super) fn covered(&self, id: u64) -> usize {
+        let Some(sync) = self.syncs.iter().find(|sync| sync.id == id) else {
+            return 0;
+        };
+        let pending = self.pending.iter();
+        pending.filter(|pending| sync.covers(pending)).count()
+    }
+
+    /// Ends a sync: what it covers is kept if `keep` says so of its place, and gone for good otherwise.
+    fn end_sync(&mut self, id: u64, keep: &mut dyn FnMut(usize) -> bool) {
         let Some(at) = self.syncs.iter().position(|sync| sync.id == id) else {
             return;
         };
         let sync = self.syncs.swap_remove(at);
         let durable = &mut self.durable;
+        let mut places = 0..;
         self.pending.retain(|pending| {
-            let covered = match sync.only {
-                Some(write) => pending.is_write(write),
-                None => {
-                    pending.file == sync.file && pending.done.is_some_and(|at| at <= sync.begun)
-                }
-            };
-            if covered && keep(pending) {
+            let covered = sync.covers(pending);
+            if covered && places.next().is_some_and(&mut *keep) {
                 pending.land(durable);
             }
             !covered
         });
+    }
+
+    /// The process that used the disk is gone, and the machine goes on: all it asked for ends, and what it did not see
+    /// synced is still not kept. Returns what the next process sees.
+    pub fn killed(&mut self) -> Image {
+        self.syncs.clear();
+        let seen = self.seen();
+        for pending in &mut self.pending {
+            pending.done.get_or_insert(self.moment);
+            if let Change::Write { id, .. } = &mut pending.change {
+                // The next process numbers its own.
+                self.killed_writes += 1;
+                *id = u64::MAX - self.killed_writes;
+            }
+        }
+        seen
+    }
+
+    /// What is seen if everything pending is.
+    pub(super) fn seen(&self) -> Image {
+        let mut seen = self.durable.clone();
+        for op in &self.names {
+            seen.rename_in(op);
+        }
+        for pending in &self.pending {
+            pending.land(&mut seen);
+        }
+        seen
     }
 
     /// Units that may survive or not.

@@ -15,7 +15,7 @@ pub enum NameOp {
     /// A new file.
     Create(PathBuf, FileId),
     /// The file gets another name, whose file, if any, loses it.
-    Rename(PathBuf, PathBuf),
+    Rename(PathBuf, PathBuf, FileId),
     /// The file loses its name.
     Remove(PathBuf),
 }
@@ -26,7 +26,7 @@ impl NameOp {
         match self {
             Self::MakeDir(path)
             | Self::Create(path, _)
-            | Self::Rename(_, path)
+            | Self::Rename(_, path, _)
             | Self::Remove(path) => path.parent(),
         }
     }
@@ -90,13 +90,15 @@ pub enum Event {
         /// Which sync.
         id: u64,
     },
-    /// A sync has failed: of what it covered, some is kept and the rest is lost for good, as `kept` says by dice.
+    /// A sync has failed: some of what it covered is lost for good, the rest is kept.
     SyncFailed {
         /// Which sync.
         id: u64,
-        /// Chances in 256 of each write it covered to be kept.
-        kept: u8,
+        /// What is lost, by its place among all that the sync covered.
+        lost: Vec<usize>,
     },
+    /// A fault is about to happen: its place in the atlas.
+    Fault(usize),
     /// The caller's own: what it means is the caller's to know.
     Mark(u64),
 }
@@ -106,4 +108,45 @@ pub enum Event {
 pub struct Trace {
     /// In order.
     pub events: Vec<Event>,
+}
+
+impl std::fmt::Display for Event {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self::Write {
+            id,
+            file,
+            offset,
+            data,
+        } = self
+        else {
+            return write!(f, "{self:?}");
+        };
+        let (file, bytes) = (file.0, data.len());
+        write!(f, "Write {id} to {file} at {offset}, {bytes} bytes")
+    }
+}
+
+impl Trace {
+    /// A number that two traces share if the same happened, byte for byte, and hardly ever otherwise.
+    #[must_use]
+    pub fn hash(&self) -> u64 {
+        let mut hash = super::Fnv::default();
+        for event in &self.events {
+            let Event::Write {
+                id,
+                file,
+                offset,
+                data,
+            } = event
+            else {
+                hash.words(format!("{event:?}").as_bytes());
+                continue;
+            };
+            hash.word(*id);
+            hash.word(u64::from(file.0));
+            hash.word(*offset);
+            hash.words(data);
+        }
+        hash.0
+    }
 }
