@@ -139,24 +139,19 @@ impl From<PageError> for Error {
     fn from(error: PageError) -> Self {
         match error {
             PageError::Io { source, .. } => Self::from_io("the data file", source),
-            PageError::Checksum { page, .. }
-            | PageError::Stale { page, .. }
-            | PageError::Misdirected { wanted: page, .. }
-            | PageError::Foreign { page, .. }
-            | PageError::Format { page, .. }
-            | PageError::Kind { page, .. }
-            | PageError::Structure { page, .. }
-            | PageError::OutOfRange { page, .. } => {
-                let detail = error.to_string();
-                let offset = page
-                    .get()
-                    .checked_mul(u64::from(crate::limits::PAGE_BYTES_DEFAULT));
-                Self::Corrupt(Corruption {
-                    file: "data",
-                    offset,
-                    detail,
-                })
-            }
+            PageError::Checksum { .. }
+            | PageError::Stale { .. }
+            | PageError::Misdirected { .. }
+            | PageError::Foreign { .. }
+            | PageError::Format { .. }
+            | PageError::Kind { .. }
+            | PageError::Structure { .. }
+            | PageError::OutOfRange { .. } => Self::Corrupt(Corruption {
+                file: "data",
+                // The text names the page; how large pages are here, it does not know.
+                offset: None,
+                detail: error.to_string(),
+            }),
         }
     }
 }

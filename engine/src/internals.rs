@@ -11,6 +11,7 @@ use crate::db::world::{Sizes, World as Inner};
 use crate::db::{Db, open as opening};
 use crate::error::Result;
 
+pub use crate::marks::marks;
 pub use crate::sync::{Joined, Scheduler, pause, run_under};
 
 /// A clock: nanoseconds.

@@ -31,6 +31,7 @@ mod clock;
 mod error;
 mod ids;
 mod limits;
+mod marks;
 mod prefetch;
 mod stats;
 mod sync;

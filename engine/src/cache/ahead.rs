@@ -25,6 +25,7 @@ use super::stats::count_many;
 use super::{Cache, Class};
 use crate::ids::PageRef;
 use crate::limits::{PAGES_MAX, RUN_PAGES};
+use crate::marks::{Mark, reached};
 
 /// Pages in flight per thread: as many reads of single pages, where NVMe bandwidth levels off and well below a device
 /// queue's length, or 2 MiB of neighbours.
@@ -219,6 +220,7 @@ impl Ahead {
             return false;
         }
         count_many(&cache.counters.reads, started);
+        reached(Mark::ReadAhead);
         self.in_flight += started;
         self.pending.push(Pending {
             token,

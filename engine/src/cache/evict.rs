@@ -17,6 +17,7 @@ use super::frame::{FrameMeta, HEAT_MAX, Rank};
 use super::map::zeroed;
 use super::stats::count;
 use crate::ids::PageId;
+use crate::marks::{Mark, reached};
 use crate::sync::thread;
 
 /// Pages evicted by one sweep: so many misses share its cost.
@@ -188,6 +189,7 @@ impl Cache {
         self.map.clear(id, frame);
         let evicted = self.arena.retire(frame, id);
         if evicted {
+            reached(Mark::PageEvicted);
             count(&self.counters.evictions);
         }
         evicted

@@ -16,6 +16,7 @@ use super::{Cache, Class, Pin, ahead, epoch};
 use crate::format::page::{Page, PageError, PageKind};
 use crate::ids::{PageId, PageRef};
 use crate::limits::{PAGES_MAX, RUN_PAGES};
+use crate::marks::{Mark, reached};
 use crate::sync::{Condvar, Mutex};
 
 const SHARDS: usize = 16;
@@ -71,6 +72,7 @@ impl Loads {
             reading.insert(key, Arc::clone(&result));
             return Role::Read(Turn { shard, key, result });
         };
+        reached(Mark::ReadJoined);
         while reading
             .get(&key)
             .is_some_and(|now| Arc::ptr_eq(now, &result))
@@ -138,6 +140,7 @@ impl Cache {
     fn read(&self, page: PageRef, class: Class) -> Result<Pin<'_>, PageError> {
         let Some(first) = self.take_frame() else {
             count(&self.counters.fallbacks);
+            reached(Mark::FramesExhausted);
             return Ok(Pin::Owned(Arc::new(self.read_owned(page)?)));
         };
         let FrameBuf { lease, mut buf } = first;
@@ -145,9 +148,11 @@ impl Cache {
             Ok(()) => Ok(Pin::Frame(self.publish(&lease, buf, page, class))),
             Err(_) => {
                 count(&self.counters.retries);
+                reached(Mark::ReadRepeated);
                 drop((lease, buf));
                 let mut again = self.once.take();
-                self.fill(page, &mut again)?;
+                self.fill(page, &mut again)
+                    .inspect_err(|_| reached(Mark::PageRefused))?;
                 Ok(Pin::Owned(Arc::new(again)))
             }
         }

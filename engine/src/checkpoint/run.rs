@@ -10,6 +10,7 @@ use crate::error::{Error, Result};
 use crate::format::meta::{Meta, TreeRoot};
 use crate::ids::{Lsn, TableId, TxnId};
 use crate::log::{LogPosition, Segments};
+use crate::marks::{Mark, reached};
 use crate::pages::store::Store;
 use crate::pages::write::PageSink;
 use crate::tree::merge::{Change, ChangeKind, Forget, MergeError, RangeDelete, merge};
@@ -182,7 +183,11 @@ impl Checkpointer {
             } else {
                 Vec::new()
             };
-            let root = roots.get(table).map(|root| root.page);
+            if !ranges.is_empty() {
+                reached(Mark::RangeMerged);
+            }
+            let before = roots.get(table).copied();
+            let root = before.map(|root| root.page);
             let merged = merge(
                 &*self.store,
                 sink,
@@ -193,6 +198,12 @@ impl Checkpointer {
                 &mut Forget,
             )?;
             *fed += feed.fed;
+            match (before, merged.root) {
+                (Some(_), None) => reached(Mark::TreeEmptied),
+                (Some(before), Some(_)) if merged.level > before.level => reached(Mark::RootGrew),
+                (Some(before), Some(_)) if merged.level < before.level => reached(Mark::RootShrank),
+                _ => {}
+            }
             let cut = feed.resume_key().map(<[u8]>::to_vec);
             roots.set(
                 table,
@@ -205,6 +216,7 @@ impl Checkpointer {
             changed.push(table);
             match cut {
                 Some(key) => {
+                    reached(Mark::SliceCut);
                     next.1 = key;
                     break;
                 }
@@ -300,15 +312,23 @@ impl Checkpointer {
 
     /// Anything but a full disk leaves the outcome of a checkpoint's writes unknown: nobody writes after it.
     fn fatal(&self, error: Error) -> Error {
-        if matches!(error, Error::Full { .. } | Error::Halted { .. }) {
+        if matches!(error, Error::Full { .. }) {
+            reached(Mark::CheckpointFull);
             return error;
         }
+        if matches!(error, Error::Halted { .. }) {
+            return error;
+        }
+        reached(Mark::CheckpointFailed);
         self.pipeline.halt(&format!("checkpoint: {error}"))
     }
 
     /// Frees what no meta slot and no snapshot needs any more.
     fn reclaim(&self) {
         let oldest = self.shapes.shared.registry.oldest();
+        if oldest.is_some_and(|oldest| oldest < self.meta.generation) {
+            reached(Mark::HeldForSnapshot);
+        }
         self.store.reclaim(self.meta.generation, oldest);
     }
 
@@ -327,8 +347,11 @@ impl Checkpointer {
 
     /// Takes the word of a clean close back, before the first append.
     pub(crate) fn mark_in_use(&mut self) -> Result<()> {
-        self.meta.clean = false;
-        self.empty_flip()
+        let word = std::mem::take(&mut self.meta.clean);
+        self.empty_flip().inspect_err(|_| {
+            // Else the next try would find it taken back already.
+            self.meta.clean = word;
+        })
     }
 
     /// Nobody commits: gives free space back to the file system.
@@ -357,10 +380,10 @@ impl Checkpointer {
         let store = Arc::clone(&self.store);
         let end = self.pipeline.position();
         if self.meta.log_start != end || !self.meta.clean {
-            self.meta.clean = true;
             self.reclaim();
             let sink = store.begin_write(self.meta.generation.next())?;
             let roots = Arc::clone(&self.shapes.load().roots);
+            self.meta.clean = true;
             self.flip(&roots, sink, end.last_txn, Some(end))?;
         }
         // Nothing depends on it.

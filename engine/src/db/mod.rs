@@ -21,7 +21,7 @@ use self::write::WriteTxn;
 use crate::checkpoint::run::Checkpointer;
 use crate::checkpoint::thread::Signal;
 use crate::error::{Error, Result};
-use crate::ids::TxnId;
+use crate::ids::{Lsn, TxnId};
 use crate::stats::{CheckReport, Stats};
 use crate::sync::Mutex;
 use crate::sync::thread::{JoinHandle, is_current};
@@ -79,6 +79,10 @@ pub(crate) struct Engine {
     pub(crate) memory_budget: usize,
     pub(crate) read_only: bool,
     pub(crate) replayed_records: u64,
+    /// Both meta slots were sound when it was opened.
+    has_older: bool,
+    /// How far the log was surely durable when it was opened.
+    proven: Lsn,
     dir: PathBuf,
     /// How log writes become durable, if that was said.
     sync_method: Option<SyncMethod>,

@@ -22,6 +22,7 @@ use crate::format::meta::{Meta, TreeRoot};
 use crate::ids::TableId;
 use crate::limits;
 use crate::log::{LogWriter, ScanStart, Segments, fingerprint, probe};
+use crate::marks::{Mark, reached};
 use crate::pages::Class;
 use crate::pages::store::{Opened, Store, StoreOptions};
 use crate::recovery::{Replayed, replay};
@@ -109,10 +110,18 @@ pub(crate) fn open_in(options: &Options, dir: &Path, world: World) -> Result<Db>
     // A clean close says where the log ended, and nothing is appended before that word is taken back. It is
     // believed only beside a sound older slot: a newer slot that was lost may have taken it back.
     let clean = meta.clean && older.is_some();
+    reached(match older {
+        Some(_) => Mark::BothSlots,
+        None => Mark::OneSlot,
+    });
     let replayed = if clean {
+        reached(Mark::CleanOpen);
         let delta = new_delta(options.delta_bytes, world.sizes)?;
         Replayed::nothing(meta.log_start, meta.next_table, delta)
     } else {
+        if meta.clean {
+            reached(Mark::CleanDoubted);
+        }
         let reach = world.sizes.map(|sizes| sizes.delta_address_bytes);
         let reach = reach.unwrap_or(DELTA_ADDRESS_BYTES_MAX);
         let delta = delta_with(reach, options.delta_bytes)?;
@@ -168,6 +177,7 @@ fn assemble(parts: Assembly<'_>) -> Result<Db> {
         last_timestamp_ns,
     } = replayed;
     let visible = end.end.last_txn;
+    let has_older = older.is_some();
     let key_bytes_max = key_bytes_max(store.page_bytes()).min(limits::KEY_BYTES_MAX);
     let shared = Arc::new(Shared::new(Arc::clone(&store), visible, lock));
     let shapes = Arc::new(Shapes::new(Shape {
@@ -222,7 +232,9 @@ fn assemble(parts: Assembly<'_>) -> Result<Db> {
         segments,
         tables: Arc::clone(&tables),
         clock,
-        older_log_start: older.map_or(meta.log_start.lsn, |older| older.log_start.lsn),
+        older_log_start: older
+            .as_ref()
+            .map_or(meta.log_start.lsn, |older| older.log_start.lsn),
         meta,
         slice_bytes: options.slice_bytes,
         delta_bytes: options.delta_bytes as u64,
@@ -244,6 +256,8 @@ fn assemble(parts: Assembly<'_>) -> Result<Db> {
         memory_budget: options.memory_budget,
         read_only: options.read_only,
         replayed_records: end.records,
+        proven: end.proven,
+        has_older,
         dir: dir.to_owned(),
         sync_method: world.sync_method,
         awake: AtomicBool::new(false),
@@ -318,14 +332,15 @@ fn survey(options: &Options, dir: &Path, disk: &dyn Disk) -> Result<Found> {
     };
     let names = match disk.list(dir) {
         Ok(names) => names,
-        Err(error) if error.errno == libc_enoent() => {
+        Err(error) if error.errno == ENOENT => {
             if options.read_only || !options.create {
                 return Err(not_a_database("there is no such directory".to_owned()));
             }
             make_dir(dir, disk).map_err(|source| Error::from_io("the database", source))?;
             Vec::new()
         }
-        Err(error) => return Err(not_a_database(error.to_string())),
+        Err(error) if error.errno == ENOTDIR => return Err(not_a_database(error.to_string())),
+        Err(error) => return Err(Error::from_io("the database", error)),
     };
     if names.iter().any(|name| name == "data") {
         return Ok(Found::Database);
@@ -343,25 +358,40 @@ fn survey(options: &Options, dir: &Path, disk: &dyn Disk) -> Result<Found> {
     Ok(Found::Nothing)
 }
 
-/// Makes a directory and its missing parents, durably.
+/// Makes a directory and its missing parents, each durable before the next is made in it, the last one by
+/// [`secure_names`].
 fn make_dir(dir: &Path, disk: &dyn Disk) -> Result<(), IoError> {
     let missing = |path: &&Path| !path.as_os_str().is_empty() && disk.list(path).is_err();
-    let made = dir.ancestors().take_while(missing).count();
-    disk.create_dir(dir)?;
-    for parent in dir.ancestors().skip(1).take(made) {
-        let parent = if parent.as_os_str().is_empty() {
-            Path::new(".")
-        } else {
-            parent
-        };
-        disk.sync_dir(parent)?;
+    let made: Vec<&Path> = dir.ancestors().take_while(missing).collect();
+    for dir in made.into_iter().rev() {
+        disk.create_dir(dir)?;
+        disk.sync_dir(parent(dir))?;
     }
     Ok(())
 }
 
-const fn libc_enoent() -> i32 {
-    2
+fn parent(dir: &Path) -> &Path {
+    match dir.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    }
 }
+
+/// Makes the names durable by which the database was found: a process that was killed may have made them and not come
+/// to this.
+fn secure_names(dir: &Path, disk: &dyn Disk) -> Result<(), IoError> {
+    disk.sync_dir(dir)?;
+    match disk.sync_dir(parent(dir)) {
+        // Who may not read it has not made the directory either.
+        Err(error) if matches!(error.errno, EPERM | EACCES) => Ok(()),
+        other => other,
+    }
+}
+
+const EPERM: i32 = 1;
+const ENOENT: i32 = 2;
+const EACCES: i32 = 13;
+const ENOTDIR: i32 = 20;
 
 fn store_options(options: &Options, sizes: Option<Sizes>) -> StoreOptions {
     // One frozen and one that may grow to twice its size before commits wait; see the pipeline's throttle.
@@ -431,7 +461,8 @@ impl Engine {
             }
         };
         let first = known.unwrap_or(SyncMethod::WriteThenSync);
-        let mut log = LogWriter::start_at(segments, end, first)?;
+        secure_names(&self.dir, &*self.disk).map_err(Error::Io)?;
+        let mut log = LogWriter::start_at(segments, (self.proven, end), first)?;
         if known.is_none() {
             let methods = [
                 SyncMethod::WriteDsync,
@@ -444,10 +475,11 @@ impl Engine {
         }
         checkpointer
             .store
-            .settle()
+            .settle(&checkpointer.meta, self.has_older)
             .map_err(|error| self.pipeline.halt(&error.to_string()))?;
         // Else the meta page says it already: opening again and again changes no byte.
-        if checkpointer.meta.clean || known.is_none() {
+        let alone = !self.has_older && !self.disk.status().direct;
+        if checkpointer.meta.clean || known.is_none() || alone {
             checkpointer.mark_in_use()?;
         }
         self.pipeline.install_log(log);

@@ -17,6 +17,8 @@ use northstar_io::{Buf, Completion, File, IoError, Op, Queue, SyncMethod};
 use super::group::{CHUNK, SealedGroup};
 use super::segment::Segments;
 use super::{LogError, LogPosition};
+use crate::ids::Lsn;
+use crate::marks::{Mark, reached};
 
 /// Bytes of one write of a large group: larger ones gain nothing, and kernel threads make them.
 const STREAM_BYTES: usize = 512 * 1024;
@@ -78,13 +80,19 @@ pub(crate) struct LogWriter {
 impl LogWriter {
     /// Cuts the log at `end` durably, so that nothing after it can ever parse, and writes on from there.
     ///
+    /// What lies from `proven` on may be no more than the system's memory of a write whose sync failed: another sync
+    /// would then make up for nothing. Unless reads pass by that memory, it is written anew.
+    ///
     /// # Errors
     /// The disk's. Nothing before `end` is touched, and the cut can be repeated.
     pub(crate) fn start_at(
         segments: Arc<Segments>,
-        end: LogPosition,
+        (proven, end): (Lsn, LogPosition),
         method: SyncMethod,
     ) -> Result<Self, LogError> {
+        if !segments.disk().status().direct {
+            segments.renew(proven, end.lsn)?;
+        }
         segments.cut_at(end.lsn)?;
         let number = segments.locate(end.lsn).0;
         let file = segments.open_head(number)?;
@@ -176,6 +184,9 @@ impl LogWriter {
             let room = usize::try_from(segment_bytes - offset).unwrap_or(usize::MAX);
             let to = len.min(from.saturating_add(room));
             let file = self.file(number)?;
+            if from > 0 {
+                reached(Mark::GroupCrossed);
+            }
             self.write_part(&file, offset, group, from, to)?;
             from = to;
         }
@@ -203,6 +214,7 @@ impl LogWriter {
             self.counters.add(|counters| &counters.writes, 1);
             return file.write_durable(offset, scratch, len, self.method);
         }
+        reached(Mark::GroupStreamed);
         self.stream(file, offset, group, from, to)?;
         file.sync()
     }

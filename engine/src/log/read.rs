@@ -63,6 +63,11 @@ impl<'s> Reader<'s> {
         Ok(Some(&self.assembled))
     }
 
+    /// Forgets what was read: it is read anew.
+    pub(super) fn again(&mut self) -> Result<(), IoError> {
+        self.chunks.forget()
+    }
+
     /// What exists of the chunk that begins at `base`.
     pub(super) fn chunk(&mut self, base: Lsn) -> Result<&[u8], IoError> {
         Ok(self.chunks.chunk(base.get())?.unwrap_or_default())
@@ -115,14 +120,31 @@ impl Chunks<'_> {
         Ok(self.current.as_ref().map(|(_, buf)| &**buf))
     }
 
-    fn load(&mut self, base: u64) -> Result<(), IoError> {
-        if let Some((_, buf)) = self.current.take() {
-            self.spare.push(buf);
+    fn forget(&mut self) -> Result<(), IoError> {
+        self.spare.extend(self.current.take().map(|(_, buf)| buf));
+        if self.end_ahead()?.is_some() {
+            let ended = self.ended.pop();
+            self.spare
+                .extend(ended.and_then(|completion| completion.buf));
         }
+        self.file = None;
+        Ok(())
+    }
+
+    /// Waits for the chunk in flight, and gives its position.
+    fn end_ahead(&mut self) -> Result<Option<u64>, IoError> {
         let ahead = self.ahead.take();
         if ahead.is_some() && self.ended.is_empty() {
             self.queue.poll(1, &mut self.ended)?;
         }
+        Ok(ahead)
+    }
+
+    fn load(&mut self, base: u64) -> Result<(), IoError> {
+        if let Some((_, buf)) = self.current.take() {
+            self.spare.push(buf);
+        }
+        let ahead = self.end_ahead()?;
         if let Some(Completion {
             buf: Some(buf),
             result,

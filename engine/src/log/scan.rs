@@ -4,7 +4,8 @@
 //! 1. A record is shown only after its whole group was verified and found to follow the one before it.
 //! 2. The end is where the first group is missing or broken, and only if nothing proves that it was once durable:
 //!    no later group, and not the caller's own knowledge, says *durable through* beyond it.
-//! 3. Nothing is written, so an interrupted scan can be repeated and ends the same.
+//! 3. The end was read twice and is the same both times.
+//! 4. Nothing is written, so an interrupted scan can be repeated and ends the same.
 //!
 //! - Cost: one pass at device bandwidth; no allocation per group or record.
 //! - Limit: looking ahead covers one largest group of existing bytes.
@@ -17,6 +18,7 @@ use crate::format::group::{self, Group, GroupError, GroupField};
 use crate::format::record::Record;
 use crate::ids::{Lsn, TxnId};
 use crate::limits::LOG_BLOCK_BYTES;
+use crate::marks::{Mark, reached};
 
 /// Where a scan begins and what is known beforehand.
 #[derive(Debug, Clone, Copy)]
@@ -34,6 +36,8 @@ pub(crate) struct ScanStart {
 pub(crate) struct ScanEnd {
     /// The end of the last sound group: where [`super::LogWriter::start_at`] goes on.
     pub(crate) end: LogPosition,
+    /// All before it was durable when the last of these groups was written, by that group's word.
+    pub(crate) proven: Lsn,
     /// Groups read.
     pub(crate) groups: u64,
     /// Records shown.
@@ -58,10 +62,12 @@ pub(crate) fn scan<E: From<LogError>>(
     let mut reader = Reader::new(segments).map_err(LogError::Io)?;
     let mut found = ScanEnd {
         end: start.from,
+        proven: start.from.lsn,
         groups: 0,
         records: 0,
         torn: false,
     };
+    let mut doubted = None;
     let why = loop {
         match next_group(&mut reader, found.end, start.database)? {
             Next::Group {
@@ -75,14 +81,21 @@ pub(crate) fn scan<E: From<LogError>>(
                     checksum,
                     last_txn,
                 };
+                found.proven = found.proven.max(group.durable_through);
                 found.groups += 1;
                 found.records += u64::from(group.record_count);
             }
-            Next::Broken(why) => break why,
+            Next::Broken(why) if doubted == Some(found.end.lsn) => break why,
+            // What follows from this may be the loss of a group: one bad reading is not enough for that.
+            Next::Broken(_) => {
+                doubted = Some(found.end.lsn);
+                reader.again().map_err(LogError::Io)?;
+            }
         }
     };
     let at = found.end.lsn;
     if start.proven_through > at {
+        reached(Mark::TailBehindMeta);
         let durable_through = start.proven_through;
         Err(LogError::Corrupt {
             at,
@@ -92,6 +105,7 @@ pub(crate) fn scan<E: From<LogError>>(
         })?;
     }
     if let Some((later, durable_through)) = find_proof(&mut reader, segments, at, start.database)? {
+        reached(Mark::TailBehindGroup);
         Err(LogError::Corrupt {
             at,
             later: Some(later),
@@ -104,6 +118,12 @@ pub(crate) fn scan<E: From<LogError>>(
         why.field,
         GroupField::HeaderChecksum | GroupField::PayloadChecksum
     );
+    if found.torn {
+        reached(Mark::TornTail);
+    }
+    if found.records > 0 {
+        reached(Mark::Replayed);
+    }
     Ok(found)
 }
 

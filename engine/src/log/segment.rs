@@ -19,14 +19,19 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use northstar_io::{Buf, Disk, File, IoError, OpenMode};
+use northstar_io::{Buf, Disk, File, IoError, IoKind, OpenMode};
 
 use crate::ids::Lsn;
 use crate::limits::LOG_BLOCK_BYTES;
+use crate::marks::{Mark, reached};
 use crate::sync::Mutex;
 
 /// Bytes read or written at once when a segment is filled, checked or scanned: where bandwidth has levelled off.
 pub(super) const CHUNK_BYTES: usize = 1024 * 1024;
+
+/// Readings of bytes that are never the same twice, before they are given up.
+const READINGS_MAX: usize = 4;
+const EIO: i32 = 5;
 
 /// Bytes made ready ahead of the writer where spares are at hand, so that one sync of the directory serves several.
 const AHEAD_BYTES: u64 = 16 * 1024 * 1024;
@@ -280,6 +285,7 @@ impl Segments {
                 return Err(error);
             }
             surplus.remove(&number);
+            reached(Mark::SegmentDropped);
         }
         self.disk.sync_dir(&self.dir)
     }
@@ -310,6 +316,7 @@ impl Segments {
                 self.disk
                     .rename(&from, &self.dir.join(spare_name(number)))?;
                 workshop.spares.insert(number);
+                reached(Mark::SegmentRecycled);
             } else {
                 self.disk.remove(&from)?;
             }
@@ -338,10 +345,18 @@ impl Segments {
                 let from = from.min(len / block * block);
                 fill_with_zeros(&*file, from, self.segment_bytes)?;
                 file.sync()?;
+                reached(Mark::OtherBytesCut);
                 continue;
             }
             self.disk.remove(&path)?;
             self.segments.lock().remove(&number);
+            reached(Mark::SegmentsCut);
+        }
+        if !self.has(last) {
+            // Not from a spare, whose old bytes the next cut would have to take for something else.
+            let path = self.dir.join(segment_name(last));
+            self.fill(&mut workshop, last, &path)?;
+            self.segments.lock().insert(last);
         }
         let segments = self.numbers_from(0);
         for number in segments.iter().take_while(|number| **number <= last) {
@@ -351,6 +366,7 @@ impl Segments {
         while let Some(name) = workshop.leftovers.first().cloned() {
             self.disk.remove(&self.dir.join(&name))?;
             workshop.leftovers.remove(&name);
+            reached(Mark::LeftoversCleared);
         }
         self.head.store(last, Ordering::SeqCst);
         self.note_end(lsn);
@@ -404,6 +420,7 @@ impl Segments {
             let from = self.dir.join(spare_name(spare));
             if self.disk.open(&from, OpenMode::Write)?.len()? == self.segment_bytes {
                 self.disk.rename(&from, path)?;
+                reached(Mark::SegmentFromSpare);
                 return Ok(true);
             }
             self.disk.remove(&from)?;
@@ -413,6 +430,20 @@ impl Segments {
 
     /// Makes a new file of zeros and then gives it the name `path`.
     fn fill(&self, workshop: &mut Workshop, number: u64, path: &Path) -> Result<(), IoError> {
+        let zeros = |file: &dyn File| fill_with_zeros(file, 0, self.segment_bytes);
+        self.write_new(workshop, number, path, zeros)?;
+        reached(Mark::SegmentFilled);
+        Ok(())
+    }
+
+    /// Makes a new file, durably, and then gives it the name `path`.
+    fn write_new(
+        &self,
+        workshop: &mut Workshop,
+        number: u64,
+        path: &Path,
+        content: impl FnOnce(&dyn File) -> Result<(), IoError>,
+    ) -> Result<(), IoError> {
         let name = format!("{number:020}.tmp");
         let temporary = self.dir.join(&name);
         if !workshop.leftovers.insert(name.clone()) {
@@ -424,11 +455,31 @@ impl Segments {
             .inspect_err(|_| {
                 workshop.leftovers.remove(&name);
             })?;
-        fill_with_zeros(&*file, 0, self.segment_bytes)?;
+        content(&*file)?;
         file.sync()?;
         self.disk.rename(&temporary, path)?;
         workshop.leftovers.remove(&name);
         Ok(())
+    }
+
+    /// Replaces the segments from that of `from` to that before `end` by copies: durable ones, in place of what may be
+    /// the system's memory alone. Nothing is ever lost on the way, whatever interrupts it.
+    pub(super) fn renew(&self, from: Lsn, end: Lsn) -> Result<(), IoError> {
+        if from >= end {
+            return Ok(());
+        }
+        let mut workshop = self.workshop.lock();
+        let last = self.locate(Lsn::new(end.get() - 1)).0;
+        for number in self.locate(from).0..=last {
+            let path = self.dir.join(segment_name(number));
+            let old = self.disk.open(&path, OpenMode::Write)?;
+            self.write_new(&mut workshop, number, &path, |new| {
+                pieces(0, self.segment_bytes)
+                    .try_for_each(|(at, len)| new.write_at(at, &read_twice(&*old, at, len)?, len))
+            })?;
+            reached(Mark::TailRenewed);
+        }
+        self.disk.sync_dir(&self.dir)
     }
 }
 
@@ -445,6 +496,20 @@ fn pieces(from: u64, to: u64) -> impl Iterator<Item = (u64, usize)> {
 fn fill_with_zeros(file: &dyn File, from: u64, to: u64) -> Result<(), IoError> {
     let zeros = Buf::zeroed(pieces(from, to).next().map_or(0, |(_, len)| len));
     pieces(from, to).try_for_each(|(at, len)| file.write_at(at, &zeros, len))
+}
+
+/// Bytes that are to replace those they were read from: the same at two readings.
+fn read_twice(file: &dyn File, at: u64, len: usize) -> Result<Buf, IoError> {
+    let (mut once, mut again) = (Buf::zeroed(len), Buf::zeroed(len));
+    file.read_at(at, &mut again)?;
+    for _ in 1..READINGS_MAX {
+        std::mem::swap(&mut once, &mut again);
+        file.read_at(at, &mut again)?;
+        if once[..] == again[..] {
+            return Ok(again);
+        }
+    }
+    Err(IoError::new(IoKind::Read, "a log segment", at, len, EIO))
 }
 
 fn is_zero(file: &dyn File, from: u64, to: u64) -> Result<bool, IoError> {

@@ -87,7 +87,7 @@ impl TestLog {
         Self {
             disk: Arc::clone(disk),
             segment_bytes,
-            writer: LogWriter::start_at(segments, end, SyncMethod::None).unwrap(),
+            writer: LogWriter::start_at(segments, (end.lsn, end), SyncMethod::None).unwrap(),
             builder: GroupBuilder::new(),
             borders: vec![(end, model.len())],
             model,

@@ -18,6 +18,7 @@ use std::collections::BTreeMap;
 use crate::format::meta::COPIES;
 use crate::ids::Generation;
 use crate::limits::{PAGES_MAX, RUN_PAGES};
+use crate::marks::{Mark, reached};
 
 /// Pages of a group.
 const GROUP: u64 = RUN_PAGES as u64;
@@ -245,7 +246,10 @@ impl Space {
     pub(crate) fn take_run(&mut self) -> Option<Span> {
         let whole = self.find_whole();
         let span = match whole {
-            Some(whole) => whole,
+            Some(whole) => {
+                reached(Mark::PagesReused);
+                whole
+            }
             None => match self.find_part() {
                 Some(hole) if self.free.saturating_mul(HOLES_FROM) > self.end => hole,
                 _ => self.grow(GROUP - self.end % GROUP)?,

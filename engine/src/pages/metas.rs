@@ -12,6 +12,7 @@ use crate::format::meta::{Meta, MetaError};
 use crate::format::page::seal;
 use crate::ids::PageId;
 use crate::limits::{PAGE_BYTES_MAX, PAGE_BYTES_MIN};
+use crate::marks::{Mark, reached};
 
 /// What the slots say.
 #[derive(Debug)]
@@ -20,6 +21,8 @@ pub(crate) struct Found {
     pub(crate) meta: Meta,
     /// That of the other slot, if it is sound and of the same database.
     pub(crate) older: Option<Meta>,
+    /// Copies that are not sound, nor blank: see [`mend`].
+    pub(crate) torn: Vec<PageId>,
 }
 
 /// Reads all copies and picks the newest.
@@ -31,6 +34,7 @@ pub(crate) fn read(file: &dyn File, dir: &Path) -> Result<Found> {
     let mut sound: Vec<Meta> = Vec::new();
     let mut worst: Option<MetaError> = None;
     let mut recognised = false;
+    let mut unsound = Vec::new();
     for page_bytes in page_sizes(file, len)? {
         for slot in 0..4_u64 {
             let page = PageId::new(slot);
@@ -41,12 +45,18 @@ pub(crate) fn read(file: &dyn File, dir: &Path) -> Result<Found> {
             recognised |= Meta::is_meta(&bytes);
             match Meta::decode(&bytes, page) {
                 Ok(meta) => sound.push(meta),
-                Err(error) => worst = Some(graver(worst, error)),
+                Err(error) => {
+                    if bytes.iter().any(|byte| *byte != 0) {
+                        unsound.push(page);
+                    }
+                    worst = Some(graver(worst, error));
+                }
             }
         }
         if !sound.is_empty() {
             break;
         }
+        unsound.clear();
     }
     let newest = sound.iter().map(|meta| meta.generation).max();
     let Some(at) = sound
@@ -64,7 +74,35 @@ pub(crate) fn read(file: &dyn File, dir: &Path) -> Result<Found> {
         .into_iter()
         .filter(|other| other.generation < meta.generation && other.database == meta.database)
         .max_by_key(|other| other.generation);
-    Ok(Found { meta, older })
+    Ok(Found {
+        meta,
+        older,
+        torn: unsound,
+    })
+}
+
+/// Mends copies that a crash left torn, to be followed by a sync before anything is built: those of the slot of `newest`
+/// become like it, the others blank.
+///
+/// They may be of a generation that was never finished and whose pages will be given out again. Most of a meta page is
+/// the same in every generation: if the next writing of the slot is torn as well, the part of it that arrives can be
+/// just what the old copy lacks, and make that sound.
+pub(crate) fn mend(file: &dyn File, torn: &[PageId], newest: &Meta) -> Result<(), IoError> {
+    let page_bytes = newest.page_bytes as usize;
+    for page in torn {
+        reached(Mark::TornMetaMended);
+        let mut buf = Buf::zeroed(page_bytes);
+        if page.get() % 2 == u64::from(newest.generation.get() % 2) {
+            fill(&mut buf, *page, newest);
+        }
+        file.write_at(page.get() * page_bytes as u64, &buf, page_bytes)?;
+    }
+    Ok(())
+}
+
+fn fill(buf: &mut [u8], page: PageId, meta: &Meta) {
+    meta.encode(buf);
+    seal(buf, page, meta.generation, meta.database_low());
 }
 
 /// The page size that the file's start claims; every possible one if its start is damaged.
@@ -141,13 +179,7 @@ pub(crate) fn write(file: &dyn File, meta: &Meta) -> Result<()> {
     let mut written = Vec::with_capacity(copies.len());
     for page in copies {
         let mut buf = Buf::zeroed(page_bytes);
-        meta.encode(&mut buf);
-        seal(
-            &mut buf,
-            PageId::new(page),
-            meta.generation,
-            meta.database_low(),
-        );
+        fill(&mut buf, PageId::new(page), meta);
         file.write_at(page * page_bytes as u64, &buf, page_bytes)
             .map_err(Error::Io)?;
         written.push((page, buf));
@@ -158,6 +190,7 @@ pub(crate) fn write(file: &dyn File, meta: &Meta) -> Result<()> {
         let offset = page * page_bytes as u64;
         file.read_at(offset, &mut back).map_err(Error::Io)?;
         if back[..] != buf[..] {
+            reached(Mark::MetaUnread);
             return Err(Error::Corrupt(Corruption {
                 file: "data",
                 offset: Some(offset),

@@ -33,6 +33,7 @@ use crate::format::meta::{COPIES, Meta};
 use crate::format::page::{Page, PageError, PageKind};
 use crate::ids::{Generation, LogPosition, Lsn, PageId, PageRef, TableId, TxnId};
 use crate::limits::RUN_PAGES;
+use crate::marks::{Mark, reached};
 use crate::stats::Stats;
 use crate::sync::{Mutex, MutexGuard};
 
@@ -83,6 +84,8 @@ pub(crate) struct Store {
     pub(super) page_bytes: usize,
     /// Buffers for runs of pages on their way to the file.
     pub(super) batches: Arc<BufPool>,
+    /// Copies of the meta page that opening found torn.
+    torn: Vec<PageId>,
     state: Mutex<State>,
     flushes: AtomicU64,
     bytes_written: AtomicU64,
@@ -145,6 +148,7 @@ impl Store {
         let (new, path) = (dir.join(DATA_NEW), dir.join(DATA));
         let names = disk.list(dir).map_err(data_error)?;
         if names.iter().any(|name| name == DATA_NEW) {
+            reached(Mark::CreationRepeated);
             disk.remove(&new).map_err(data_error)?;
         }
         let file = disk.open(&new, OpenMode::CreateNew).map_err(data_error)?;
@@ -176,6 +180,7 @@ impl Store {
         let metas::Found {
             meta: newest,
             older,
+            torn,
         } = metas::read(&*file, dir)?;
         let page_bytes = newest.page_bytes as usize;
         let file_len = file.len().map_err(Error::Io)?;
@@ -221,6 +226,7 @@ impl Store {
                 page_bytes * RUN_PAGES,
                 BATCH_BYTES / (page_bytes * RUN_PAGES),
             ),
+            torn,
             state: Mutex::new(State {
                 space,
                 stored,
@@ -314,6 +320,7 @@ impl Store {
         state.space.trim_end();
         let (end, before) = (state.space.end() * page, state.file_len);
         if end < before {
+            reached(Mark::FileTrimmed);
             self.file.set_len(end).map_err(data_error)?;
             state.file_len = end;
         }
@@ -323,6 +330,7 @@ impl Store {
         for Span { first, count } in holes {
             // Free pages cannot be given out meanwhile: only the caller, who owns checkpoints, takes any.
             let hole = (first * page, count * page);
+            reached(Mark::FilePunched);
             self.file.punch(hole.0, hole.1).map_err(data_error)?;
             bytes += count * page;
         }
@@ -334,14 +342,23 @@ impl Store {
         self.page_bytes
     }
 
-    /// Makes durable what opening found: a process that was killed may have written the newest meta page and not
-    /// synced it. To be called before anything is built on that generation.
+    /// Makes durable what opening found: a process that was killed may have written the newest meta page and not synced
+    /// it. To be called before anything is built on that generation.
+    ///
+    /// If the sync has failed before, what was read may be the system's memory alone, and another sync make up for
+    /// nothing. So unless reads pass by that memory, `newest` is written anew: while `older` stands in for it. Alone, it
+    /// must not be touched; the next generation then goes where nothing sound is. Torn copies are mended.
     ///
     /// # Errors
     /// The device's; what the file holds is unknown then.
-    pub(crate) fn settle(&self) -> Result<()> {
+    pub(crate) fn settle(&self, newest: &Meta, older: bool) -> Result<()> {
         self.flushes.fetch_add(1, Ordering::Relaxed);
-        self.file.sync().map_err(Error::Io)
+        reached(Mark::SettledFirst);
+        metas::mend(&*self.file, &self.torn, newest).map_err(Error::Io)?;
+        match older && !self.disk.status().direct {
+            true => metas::write(&*self.file, newest),
+            false => self.file.sync().map_err(Error::Io),
+        }
     }
 
     /// Lets go of what the calling thread still has under way.

@@ -17,6 +17,7 @@ use crate::error::{Error, Result};
 use crate::format::page::{Page, PageError, PageKind, seal};
 use crate::ids::{Generation, PageId, PageRef};
 use crate::limits::{PAGES_MAX, RUN_PAGES};
+use crate::marks::{Mark, reached};
 
 /// Writes in flight: enough for bandwidth, few enough that readers' requests are not stuck behind them.
 const DEPTH: u32 = 8;
@@ -89,6 +90,7 @@ impl<'s> PageSink<'s> {
         if bytes > 0 {
             self.store.count_flushed(bytes);
             if let Err(source) = self.store.file.sync() {
+                reached(Mark::SyncFailed);
                 // Which of its writes, or of earlier ones, are lost is unknown.
                 self.store.halt(self.generation, &source);
                 return Err(Error::Io(source));
@@ -295,6 +297,7 @@ impl PageWrite for PageSink<'_> {
         if pages.is_empty() {
             return Ok(Vec::new());
         }
+        reached(Mark::ExtentWritten);
         let span = {
             let mut state = self.store.state();
             let span = state
@@ -326,6 +329,9 @@ impl PageWrite for PageSink<'_> {
             first: first.get(),
             count: u64::from(count),
         };
+        if count > 1 {
+            reached(Mark::ExtentRetired);
+        }
         if !self.store.state().space.retire(span) {
             // The tree names pages that are not in use: it is damaged, and must not be built upon.
             self.failed.get_or_insert(PageError::Structure {

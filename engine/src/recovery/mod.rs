@@ -35,6 +35,7 @@ impl Replayed {
     ) -> Self {
         let end = ScanEnd {
             end,
+            proven: end.lsn,
             groups: 0,
             records: 0,
             torn: false,

@@ -26,6 +26,7 @@ use crate::format::branch::{Below, Branch};
 use crate::format::leaf::{Leaf, LeafRow, RowValue, inline_bytes_max, key_bytes_max};
 use crate::format::page::PageError;
 use crate::ids::{PageRef, TableId, TxnId};
+use crate::marks::{Mark, reached};
 use crate::pages::{Class, PagePin, PageRead, PageWrite};
 
 /// Leaves asked for before the first is waited for; more follow when half of them are done, so that the device always
@@ -229,6 +230,7 @@ where
                 self.builder.open_region(lower);
                 self.builder
                     .inherit(child.delete_txn_max.max(self.ranges.txn_max(upper)));
+                reached(Mark::SubtreeDropped);
                 let rows = i64::try_from(child.below.rows).unwrap_or(i64::MAX);
                 self.rows_delta = self.rows_delta.saturating_sub(rows);
                 Ok(self.drop_subtree(child.page, level, child.below.has_extents)?)

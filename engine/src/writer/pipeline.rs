@@ -36,6 +36,7 @@ use crate::format::record::OpWriter;
 use crate::ids::{Lsn, TxnId};
 use crate::limits::{GROUP_BYTES_MAX, LOG_BLOCK_BYTES};
 use crate::log::{Claim, LogCounters, LogPosition, LogWriter, Segments};
+use crate::marks::{Mark, reached};
 use crate::stats::Stats;
 use crate::sync::{Condvar, Mutex, MutexGuard};
 use crate::txn::shape::Shapes;
@@ -339,6 +340,7 @@ impl Pipeline {
             && let Some(request) = self.queue.pop()
         {
             self.apply(core, request);
+            reached(Mark::ServedOthers);
             served += 1;
         }
         core.unseen |= served > 0;
@@ -473,6 +475,7 @@ impl Pipeline {
         if core.delta.used_bytes() as u64 >= self.delta_bytes
             && self.shapes.load().frozen.is_empty()
         {
+            reached(Mark::FrozeFull);
             // No memory for another delta: this one goes on growing, and the next commit tries again.
             let _tried = self.freeze(core);
         }

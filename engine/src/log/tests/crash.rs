@@ -236,7 +236,7 @@ fn recovery_interrupted_anywhere_ends_the_same() {
         let (found, _) = scan_all(&disk, SEGMENT, start(from)).unwrap();
         assert_eq!(found.end, before, "after {interrupted} interruptions");
         let segments = open_segments(&disk, SEGMENT);
-        match LogWriter::start_at(segments, found.end, SyncMethod::None) {
+        match LogWriter::start_at(segments, (found.proven, found.end), SyncMethod::None) {
             Ok(_) => break,
             Err(LogError::Io(_)) => interrupted += 1,
             Err(other) => panic!("{other}"),
@@ -259,8 +259,12 @@ fn a_sound_group_that_makes_no_sense_is_never_cut() {
         log.builder
             .push_record(at.last_txn.next(), 0, b"", OpWriter::new());
         let group = log.builder.seal(at, at.lsn, database);
-        let mut writer =
-            LogWriter::start_at(Arc::clone(log.writer.segments()), at, SyncMethod::None).unwrap();
+        let mut writer = LogWriter::start_at(
+            Arc::clone(log.writer.segments()),
+            (at.lsn, at),
+            SyncMethod::None,
+        )
+        .unwrap();
         writer.append(&group).unwrap();
         let refused = log.recover().unwrap_err();
         assert!(matches!(refused, LogError::Corrupt { .. }), "{refused:?}");

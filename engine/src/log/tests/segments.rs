@@ -13,7 +13,7 @@ fn names(disk: &Arc<dyn Disk>) -> Vec<String> {
 fn started(segments: &Arc<Segments>) -> LogWriter {
     LogWriter::start_at(
         Arc::clone(segments),
-        LogPosition::default(),
+        (Lsn::default(), LogPosition::default()),
         SyncMethod::None,
     )
     .unwrap()

@@ -313,7 +313,7 @@ fn the_same_log_lives_on_real_files_with_and_without_a_ring() {
             SyncMethod::WriteDsync,
             SyncMethod::RingDsync,
         ] {
-            let mut writer = LogWriter::start_at(open(), end, method).unwrap();
+            let mut writer = LogWriter::start_at(open(), (end.lsn, end), method).unwrap();
             let mut builder = GroupBuilder::new();
             for len in [10, 5000, 200_000, 3_000_000, 1, 700_000] {
                 let at = writer.position();

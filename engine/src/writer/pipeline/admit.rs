@@ -7,6 +7,7 @@ use std::sync::atomic::Ordering;
 use super::{Pipeline, RECHECK_AFTER};
 use crate::error::{Error, Result};
 use crate::log::Claim;
+use crate::marks::{Mark, reached};
 use crate::sync::thread;
 
 impl Pipeline {
@@ -33,6 +34,7 @@ impl Pipeline {
             let Some(delay) = delay.or(full.then_some(RECHECK_AFTER)) else {
                 return Ok(());
             };
+            reached(Mark::Throttled);
             let started = self.clock.monotonic_ns();
             thread::sleep(delay);
             let waited = self.clock.monotonic_ns() - started;
@@ -53,7 +55,8 @@ impl Pipeline {
         let claim = self.segments.claim(payload);
         let (claimed, room) = (self.segments.claimed(), self.segments.room());
         if room < claimed {
-            self.prepare_log(claimed)?;
+            self.prepare_log(claimed)
+                .inspect_err(|_| reached(Mark::LogFull))?;
         } else if room < claimed + self.log_ahead_bytes {
             // In time, by the checkpoint thread; above only if it does not come to it.
             (self.on_spare)();

@@ -12,6 +12,7 @@ use super::{Pipeline, try_lock};
 use crate::error::Result;
 use crate::ids::Lsn;
 use crate::log::{LogPosition, LogWriter};
+use crate::marks::{Mark, reached};
 use crate::sync::{MutexGuard, thread};
 use crate::writer::group::OpenGroup;
 use crate::writer::wait::settle_group;
@@ -76,12 +77,16 @@ impl Pipeline {
                     .store(end.last_txn.get(), Ordering::Release);
                 let took = self.clock.monotonic_ns() - started;
                 let woken = group.tickets.len();
+                if woken > 1 {
+                    reached(Mark::GroupShared);
+                }
                 // Looked at before those who are woken can join.
                 let joined = Gather::wants(woken).then(|| self.open.lock().tickets.len());
                 role.gather.wrote(woken, joined.unwrap_or(0), took);
                 settle_group(&mut group.tickets, end.lsn, None);
             }
             Err(error) => {
+                reached(Mark::LogFailed);
                 let error = self.halt(&error.to_string());
                 settle_group(&mut group.tickets, Lsn::default(), Some(&error));
             }
@@ -212,7 +217,12 @@ impl Pipeline {
             self.log_thread_idle.store(false, Ordering::SeqCst);
             loop {
                 let mut role = self.log.lock();
-                while self.drive(&mut role) && self.log_waiters.load(Ordering::Relaxed) == 0 {}
+                while self.drive(&mut role) {
+                    reached(Mark::ThreadLed);
+                    if self.log_waiters.load(Ordering::Relaxed) > 0 {
+                        break;
+                    }
+                }
                 drop(role);
                 // As `hand_on`: pairs with the fence in `try_lock`.
                 fence(Ordering::SeqCst);
