@@ -8,7 +8,9 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand, ValueEnum};
-use nshard::{Failure, chain, crash, golden, run};
+use nshard::jobs::{self, Drive, Job};
+use nshard::sim::script::{Plan, Said};
+use nshard::{Failure, chain, clock, crash, golden, run};
 
 #[derive(Debug, Parser)]
 #[command(
@@ -55,6 +57,33 @@ enum Command {
         /// Keep databases here instead of in a temporary directory
         #[arg(long)]
         dir: Option<PathBuf>,
+    },
+    /// What there is to run, and how much of it every change and every night needs
+    List,
+    /// One seed on the simulated disk, or less than that: what a failure says to replay
+    Sim(Said),
+    /// One job, until its goal is reached
+    Run {
+        /// Which, of `nshard list`
+        job: String,
+        /// How much to do; as every change needs when absent
+        #[arg(long)]
+        goal: Option<u64>,
+        /// The first seed
+        #[arg(long, default_value_t = 1)]
+        seed: u64,
+        /// Worker processes; as many as there are cores when absent
+        #[arg(long)]
+        workers: Option<usize>,
+    },
+    /// The process that does some seeds of a job
+    #[command(hide = true)]
+    Work {
+        job: String,
+        #[arg(long)]
+        seed: u64,
+        #[arg(long)]
+        seeds: u64,
     },
     /// Kill a working child at random moments and check what it left
     Crash {
@@ -111,6 +140,10 @@ enum Command {
     },
 }
 
+fn cores() -> usize {
+    std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
+}
+
 fn main() -> ExitCode {
     match perform(Arguments::parse().command) {
         Ok(()) => ExitCode::SUCCESS,
@@ -129,6 +162,66 @@ fn perform(command: Command) -> Result<(), Failure> {
             steps,
             dir,
         } => model(seed, seeds, steps, dir.as_deref()),
+        Command::List => {
+            for job in jobs::JOBS {
+                let Job {
+                    name,
+                    question,
+                    measure,
+                    ci,
+                    nightly,
+                    ..
+                } = job;
+                say(&format!(
+                    "{name:<10} {question}\n{:11}{measure}: {ci} for a change, {nightly} a night",
+                    ""
+                ));
+            }
+            Ok(())
+        }
+        Command::Sim(said) => {
+            let done = jobs::simulate(&Plan::from(said))?;
+            say(&format!("{done}, hash {:x}", done.hash));
+            Ok(())
+        }
+        Command::Run {
+            job,
+            goal,
+            seed,
+            workers,
+        } => {
+            let job = jobs::find(&job)?;
+            let started = clock::now();
+            let drive = Drive {
+                program: &program()?,
+                workers: workers.unwrap_or_else(cores),
+                first: seed,
+                goal: goal.unwrap_or(job.ci),
+            };
+            let (tally, next) = jobs::drive(job, &drive)?;
+            let seconds = started.elapsed().as_secs_f64();
+            #[expect(clippy::cast_precision_loss, reason = "a rate to look at")]
+            let rate = tally.get(job.measure) as f64 / seconds / drive.workers as f64;
+            say(&format!("{}: {tally}", job.name));
+            for (mark, count) in &tally.marks {
+                say(&format!("  {count:>12} {mark}"));
+            }
+            say(&format!(
+                "{seconds:.1} s, {rate:.0} {} a second and worker; next seed {next}, hash {:x}",
+                job.measure, tally.hash
+            ));
+            Ok(())
+        }
+        Command::Work { job, seed, seeds } => {
+            let mut tally = (jobs::find(&job)?.run)(seed..seed + seeds)?;
+            tally.take_marks();
+            let line = serde_json::to_string(&tally).map_err(std::io::Error::from);
+            say(&line.map_err(|source| Failure::Harness {
+                during: "say what was done".to_owned(),
+                source,
+            })?);
+            Ok(())
+        }
         Command::Crash {
             kills,
             seed,

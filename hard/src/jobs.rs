@@ -1,0 +1,210 @@
+//! What there is to run: each job with the question it answers, and how much of it every change and every night needs.
+//!
+//! Work is cut into seeds. They are done by worker processes, a few seeds each: so that jobs use every core, and one
+//! process's threads, caches and marks never disturb another's.
+
+use std::ops::Range;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::sync::{Mutex, PoisonError};
+
+use crate::sim::script::{self, Plan};
+use crate::sim::{shrink, storm};
+use crate::tally::Tally;
+use crate::{During, Failure};
+
+/// One kind of run.
+#[derive(Debug, Clone, Copy)]
+pub struct Job {
+    /// Its name.
+    pub name: &'static str,
+    /// What it answers.
+    pub question: &'static str,
+    /// The count that says how much was done.
+    pub measure: &'static str,
+    /// How much every change needs.
+    pub ci: u64,
+    /// How much a nightly run adds.
+    pub nightly: u64,
+    /// Seeds that one worker does.
+    pub chunk: u64,
+    /// Does some seeds.
+    pub run: fn(Range<u64>) -> Result<Tally, Failure>,
+}
+
+/// All jobs, in the order in which they are run.
+pub const JOBS: &[Job] = &[
+    Job {
+        name: "regressions",
+        question: "Do seeds that once broke a promise keep it now?",
+        measure: REGRESSIONS,
+        ci: 1,
+        nightly: 1,
+        chunk: 1,
+        run: |_| regressions(),
+    },
+    Job {
+        name: "power",
+        question: "Does a power cut at any moment leave all that was acknowledged, also one during recovery?",
+        measure: storm::CRASHES,
+        ci: 1_000_000,
+        nightly: 5_000_000,
+        chunk: 25,
+        run: |seeds| sim(seeds, false),
+    },
+    Job {
+        name: "faults",
+        question: "Does a disk that fails, fills up, tears or lies ever lead to wrong rows, or to lost ones once it is sound?",
+        measure: storm::CRASHES,
+        ci: 150_000,
+        nightly: 2_000_000,
+        chunk: 25,
+        run: |seeds| sim(seeds, true),
+    },
+];
+
+/// The job of that name.
+///
+/// # Errors
+/// If there is none.
+pub fn find(name: &str) -> Result<&'static Job, Failure> {
+    let found = JOBS.iter().find(|job| job.name == name);
+    found.ok_or_else(|| Failure::Broken(format!("there is no job {name:?}; see `nshard list`")))
+}
+
+const REGRESSIONS: &str = "old failures tried again";
+
+fn regressions() -> Result<Tally, Failure> {
+    let mut tally = Tally::default();
+    for plan in script::regressions()? {
+        tally.merge(&simulate(&plan)?);
+        tally.add(REGRESSIONS, 1);
+    }
+    Ok(tally)
+}
+
+/// Every so many seeds one is done twice: the same must happen.
+const TWICE: u64 = 50;
+
+fn sim(seeds: Range<u64>, faults: bool) -> Result<Tally, Failure> {
+    let mut tally = Tally::default();
+    for seed in seeds {
+        let plan = Plan {
+            faults,
+            cuts: if faults { 40 } else { Plan::of(seed).cuts },
+            ..Plan::of(seed)
+        };
+        let done = simulate(&plan)?;
+        if seed % TWICE == 0 {
+            let again = simulate(&plan)?;
+            if again.hash != done.hash {
+                return Err(Failure::Broken(format!(
+                    "the same seed came to {:x} and then to {:x}\n  replay: {}",
+                    done.hash,
+                    again.hash,
+                    plan.replay()
+                )));
+            }
+            tally.add("seeds done twice", 1);
+        }
+        tally.merge(&done);
+        tally.add("seeds", 1);
+    }
+    Ok(tally)
+}
+
+/// One seed; a failure is made small and says how to have it again.
+///
+/// # Errors
+/// The first broken promise.
+pub fn simulate(plan: &Plan) -> Result<Tally, Failure> {
+    storm::run(plan).map_err(|failure| {
+        let small = shrink::shrink(plan, |plan| storm::run(plan).is_err());
+        let why = match storm::run(&small) {
+            Err(failure) => crate::chain(&failure),
+            Ok(_) => crate::chain(&failure),
+        };
+        Failure::Broken(format!(
+            "{why}\n  replay: {}\n  whole: {}",
+            small.replay(),
+            plan.replay()
+        ))
+    })
+}
+
+/// How a job is driven.
+#[derive(Debug, Clone, Copy)]
+pub struct Drive<'p> {
+    /// This program, started as a worker.
+    pub program: &'p Path,
+    /// Workers at a time.
+    pub workers: usize,
+    /// The first seed.
+    pub first: u64,
+    /// How much is to be done.
+    pub goal: u64,
+}
+
+/// Does a job until its goal is reached. Returns what was done and the first seed that was not.
+///
+/// # Errors
+/// The first failure of a worker, in its own words.
+pub fn drive(job: &Job, drive: &Drive<'_>) -> Result<(Tally, u64), Failure> {
+    struct Shared {
+        next: u64,
+        tally: Tally,
+        failed: Option<Failure>,
+    }
+    let shared = Mutex::new(Shared {
+        next: drive.first,
+        tally: Tally::default(),
+        failed: None,
+    });
+    let lock = || shared.lock().unwrap_or_else(PoisonError::into_inner);
+    std::thread::scope(|scope| {
+        for _ in 0..drive.workers {
+            scope.spawn(|| {
+                loop {
+                    let mut now = lock();
+                    if now.failed.is_some() || now.tally.get(job.measure) >= drive.goal {
+                        return;
+                    }
+                    let first = now.next;
+                    now.next += job.chunk;
+                    drop(now);
+                    let done = work(job, drive.program, first);
+                    let mut now = lock();
+                    match done {
+                        Ok(done) => now.tally.merge(&done),
+                        Err(failure) => {
+                            now.failed.get_or_insert(failure);
+                        }
+                    }
+                }
+            });
+        }
+    });
+    let shared = shared.into_inner().unwrap_or_else(PoisonError::into_inner);
+    shared.failed.map_or(Ok((shared.tally, shared.next)), Err)
+}
+
+/// One worker process.
+fn work(job: &Job, program: &Path, first: u64) -> Result<Tally, Failure> {
+    let output = Command::new(program)
+        .args(["work", job.name, "--seed", &first.to_string()])
+        .args(["--seeds", &job.chunk.to_string()])
+        .stdin(Stdio::null())
+        .stderr(Stdio::piped())
+        .output()
+        .during("start a worker")?;
+    let said = String::from_utf8_lossy(&output.stdout);
+    match serde_json::from_str(&said) {
+        Ok(tally) if output.status.success() => Ok(tally),
+        _ => Err(Failure::Broken(format!(
+            "job {}, seeds from {first}: {}\n{}",
+            job.name,
+            output.status,
+            String::from_utf8_lossy(&output.stderr).trim_end()
+        ))),
+    }
+}

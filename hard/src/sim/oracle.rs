@@ -1,0 +1,98 @@
+//! What a crash may and may not have taken.
+//!
+//! The story notes what it begins, what is acknowledged, and what is lost for good. At any event the oracle knows which
+//! states may be found: one at or after the last acknowledged transaction, and not beyond the last that was begun.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use northstardb::TxnId;
+
+use super::allow::Allowed;
+use crate::Failure;
+use crate::model::State;
+
+/// Something the oracle must know, at its place in the trace.
+#[derive(Debug, Clone)]
+pub enum Note {
+    /// A transaction may be found from now on. The state is that after it; none if it came to nothing.
+    Begun(Option<(TxnId, Arc<State>)>),
+    /// A transaction was acknowledged as durable, or somebody saw it.
+    Acked(TxnId),
+    /// What came after this transaction was lost, and may not come back.
+    Cut(TxnId),
+}
+
+/// See the module.
+#[derive(Debug, Clone)]
+pub struct Oracle {
+    states: BTreeMap<TxnId, Arc<State>>,
+    acked: TxnId,
+    /// What faults so far allow.
+    pub allowed: Allowed,
+}
+
+impl Default for Oracle {
+    fn default() -> Self {
+        Self {
+            states: BTreeMap::from([(TxnId::ZERO, Arc::default())]),
+            acked: TxnId::ZERO,
+            allowed: Allowed::default(),
+        }
+    }
+}
+
+impl Oracle {
+    /// Takes note.
+    pub fn note(&mut self, note: &Note) {
+        match note {
+            Note::Begun(Some((txn, state))) => {
+                self.states.insert(*txn, Arc::clone(state));
+            }
+            Note::Begun(None) => {}
+            Note::Acked(txn) => self.acked = self.acked.max(*txn),
+            Note::Cut(txn) => {
+                self.states.retain(|at, _| at <= txn);
+                self.acked = self.acked.min(*txn);
+            }
+        }
+    }
+
+    /// The last transaction that must be there.
+    #[must_use]
+    pub const fn acked(&self) -> TxnId {
+        self.acked
+    }
+
+    /// The last transaction that may be there.
+    #[must_use]
+    pub fn newest(&self) -> TxnId {
+        let newest = self.states.last_key_value();
+        newest.map_or(TxnId::ZERO, |(txn, _)| *txn)
+    }
+
+    /// The state that must be found by whoever finds transaction `at`.
+    ///
+    /// # Errors
+    /// If that transaction may not be the last one found.
+    pub fn expect(&self, at: TxnId) -> Result<Arc<State>, Failure> {
+        if at < self.acked && !self.allowed.shorter {
+            return Err(Failure::Broken(format!(
+                "{at:?} is the last transaction found, {:?} was acknowledged",
+                self.acked
+            )));
+        }
+        self.state(at).ok_or_else(|| {
+            Failure::Broken(format!(
+                "{at:?} is the last transaction found, which nobody began; the newest is {:?}",
+                self.newest()
+            ))
+        })
+    }
+
+    /// The state right after `at`, if it is remembered.
+    #[must_use]
+    pub fn state(&self, at: TxnId) -> Option<Arc<State>> {
+        self.states.get(&at).map(Arc::clone)
+    }
+}

@@ -1,0 +1,83 @@
+//! The engine on a simulated disk loses nothing that was acknowledged, whatever the disk does, and does the same again.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use nshard::jobs::simulate;
+use nshard::sim::script::Plan;
+use nshard::sim::storm;
+use nshard::tally::Tally;
+
+fn plan(seed: u64, faults: bool) -> Plan {
+    Plan {
+        cuts: 20,
+        faults,
+        ..Plan::of(seed)
+    }
+}
+
+fn seeds(range: std::ops::Range<u64>, faults: bool) -> Tally {
+    let mut tally = Tally::default();
+    for seed in range {
+        match simulate(&plan(seed, faults)) {
+            Ok(done) => tally.merge(&done),
+            Err(failure) => panic!("{failure}"),
+        }
+    }
+    tally
+}
+
+#[test]
+fn power_cuts_lose_nothing_acknowledged() {
+    let tally = seeds(1..41, false);
+    assert!(tally.get(storm::CRASHES) > 2_000, "{tally}");
+    assert!(tally.get(storm::IN_RECOVERY) > 100, "{tally}");
+    assert!(tally.get("rows compared") > 10_000, "{tally}");
+}
+
+#[test]
+fn disks_with_faults_are_met_with_errors_and_lose_nothing() {
+    let tally = seeds(1..41, true);
+    assert!(tally.get(storm::CRASHES) > 1_000, "{tally}");
+    let faults = tally
+        .counts
+        .iter()
+        .filter(|(what, count)| what.starts_with("fault: ") && **count > 0);
+    assert!(faults.count() > 8, "{tally}");
+}
+
+#[test]
+fn the_same_seed_does_the_same() {
+    for (seed, faults) in [(3, false), (4, true)] {
+        let plan = plan(seed, faults);
+        let (once, again) = (simulate(&plan).unwrap(), simulate(&plan).unwrap());
+        assert_eq!(once, again, "seed {seed}");
+        assert_ne!(
+            once.hash,
+            simulate(&self::plan(seed + 9, faults)).unwrap().hash
+        );
+    }
+}
+
+#[test]
+fn seeds_that_once_failed_do_not_fail_again() {
+    let plans = nshard::sim::script::regressions().unwrap();
+    assert!(plans.len() >= 5);
+    for plan in plans {
+        if let Err(failure) = simulate(&plan) {
+            panic!("{failure}");
+        }
+    }
+}
+
+#[test]
+fn a_line_to_replay_names_the_same_work() {
+    let plan = Plan {
+        kept: Some(vec![(0, 1), (2, 3)]),
+        steps: 5,
+        faults: true,
+        ..Plan::of(7)
+    };
+    assert_eq!(
+        plan.replay(),
+        "nshard sim --seed 7 --steps 5 --faults --keep 0.1,2.3"
+    );
+}
