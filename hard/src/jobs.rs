@@ -7,11 +7,23 @@ use std::ops::Range;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::{Mutex, PoisonError};
+use std::time::Instant;
 
 use crate::sim::script::{self, Plan};
 use crate::sim::{shrink, storm};
 use crate::tally::Tally;
-use crate::{During, Failure};
+use crate::{During, Failure, clock, crash, run};
+
+/// How much of something is wanted.
+#[derive(Debug, Clone, Copy)]
+pub struct Goal {
+    /// A count of a [`Tally`].
+    pub what: &'static str,
+    /// How much every change needs.
+    pub ci: u64,
+    /// How much a night adds.
+    pub nightly: u64,
+}
 
 /// One kind of run.
 #[derive(Debug, Clone, Copy)]
@@ -20,14 +32,12 @@ pub struct Job {
     pub name: &'static str,
     /// What it answers.
     pub question: &'static str,
-    /// The count that says how much was done.
-    pub measure: &'static str,
-    /// How much every change needs.
-    pub ci: u64,
-    /// How much a nightly run adds.
-    pub nightly: u64,
+    /// It is done when all are reached. The first says how fast it goes.
+    pub goals: &'static [Goal],
     /// Seeds that one worker does.
     pub chunk: u64,
+    /// One worker at a time: it uses several cores by itself.
+    pub alone: bool,
     /// Does some seeds.
     pub run: fn(Range<u64>) -> Result<Tally, Failure>,
 }
@@ -37,29 +47,69 @@ pub const JOBS: &[Job] = &[
     Job {
         name: "regressions",
         question: "Do seeds that once broke a promise keep it now?",
-        measure: REGRESSIONS,
-        ci: 1,
-        nightly: 1,
+        goals: &[Goal {
+            what: REGRESSIONS,
+            ci: 1,
+            nightly: 1,
+        }],
         chunk: 1,
+        alone: true,
         run: |_| regressions(),
     },
     Job {
         name: "power",
         question: "Does a power cut at any moment leave all that was acknowledged, also one during recovery?",
-        measure: storm::CRASHES,
-        ci: 1_000_000,
-        nightly: 5_000_000,
+        goals: &[
+            Goal {
+                what: storm::CRASHES,
+                ci: 1_000_000,
+                nightly: 10_000_000,
+            },
+            Goal {
+                what: storm::IN_RECOVERY,
+                ci: 100_000,
+                nightly: 2_000_000,
+            },
+        ],
         chunk: 25,
+        alone: false,
         run: |seeds| sim(seeds, false),
     },
     Job {
         name: "faults",
         question: "Does a disk that fails, fills up, tears or lies ever lead to wrong rows, or to lost ones once it is sound?",
-        measure: storm::CRASHES,
-        ci: 150_000,
-        nightly: 2_000_000,
+        goals: &[Goal {
+            what: storm::CRASHES,
+            ci: 150_000,
+            nightly: 4_000_000,
+        }],
         chunk: 25,
+        alone: false,
         run: |seeds| sim(seeds, true),
+    },
+    Job {
+        name: "model",
+        question: "Do random transactions, reopenings and checkpoints on a real file come to what the model says?",
+        goals: &[Goal {
+            what: MODEL_STEPS,
+            ci: 20_000,
+            nightly: 500_000,
+        }],
+        chunk: 10,
+        alone: false,
+        run: model,
+    },
+    Job {
+        name: "kills",
+        question: "Does a real process that is killed at any moment lose nothing it acknowledged?",
+        goals: &[Goal {
+            what: KILLS,
+            ci: 2_000,
+            nightly: 20_000,
+        }],
+        chunk: 1,
+        alone: true,
+        run: kills,
     },
 ];
 
@@ -79,6 +129,48 @@ fn regressions() -> Result<Tally, Failure> {
     for plan in script::regressions()? {
         tally.merge(&simulate(&plan)?);
         tally.add(REGRESSIONS, 1);
+    }
+    Ok(tally)
+}
+
+const MODEL_STEPS: &str = "steps beside the model";
+
+fn model(seeds: Range<u64>) -> Result<Tally, Failure> {
+    const STEPS: u64 = 300;
+    let mut tally = Tally::default();
+    for seed in seeds {
+        let dir = tempfile::tempdir().during("make a directory")?;
+        let done = run::run_seed(seed, STEPS, dir.path())?;
+        tally.add(MODEL_STEPS, STEPS);
+        tally.add("transactions", done.commits);
+        tally.add("rows compared", done.rows);
+        tally.add("earlier states compared", done.as_of);
+    }
+    Ok(tally)
+}
+
+const KILLS: &str = "processes killed";
+
+/// A seed is some hundred kills.
+fn kills(seeds: Range<u64>) -> Result<Tally, Failure> {
+    const KILLS_PER_SEED: u64 = 500;
+    let mut tally = Tally::default();
+    for seed in seeds {
+        let dir = tempfile::tempdir().during("make a directory")?;
+        let plan = crash::Plan {
+            program: std::env::current_exe().during("find this program")?,
+            dir: dir.path().to_owned(),
+            seed,
+            kills: KILLS_PER_SEED,
+            backend: None,
+            jobs: 2,
+        };
+        let done = crash::run(&plan).inspect_err(|_| drop(dir.keep()))?;
+        tally.add(KILLS, done.kills);
+        tally.add("of these while opening", done.while_opening);
+        tally.add("of these while closing", done.while_closing);
+        tally.add("transactions", done.acknowledged);
+        tally.add("rows compared", done.rows);
     }
     Ok(tally)
 }
@@ -141,8 +233,20 @@ pub struct Drive<'p> {
     pub workers: usize,
     /// The first seed.
     pub first: u64,
-    /// How much is to be done.
-    pub goal: u64,
+    /// How much is to be done, in the order of the job's goals.
+    pub goals: &'p [u64],
+    /// No seeds are begun after this.
+    pub until: Option<Instant>,
+}
+
+impl Drive<'_> {
+    fn done(&self, job: &Job, tally: &Tally) -> bool {
+        let reached = |(goal, wanted): (&Goal, &u64)| tally.get(goal.what) >= *wanted;
+        // What cannot be tried here at all is never reached.
+        let idle = tally.counts.is_empty() && !tally.skipped.is_empty();
+        let late = self.until.is_some_and(|until| clock::now() >= until);
+        idle || late || job.goals.iter().zip(self.goals).all(reached)
+    }
 }
 
 /// Does a job until its goal is reached. Returns what was done and the first seed that was not.
@@ -162,11 +266,11 @@ pub fn drive(job: &Job, drive: &Drive<'_>) -> Result<(Tally, u64), Failure> {
     });
     let lock = || shared.lock().unwrap_or_else(PoisonError::into_inner);
     std::thread::scope(|scope| {
-        for _ in 0..drive.workers {
+        for _ in 0..if job.alone { 1 } else { drive.workers } {
             scope.spawn(|| {
                 loop {
                     let mut now = lock();
-                    if now.failed.is_some() || now.tally.get(job.measure) >= drive.goal {
+                    if now.failed.is_some() || drive.done(job, &now.tally) {
                         return;
                     }
                     let first = now.next;

@@ -7,18 +7,21 @@
 //! - [`run`]: engine against model, after every step.
 //! - [`crash`]: a child process killed at random moments; what is left must be a prefix of what it did.
 //! - [`sim`]: the engine on a simulated disk: power cuts, cuts during recovery, disks with faults.
-//! - [`jobs`] and [`tally`]: what there is to run, how it is spread over processes, and what was done.
+//! - [`jobs`], [`campaign`], [`tally`], [`ledger`]: what there is to run, how it is spread over processes, what was done,
+//!   and all that was ever done.
 //! - [`golden`]: the database whose bytes later versions must still open.
 //!
 //! Everything random comes from one seed; a failure prints the one line that replays it.
 #![forbid(unsafe_code)]
 
+pub mod campaign;
 pub mod clock;
 mod compare;
 pub mod crash;
 pub mod exec;
 pub mod golden;
 pub mod jobs;
+pub mod ledger;
 pub mod model;
 pub mod ops;
 pub mod rng;

@@ -6,9 +6,12 @@
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::{Parser, Subcommand, ValueEnum};
-use nshard::jobs::{self, Drive, Job};
+use nshard::campaign::{self, Amount, Campaign};
+use nshard::jobs::{self, Drive, Goal};
+use nshard::ledger::Ledger;
 use nshard::sim::script::{Plan, Said};
 use nshard::{Failure, chain, clock, crash, golden, run};
 
@@ -106,17 +109,17 @@ enum Command {
         #[arg(long)]
         life: Option<u64>,
     },
-    /// Model seeds and 500 kills: what every change has to pass
-    Ci {
-        /// Model seeds
-        #[arg(long, default_value_t = 60)]
-        seeds: u64,
-        /// Steps per seed
-        #[arg(long, default_value_t = 300)]
-        steps: u64,
-        /// Children to kill
-        #[arg(long, default_value_t = 500)]
-        kills: u64,
+    /// Every job, as far as every change needs; fails on a broken promise and on a place that was never reached
+    Ci(Jobs),
+    /// Every job, as far as a night adds; goes on where the ledger says
+    Nightly(Jobs),
+    /// The ledger: says what was done about the violations that are open
+    Fixed {
+        /// What was done: a commit and a few words
+        fix: String,
+        /// The ledger's table
+        #[arg(long, default_value = "hard/LEDGER.md")]
+        ledger: PathBuf,
     },
     /// Write the golden database of this format
     Golden {
@@ -138,6 +141,40 @@ enum Command {
         #[arg(long)]
         backend: Backend,
     },
+}
+
+#[derive(Debug, Clone, clap::Args)]
+struct Jobs {
+    /// Only these, of `nshard list`
+    only: Vec<String>,
+    /// Adds what was done to this table, and goes on where it ends
+    #[arg(long)]
+    ledger: Option<PathBuf>,
+    /// Begin nothing new after so many minutes
+    #[arg(long)]
+    minutes: Option<u64>,
+    /// Worker processes; as many as there are cores when absent
+    #[arg(long)]
+    workers: Option<usize>,
+}
+
+fn campaign(jobs: &Jobs, amount: Amount) -> Result<(), Failure> {
+    let Jobs {
+        only,
+        ledger,
+        minutes,
+        workers,
+    } = jobs;
+    let campaign = Campaign {
+        program: &program()?,
+        workers: workers.unwrap_or_else(cores),
+        amount,
+        only,
+        limit: minutes.map(Duration::from_mins),
+        ledger: ledger.as_deref(),
+        say: &say,
+    };
+    campaign.run().map(drop)
 }
 
 fn cores() -> usize {
@@ -164,18 +201,13 @@ fn perform(command: Command) -> Result<(), Failure> {
         } => model(seed, seeds, steps, dir.as_deref()),
         Command::List => {
             for job in jobs::JOBS {
-                let Job {
-                    name,
-                    question,
-                    measure,
-                    ci,
-                    nightly,
-                    ..
-                } = job;
-                say(&format!(
-                    "{name:<10} {question}\n{:11}{measure}: {ci} for a change, {nightly} a night",
-                    ""
-                ));
+                say(&format!("{:<12} {}", job.name, job.question));
+                for Goal { what, ci, nightly } in job.goals {
+                    say(&format!(
+                        "{:13}{what}: {ci} for a change, {nightly} a night",
+                        ""
+                    ));
+                }
             }
             Ok(())
         }
@@ -192,24 +224,24 @@ fn perform(command: Command) -> Result<(), Failure> {
         } => {
             let job = jobs::find(&job)?;
             let started = clock::now();
+            let mut goals: Vec<u64> = job.goals.iter().map(|goal| goal.ci).collect();
+            if let (Some(first), Some(goal)) = (goals.first_mut(), goal) {
+                *first = goal;
+                goals.truncate(1);
+            }
             let drive = Drive {
                 program: &program()?,
                 workers: workers.unwrap_or_else(cores),
                 first: seed,
-                goal: goal.unwrap_or(job.ci),
+                goals: &goals,
+                until: None,
             };
             let (tally, next) = jobs::drive(job, &drive)?;
             let seconds = started.elapsed().as_secs_f64();
-            #[expect(clippy::cast_precision_loss, reason = "a rate to look at")]
-            let rate = tally.get(job.measure) as f64 / seconds / drive.workers as f64;
-            say(&format!("{}: {tally}", job.name));
+            say(&campaign::line(job, &tally, seconds, next));
             for (mark, count) in &tally.marks {
-                say(&format!("  {count:>12} {mark}"));
+                say(&format!("{count:>24} times {mark}"));
             }
-            say(&format!(
-                "{seconds:.1} s, {rate:.0} {} a second and worker; next seed {next}, hash {:x}",
-                job.measure, tally.hash
-            ));
             Ok(())
         }
         Command::Work { job, seed, seeds } => {
@@ -248,21 +280,12 @@ fn perform(command: Command) -> Result<(), Failure> {
             say(&format!("{:?}", done?));
             Ok(())
         }
-        Command::Ci {
-            seeds,
-            steps,
-            kills,
-        } => {
-            model(1, seeds, steps, None)?;
-            let command = Command::Crash {
-                kills,
-                seed: 1,
-                dir: None,
-                backend: None,
-                jobs: 2,
-                life: None,
-            };
-            perform(command)
+        Command::Ci(jobs) => campaign(&jobs, Amount::Change),
+        Command::Nightly(jobs) => campaign(&jobs, Amount::Night),
+        Command::Fixed { fix, ledger } => {
+            let mut ledger = Ledger::load(&ledger)?;
+            ledger.fixed(&fix)?;
+            ledger.save()
         }
         Command::Golden { write } => golden::write(&temporary()?.path().join("db"), &write),
         Command::Child {

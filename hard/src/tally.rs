@@ -12,7 +12,11 @@ pub struct Tally {
     pub counts: BTreeMap<String, u64>,
     /// Rare places of the engine, and how often they were reached.
     pub marks: BTreeMap<String, u64>,
+    /// What could not be tried here, and why.
+    #[serde(default)]
+    pub skipped: BTreeMap<String, String>,
     /// The same whenever the same was done, in whatever order.
+    #[serde(default)]
     pub hash: u64,
 }
 
@@ -23,6 +27,11 @@ impl Tally {
             Some(count) => *count += more,
             None => drop(self.counts.insert(what.to_owned(), more)),
         }
+    }
+
+    /// Says that `what` could not be tried here.
+    pub fn skip(&mut self, what: &str, why: &str) {
+        self.skipped.insert(what.to_owned(), why.to_owned());
     }
 
     /// How much of `what` was done.
@@ -39,6 +48,9 @@ impl Tally {
         for (mark, count) in &other.marks {
             *self.marks.entry(mark.clone()).or_default() += count;
         }
+        let skipped = other.skipped.iter();
+        self.skipped
+            .extend(skipped.map(|(what, why)| (what.clone(), why.clone())));
         self.hash = self.hash.wrapping_add(other.hash);
     }
 
