@@ -10,7 +10,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
 use crate::sim::script::{self, Plan};
-use crate::sim::{shrink, storm};
+use crate::sim::{nth, rot, scope, shrink, storm};
 use crate::tally::Tally;
 use crate::{During, Failure, clock, crash, run};
 
@@ -88,6 +88,43 @@ pub const JOBS: &[Job] = &[
         run: |seeds| sim(seeds, true),
     },
     Job {
+        name: "scope",
+        question: "Does any sequence of three operations, cut at any event with any subset kept, lose something?",
+        goals: &[Goal {
+            what: scope::SEQUENCES,
+            ci: 1_110,
+            nightly: 2_000,
+        }],
+        chunk: 10,
+        alone: false,
+        // Seeds begin at 1, sequences at 0; the longer ones come after those of three.
+        run: |seeds| each(seeds, |seed| scope::run(seed - 1)),
+    },
+    Job {
+        name: "nth",
+        question: "Does it do harm if the i-th operation of the disk fails, for any i, in any way, once or for good?",
+        goals: &[Goal {
+            what: nth::FAILED,
+            ci: 20_000,
+            nightly: 1_000_000,
+        }],
+        chunk: 1,
+        alone: false,
+        run: |seeds| each(seeds, nth::run),
+    },
+    Job {
+        name: "rot",
+        question: "Is anything read wrong after bits have flipped at rest, in any structure?",
+        goals: &[Goal {
+            what: rot::FLIPS,
+            ci: 100_000,
+            nightly: 1_000_000,
+        }],
+        chunk: 10,
+        alone: false,
+        run: |seeds| each(seeds, rot::run),
+    },
+    Job {
         name: "model",
         question: "Do random transactions, reopenings and checkpoints on a real file come to what the model says?",
         goals: &[Goal {
@@ -129,6 +166,14 @@ fn regressions() -> Result<Tally, Failure> {
     for plan in script::regressions()? {
         tally.merge(&simulate(&plan)?);
         tally.add(REGRESSIONS, 1);
+    }
+    Ok(tally)
+}
+
+fn each(seeds: Range<u64>, one: impl Fn(u64) -> Result<Tally, Failure>) -> Result<Tally, Failure> {
+    let mut tally = Tally::default();
+    for seed in seeds {
+        tally.merge(&one(seed)?);
     }
     Ok(tally)
 }
@@ -178,13 +223,21 @@ fn kills(seeds: Range<u64>) -> Result<Tally, Failure> {
 /// Every so many seeds one is done twice: the same must happen.
 const TWICE: u64 = 50;
 
+/// What a seed does on a disk with faults.
+#[must_use]
+pub const fn faults_plan(seed: u64) -> Plan {
+    let mut plan = Plan::of(seed);
+    plan.faults = true;
+    plan.cuts = 40;
+    plan
+}
+
 fn sim(seeds: Range<u64>, faults: bool) -> Result<Tally, Failure> {
     let mut tally = Tally::default();
     for seed in seeds {
-        let plan = Plan {
-            faults,
-            cuts: if faults { 40 } else { Plan::of(seed).cuts },
-            ..Plan::of(seed)
+        let plan = match faults {
+            true => faults_plan(seed),
+            false => Plan::of(seed),
         };
         let done = simulate(&plan)?;
         if seed % TWICE == 0 {

@@ -9,6 +9,7 @@
 //! - [`sim`]: the engine on a simulated disk: power cuts, cuts during recovery, disks with faults.
 //! - [`jobs`], [`campaign`], [`tally`], [`ledger`]: what there is to run, how it is spread over processes, what was done,
 //!   and all that was ever done.
+//! - [`planted`]: faults in the engine's sources, put there to show that all this can fail.
 //! - [`golden`]: the database whose bytes later versions must still open.
 //!
 //! Everything random comes from one seed; a failure prints the one line that replays it.
@@ -24,6 +25,8 @@ pub mod jobs;
 pub mod ledger;
 pub mod model;
 pub mod ops;
+pub mod planted;
+pub mod planting;
 pub mod rng;
 pub mod run;
 pub mod sim;

@@ -13,7 +13,7 @@ use nshard::campaign::{self, Amount, Campaign};
 use nshard::jobs::{self, Drive, Goal};
 use nshard::ledger::Ledger;
 use nshard::sim::script::{Plan, Said};
-use nshard::{Failure, chain, clock, crash, golden, run};
+use nshard::{Failure, chain, clock, crash, golden, planting, run};
 
 #[derive(Debug, Parser)]
 #[command(
@@ -113,6 +113,14 @@ enum Command {
     Ci(Jobs),
     /// Every job, as far as a night adds; goes on where the ledger says
     Nightly(Jobs),
+    /// Turns on the faults that the sources carry, one after the other: each must be found
+    Planted {
+        /// Only those whose names contain one of these
+        only: Vec<String>,
+    },
+    /// The process that looks for a planted fault
+    #[command(hide = true)]
+    WorkPlanted { what: String },
     /// The ledger: says what was done about the violations that are open
     Fixed {
         /// What was done: a commit and a few words
@@ -282,6 +290,15 @@ fn perform(command: Command) -> Result<(), Failure> {
         }
         Command::Ci(jobs) => campaign(&jobs, Amount::Change),
         Command::Nightly(jobs) => campaign(&jobs, Amount::Night),
+        Command::Planted { only } => {
+            let looked = planting::look(&only, cores(), &say)?;
+            say(&looked.to_string());
+            looked.verdict()
+        }
+        Command::WorkPlanted { what } => {
+            say(&planting::work(&what)?);
+            Ok(())
+        }
         Command::Fixed { fix, ledger } => {
             let mut ledger = Ledger::load(&ledger)?;
             ledger.fixed(&fix)?;

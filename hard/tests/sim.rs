@@ -81,3 +81,36 @@ fn a_line_to_replay_names_the_same_work() {
         "nshard sim --seed 7 --steps 5 --faults --keep 0.1,2.3"
     );
 }
+
+#[test]
+fn a_sequence_cut_everywhere_loses_nothing() {
+    for number in [163, 515, 1_019] {
+        match nshard::sim::scope::run(number) {
+            Ok(tally) => assert!(tally.get(storm::CRASHES) > 20, "{tally}"),
+            Err(failure) => panic!("{failure}"),
+        }
+    }
+}
+
+#[test]
+fn an_operation_that_fails_in_any_way_does_no_harm() {
+    match nshard::sim::nth::run(1) {
+        Ok(tally) => assert!(tally.get(nshard::sim::nth::FAILED) > 500, "{tally}"),
+        Err(failure) => panic!("{failure}"),
+    }
+}
+
+#[test]
+fn bits_flipped_at_rest_are_never_read_as_rows() {
+    let mut tally = Tally::default();
+    for seed in 1..6 {
+        match nshard::sim::rot::run(seed) {
+            Ok(done) => tally.merge(&done),
+            Err(failure) => panic!("{failure}"),
+        }
+    }
+    assert!(tally.get(nshard::sim::rot::FLIPS) > 800, "{tally}");
+    assert!(tally.get("of these refused at opening") > 0, "{tally}");
+    assert!(tally.get("of these met as errors of reads") > 0, "{tally}");
+    assert!(tally.get("of these read whole") > 0, "{tally}");
+}

@@ -7,6 +7,7 @@
 //! 3. `EINVAL` for a try that was direct means that the file system refuses direct I/O, since offset and length were
 //!    checked: the file goes on without. `EINVAL` for any other try is an error.
 
+use crate::planted::planted;
 use crate::{Buf, IoError, IoKind};
 
 /// Bytes of one try. Larger direct reads are split by the kernel into several requests, which is where spurious
@@ -103,6 +104,7 @@ impl Transfer {
         match outcome {
             Ok(moved) if moved > self.len - self.done => Step::Failed(libc::EIO),
             Ok(moved) if moved == self.len - self.done => Step::Done,
+            Ok(moved) if moved > 0 && planted("a short transfer is taken for whole") => Step::Done,
             Ok(moved) => {
                 let reached = self.done + moved;
                 let ragged = !reached.is_multiple_of(Buf::ALIGN);

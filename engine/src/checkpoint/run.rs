@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use northstar_io::planted::planted;
+
 use super::feed::Feed;
 use crate::clock::Clock;
 use crate::delta::Delta;
@@ -118,7 +120,13 @@ impl Checkpointer {
     /// Segments before the log's start in both slots become spares, `spare_bytes` of them at most.
     fn recycle(&self, spare_bytes: u64) -> Result<()> {
         self.segments
-            .recycle_before(self.older_log_start, spare_bytes)
+            .recycle_before(
+                match planted("the log is recycled one checkpoint early") {
+                    true => self.meta.log_start.lsn,
+                    false => self.older_log_start,
+                },
+                spare_bytes,
+            )
             .map_err(|source| Error::from_io("the commit log", source))
     }
 
@@ -143,7 +151,8 @@ impl Checkpointer {
         let mut fed = 0;
         let merged = self.merge_tables(frozen, tables, next, &mut roots, &mut sink, &mut fed);
         let last = next.0 == tables.len();
-        let log_start = last.then_some(boundary);
+        let last_or_not = last || planted("the log moves on with every slice");
+        let log_start = last_or_not.then_some(boundary);
         merged?;
         self.flip(&roots, sink, last_txn, log_start)?;
         let generation = self.meta.generation;
@@ -178,7 +187,8 @@ impl Checkpointer {
             let full = || written.load(Ordering::Relaxed) >= self.slice_bytes;
             let mut feed = Feed::new(frozen, table, &next.1, &full);
             // The range deletes of a table take effect with its first slice.
-            let ranges: Vec<RangeDelete<'_>> = if next.1.is_empty() {
+            let first = next.1.is_empty() && !planted("range deletes are not merged");
+            let ranges: Vec<RangeDelete<'_>> = if first {
                 range_deletes(frozen, table)
             } else {
                 Vec::new()
@@ -218,6 +228,9 @@ impl Checkpointer {
                 Some(key) => {
                     reached(Mark::SliceCut);
                     next.1 = key;
+                    if planted("a slice goes on behind the key where the last one ended") {
+                        next.1.push(0);
+                    }
                     break;
                 }
                 None => *next = (next.0 + 1, Vec::new()),
@@ -325,7 +338,10 @@ impl Checkpointer {
 
     /// Frees what no meta slot and no snapshot needs any more.
     fn reclaim(&self) {
-        let oldest = self.shapes.shared.registry.oldest();
+        let mut oldest = self.shapes.shared.registry.oldest();
+        if planted("the oldest snapshot is taken for one generation younger") {
+            oldest = oldest.map(crate::ids::Generation::next);
+        }
         if oldest.is_some_and(|oldest| oldest < self.meta.generation) {
             reached(Mark::HeldForSnapshot);
         }
@@ -350,7 +366,8 @@ impl Checkpointer {
         let word = std::mem::take(&mut self.meta.clean);
         self.empty_flip().inspect_err(|_| {
             // Else the next try would find it taken back already.
-            self.meta.clean = word;
+            self.meta.clean =
+                word && !planted("a failed try to take the word of a clean close back counts");
         })
     }
 

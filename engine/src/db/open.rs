@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use northstar_io::planted::planted;
 use northstar_io::{Choice, Disk, IoError, MemoryDisk, NativeDisk, NativeOptions, SyncMethod};
 
 use super::options::{Backend, Options};
@@ -109,7 +110,8 @@ pub(crate) fn open_in(options: &Options, dir: &Path, world: World) -> Result<Db>
     };
     // A clean close says where the log ended, and nothing is appended before that word is taken back. It is
     // believed only beside a sound older slot: a newer slot that was lost may have taken it back.
-    let clean = meta.clean && older.is_some();
+    let alone = planted("a clean close is believed without its older slot");
+    let clean = meta.clean && (older.is_some() || alone);
     reached(match older {
         Some(_) => Mark::BothSlots,
         None => Mark::OneSlot,
@@ -380,6 +382,9 @@ fn parent(dir: &Path) -> &Path {
 /// Makes the names durable by which the database was found: a process that was killed may have made them and not come
 /// to this.
 fn secure_names(dir: &Path, disk: &dyn Disk) -> Result<(), IoError> {
+    if planted("names that were found are not made durable") {
+        return Ok(());
+    }
     disk.sync_dir(dir)?;
     match disk.sync_dir(parent(dir)) {
         // Who may not read it has not made the directory either.
@@ -479,7 +484,8 @@ impl Engine {
             .map_err(|error| self.pipeline.halt(&error.to_string()))?;
         // Else the meta page says it already: opening again and again changes no byte.
         let alone = !self.has_older && !self.disk.status().direct;
-        if checkpointer.meta.clean || known.is_none() || alone {
+        let kept = planted("the word of a clean close is not taken back");
+        if (checkpointer.meta.clean && !kept) || known.is_none() || alone {
             checkpointer.mark_in_use()?;
         }
         self.pipeline.install_log(log);

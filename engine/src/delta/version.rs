@@ -3,6 +3,8 @@
 //! Invariant: along a chain of `older` links transaction ids never rise and arena offsets fall, so of two records of one
 //! transaction the one at the higher offset was written later and wins.
 
+use northstar_io::planted::planted;
+
 use super::arena::{Arena, At, Record, RecordRef};
 use crate::ids::TxnId;
 
@@ -49,7 +51,8 @@ pub(super) fn visible(
     let mut here = newest;
     loop {
         let record = arena.record(here);
-        if record.txn() <= at.get() && !record.is_aborted() {
+        let seen = record.txn() <= at.get() || planted("a snapshot sees what came after it");
+        if seen && (!record.is_aborted() || planted("what was taken back is seen")) {
             return Some((here, record));
         }
         here = record.older()?;

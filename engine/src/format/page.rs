@@ -5,6 +5,8 @@
 use zerocopy::little_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
+use northstar_io::planted::planted;
+
 use super::checksum::crc32c;
 use crate::ids::{Generation, PageId, PageRef, TableId};
 
@@ -178,7 +180,8 @@ impl<'a> Page<'a> {
             header.checksum.get(),
             Generation::new(header.generation.get()),
         );
-        if found != wanted.checksum || found_generation != wanted.generation {
+        let unchecked = planted("a page's generation is not checked against its parent");
+        if !unchecked && (found != wanted.checksum || found_generation != wanted.generation) {
             return Err(PageError::Stale {
                 page: wanted.id,
                 expected: wanted.checksum,
@@ -211,7 +214,7 @@ impl<'a> Page<'a> {
             header.checksum.get(),
             crc32c(bytes.get(4..).unwrap_or_default()),
         );
-        if stored != found {
+        if stored != found && !planted("a page's checksum is not checked") {
             return Err(PageError::Checksum {
                 page,
                 stored,

@@ -12,6 +12,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use northstar_io::planted::planted;
 use northstar_io::{Buf, Completion, File, IoError, Op, Queue, SyncMethod};
 
 use super::group::{CHUNK, SealedGroup};
@@ -90,10 +91,14 @@ impl LogWriter {
         (proven, end): (Lsn, LogPosition),
         method: SyncMethod,
     ) -> Result<Self, LogError> {
-        if !segments.disk().status().direct {
+        let believed = planted("after a failed sync the system's memory is believed");
+        if !segments.disk().status().direct && !believed {
             segments.renew(proven, end.lsn)?;
         }
-        segments.cut_at(end.lsn)?;
+        match planted("the log is not cut where it ends") {
+            true => segments.start_uncut(end.lsn),
+            false => segments.cut_at(end.lsn)?,
+        }
         let number = segments.locate(end.lsn).0;
         let file = segments.open_head(number)?;
         Ok(Self {
@@ -166,7 +171,13 @@ impl LogWriter {
         );
         // Until proven otherwise, so that a panic halts too.
         self.halted = true;
-        self.write(group)?;
+        let written = match self.write(group) {
+            Err(_) if planted("a failed flush is tried again") => {
+                self.file(self.segments.locate(group.start.lsn).0)?.sync()
+            }
+            written => written,
+        };
+        written.inspect_err(|_| self.halted = !planted("the log goes on after a failed write"))?;
         self.halted = false;
         self.position = group.end;
         self.segments.note_end(group.end.lsn);
@@ -204,15 +215,20 @@ impl LogWriter {
     ) -> Result<(), IoError> {
         let len = to - from;
         self.counters.add(|counters| &counters.flushes, 1);
+        let method = self.method;
+        let write = |buf: &Buf| match planted("a commit is acknowledged before it is flushed") {
+            true => file.write_at(offset, buf, len),
+            false => file.write_durable(offset, buf, len, method),
+        };
         if let Some(buf) = group.whole().filter(|_| from == 0) {
             self.counters.add(|counters| &counters.writes, 1);
-            return file.write_durable(offset, buf, len, self.method);
+            return write(buf);
         }
         if len <= CHUNK {
             let scratch = self.scratch.get_or_insert_with(|| Buf::zeroed(CHUNK));
             group.read(from, &mut scratch[..len]);
             self.counters.add(|counters| &counters.writes, 1);
-            return file.write_durable(offset, scratch, len, self.method);
+            return write(scratch);
         }
         reached(Mark::GroupStreamed);
         self.stream(file, offset, group, from, to)?;

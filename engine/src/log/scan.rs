@@ -11,6 +11,8 @@
 //! - Limit: looking ahead covers one largest group of existing bytes.
 //! - Failure: [`LogError::Corrupt`] names the place, the proof and what is wrong. Spec: CR-004.
 
+use northstar_io::planted::planted;
+
 use super::read::Reader;
 use super::segment::Segments;
 use super::{LogError, LogPosition};
@@ -85,7 +87,11 @@ pub(crate) fn scan<E: From<LogError>>(
                 found.groups += 1;
                 found.records += u64::from(group.record_count);
             }
-            Next::Broken(why) if doubted == Some(found.end.lsn) => break why,
+            Next::Broken(why)
+                if doubted == Some(found.end.lsn) || planted("one bad reading ends the log") =>
+            {
+                break why;
+            }
             // What follows from this may be the loss of a group: one bad reading is not enough for that.
             Next::Broken(_) => {
                 doubted = Some(found.end.lsn);
@@ -94,7 +100,8 @@ pub(crate) fn scan<E: From<LogError>>(
         }
     };
     let at = found.end.lsn;
-    if start.proven_through > at {
+    let blind = planted("a damaged log is cut in its middle");
+    if start.proven_through > at && !blind {
         reached(Mark::TailBehindMeta);
         let durable_through = start.proven_through;
         Err(LogError::Corrupt {
@@ -104,7 +111,10 @@ pub(crate) fn scan<E: From<LogError>>(
             why,
         })?;
     }
-    if let Some((later, durable_through)) = find_proof(&mut reader, segments, at, start.database)? {
+    if !blind
+        && let Some((later, durable_through)) =
+            find_proof(&mut reader, segments, at, start.database)?
+    {
         reached(Mark::TailBehindGroup);
         Err(LogError::Corrupt {
             at,
@@ -179,7 +189,7 @@ fn next_group<'r>(
         expected,
         found,
     };
-    if group.previous != end.checksum {
+    if group.previous != end.checksum && !planted("a group need not follow the one before it") {
         let (expected, found) = (end.checksum.into(), group.previous.into());
         return broken(error(GroupField::Previous, expected, found));
     }
@@ -231,7 +241,12 @@ fn show<E: From<LogError>>(
     visit: &mut impl FnMut(Lsn, Record<'_>) -> Result<(), E>,
 ) -> Result<TxnId, E> {
     let mut txn = group.first_txn;
-    for index in 0..group.record_count {
+    let count =
+        match planted("the last record of a group is not replayed") && group.record_count > 1 {
+            true => group.record_count - 1,
+            false => group.record_count,
+        };
+    for index in 0..count {
         if index > 0 {
             txn = txn.next();
         }

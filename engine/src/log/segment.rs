@@ -19,6 +19,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use northstar_io::planted::planted;
 use northstar_io::{Buf, Disk, File, IoError, IoKind, OpenMode};
 
 use crate::ids::Lsn;
@@ -236,7 +237,9 @@ impl Segments {
             }
         }
         if !made.is_empty() {
-            self.disk.sync_dir(&self.dir)?;
+            if !planted("the name of a new segment is not made durable") {
+                self.disk.sync_dir(&self.dir)?;
+            }
             self.made(&made);
         }
         outcome
@@ -256,7 +259,7 @@ impl Segments {
     /// The disk's. What was not removed is used later.
     pub(crate) fn drop_prepared(&self, keep: u64) -> Result<(), IoError> {
         let workshop = self.workshop.lock();
-        if !workshop.started {
+        if !workshop.started && !planted("segments are given back before the log was cut") {
             // Where the log ends, and so what is needed of it, is not known here yet.
             return Ok(());
         }
@@ -344,7 +347,9 @@ impl Segments {
                 let block = LOG_BLOCK_BYTES as u64;
                 let from = from.min(len / block * block);
                 fill_with_zeros(&*file, from, self.segment_bytes)?;
-                file.sync()?;
+                if !planted("the cut of the log is not made durable") {
+                    file.sync()?;
+                }
                 reached(Mark::OtherBytesCut);
                 continue;
             }
@@ -377,6 +382,13 @@ impl Segments {
         self.disk.sync_dir(&self.dir)
     }
 
+    /// Goes on at `lsn` as it is: a fault put in on purpose.
+    pub(super) fn start_uncut(&self, lsn: Lsn) {
+        self.head.store(self.locate(lsn).0, Ordering::SeqCst);
+        self.note_end(lsn);
+        self.workshop.lock().started = true;
+    }
+
     fn has(&self, number: u64) -> bool {
         self.segments.lock().contains(&number)
     }
@@ -388,7 +400,9 @@ impl Segments {
             // Somebody may have made it meanwhile.
             if !self.has(number) {
                 self.make(&mut workshop, number)?;
-                self.disk.sync_dir(&self.dir)?;
+                if !planted("the name of a new segment is not made durable") {
+                    self.disk.sync_dir(&self.dir)?;
+                }
                 self.made(&[number]);
             }
         }

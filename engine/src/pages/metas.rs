@@ -5,6 +5,7 @@
 
 use std::path::Path;
 
+use northstar_io::planted::planted;
 use northstar_io::{Buf, File, IoError};
 
 use crate::error::{Corruption, Error, Result};
@@ -90,6 +91,9 @@ pub(crate) fn read(file: &dyn File, dir: &Path) -> Result<Found> {
 pub(crate) fn mend(file: &dyn File, torn: &[PageId], newest: &Meta) -> Result<(), IoError> {
     let page_bytes = newest.page_bytes as usize;
     for page in torn {
+        if planted("a torn copy of a meta page is not mended") {
+            break;
+        }
         reached(Mark::TornMetaMended);
         let mut buf = Buf::zeroed(page_bytes);
         if page.get() % 2 == u64::from(newest.generation.get() % 2) {
@@ -174,7 +178,10 @@ fn refusal(dir: &Path, len: u64, recognised: bool, worst: Option<MetaError>) -> 
 /// Afterwards it is unknown which generation the disk holds. Never [`Error::Full`], so that nobody goes on.
 pub(crate) fn write(file: &dyn File, meta: &Meta) -> Result<()> {
     let page_bytes = meta.page_bytes as usize;
-    let first = u64::from(meta.generation.get() % 2);
+    let mut first = u64::from(meta.generation.get() % 2);
+    if planted("the newest meta slot is written over") {
+        first = 0;
+    }
     let copies = [first, first + 2];
     let mut written = Vec::with_capacity(copies.len());
     for page in copies {

@@ -8,6 +8,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use northstar_io::planted::planted;
 use northstar_io::{Buf, Completion, Op, Queue};
 
 use super::PageWrite;
@@ -89,7 +90,8 @@ impl<'s> PageSink<'s> {
         let bytes = self.written.load(Ordering::Relaxed);
         if bytes > 0 {
             self.store.count_flushed(bytes);
-            if let Err(source) = self.store.file.sync() {
+            let unsynced = planted("pages are not synced before the meta page that names them");
+            if !unsynced && let Err(source) = self.store.file.sync() {
                 reached(Mark::SyncFailed);
                 // Which of its writes, or of earlier ones, are lost is unknown.
                 self.store.halt(self.generation, &source);
@@ -331,6 +333,9 @@ impl PageWrite for PageSink<'_> {
         };
         if count > 1 {
             reached(Mark::ExtentRetired);
+            if planted("the pages of a replaced value are never free again") {
+                return;
+            }
         }
         if !self.store.state().space.retire(span) {
             // The tree names pages that are not in use: it is damaged, and must not be built upon.

@@ -3,6 +3,8 @@
 use std::collections::VecDeque;
 use std::iter::Fuse;
 
+use northstar_io::planted::planted;
+
 use super::merge::MergeError;
 use crate::ids::TxnId;
 
@@ -42,7 +44,8 @@ pub(crate) struct RangeDelete<'a> {
 
 impl RangeDelete<'_> {
     pub(super) fn covers(&self, key: &[u8]) -> bool {
-        self.from <= key && self.to.is_none_or(|to| key < to)
+        let closed = planted("a range delete takes its end with it");
+        self.from <= key && self.to.is_none_or(|to| key < to || (closed && key == to))
     }
 
     pub(super) fn covers_all(&self, lower: &[u8], upper: Option<&[u8]>) -> bool {

@@ -7,6 +7,9 @@
 //! - [`story`]: random work on the engine, kept as a trace and notes for the oracle.
 //! - [`verify`]: opens what is left, holds everything in it against the oracle.
 //! - [`storm`]: crashes at the events of a story, and again while recovering.
+//! - [`scope`]: every short sequence of operations, crashed everywhere.
+//! - [`nth`]: every operation of the disk made to fail, in every way.
+//! - [`rot`]: bits that flip at rest.
 //! - [`shrink`]: makes a failure small.
 //!
 //! One seed decides everything: work, sizes, faults, crash points, what survives. Clock, ids and threads are not the
@@ -14,7 +17,10 @@
 
 pub mod allow;
 pub mod faults;
+pub mod nth;
 pub mod oracle;
+pub mod rot;
+pub mod scope;
 pub mod script;
 pub mod setup;
 pub mod shrink;

@@ -38,6 +38,8 @@ pub struct Story {
     pub notes: Vec<Note>,
     /// Faults that happened.
     pub atlas: Vec<Injected>,
+    /// Events before each step.
+    pub steps_at: Vec<usize>,
     /// Operations of the disk.
     pub operations: u64,
     /// Transactions committed.
@@ -64,6 +66,24 @@ impl Story {
             let injected = self.atlas.get(*place).expect("every fault is in the atlas");
             oracle.allowed.after(injected);
         }
+    }
+}
+
+impl Story {
+    /// Where a life can begin that comes after all of this one: what is pending stays pending.
+    ///
+    /// # Panics
+    /// Never, for a story that was told.
+    #[must_use]
+    pub fn ending(&self) -> Beginning {
+        let Beginning {
+            mut disk,
+            mut oracle,
+        } = self.beginning.clone();
+        for event in &self.events {
+            self.pass(event, &mut disk, &mut oracle);
+        }
+        Beginning { disk, oracle }
     }
 }
 
@@ -95,10 +115,12 @@ pub fn tell(
         failed: 0,
     };
     teller.attempt(Teller::open)?;
+    let mut steps_at = Vec::with_capacity(steps.len());
     for (at, step) in steps.iter().enumerate() {
         if teller.over {
             break;
         }
+        steps_at.push(teller.disk.traced());
         teller
             .attempt(|teller| teller.step(step))
             .map_err(|failure| {
@@ -117,6 +139,7 @@ pub fn tell(
     Ok(Story {
         setup,
         beginning,
+        steps_at,
         operations,
         atlas,
         hash: trace.hash(),

@@ -136,6 +136,13 @@ impl SimDisk {
         self.shared.state().tell(|| Event::Mark(mark));
     }
 
+    /// Events in the trace so far.
+    #[must_use]
+    pub fn traced(&self) -> usize {
+        let state = self.shared.state();
+        state.trace.as_ref().map_or(0, |trace| trace.events.len())
+    }
+
     /// The trace so far; it goes on empty.
     #[must_use]
     pub fn take_trace(&self) -> Trace {

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use super::content::Fate;
+use super::content::{Content, Fate};
 use super::image::Image;
 use super::trace::{Event, FileId, NameOp};
 use super::{Dice, SECTOR_BYTES};
@@ -242,6 +242,25 @@ impl Shadow {
         self.pending.iter().map(Pending::units).sum()
     }
 
+    /// The units, of [`Shadow::units`], whose survival can be told from the bytes.
+    #[must_use]
+    pub fn telling_units(&self) -> Vec<usize> {
+        let mut telling = Vec::new();
+        let mut unit = 0;
+        for (at, pending) in self.pending.iter().enumerate() {
+            let before = self.pending.get(..at).unwrap_or_default();
+            let units = pending.units();
+            let content = self.durable.content(pending.file);
+            telling.extend((0..units).filter_map(|sector| {
+                let alone = || !before.iter().any(|other| other.touches(pending, sector));
+                let there = content.is_some_and(|content| pending.is_there(content, sector));
+                (!there || !alone()).then_some(unit + sector)
+            }));
+            unit += units;
+        }
+        telling
+    }
+
     /// Changes of names that may survive or not.
     #[must_use]
     pub fn pending_names(&self) -> usize {
@@ -302,6 +321,36 @@ impl Pending {
             Change::Write { data, .. } => data.len() / SECTOR_BYTES,
             Change::Resize(_) | Change::Punch(..) => 1,
         }
+    }
+
+    /// Whether this may change the bytes under a sector of another change.
+    fn touches(&self, other: &Self, sector: usize) -> bool {
+        let Change::Write { offset, .. } = &other.change else {
+            return true;
+        };
+        let at = offset + (sector * SECTOR_BYTES) as u64;
+        self.file == other.file
+            && match &self.change {
+                Change::Write { offset, data, .. } => {
+                    (*offset..offset + data.len() as u64).contains(&at)
+                }
+                Change::Resize(_) | Change::Punch(..) => true,
+            }
+    }
+
+    /// Whether the content has the bytes of this sector already.
+    fn is_there(&self, content: &Content, sector: usize) -> bool {
+        let Change::Write { offset, data, .. } = &self.change else {
+            return false;
+        };
+        // Contents are read in whole blocks.
+        let from = sector * SECTOR_BYTES;
+        let in_block = from % crate::Buf::ALIGN;
+        let mut block = [0; crate::Buf::ALIGN];
+        content.read(offset + (from - in_block) as u64, &mut block);
+        let inside = offset + (from + SECTOR_BYTES) as u64 <= content.len;
+        inside
+            && data.get(from..from + SECTOR_BYTES) == block.get(in_block..in_block + SECTOR_BYTES)
     }
 
     /// Makes all of it part of `image`.

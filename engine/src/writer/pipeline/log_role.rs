@@ -7,6 +7,8 @@
 use std::sync::atomic::{Ordering, fence};
 use std::time::Duration;
 
+use northstar_io::planted::planted;
+
 use super::gather::Gather;
 use super::{Pipeline, try_lock};
 use crate::error::Result;
@@ -68,6 +70,10 @@ impl Pipeline {
         }
         let sealed = group.records.seal(start, start.lsn, self.database);
         let started = self.clock.monotonic_ns();
+        if planted("a commit is visible before it is durable") {
+            let last = sealed.end.last_txn.get();
+            self.shapes.shared.visible.store(last, Ordering::Release);
+        }
         match role.writer.append(&sealed) {
             Ok(end) => {
                 // Release: pairs with `Shared::visible`; all delta entries of the group were written before.

@@ -1,0 +1,232 @@
+//! Faults that the engine's sources carry on purpose, and what must find each.
+//!
+//! A test that has never failed proves nothing. So each of these is turned on in a build made for it, and the job named
+//! with it must fail within its budget of seeds. Spec: HD-010.
+
+/// What looks for a fault.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Finder {
+    /// Power cuts on a simulated disk.
+    Power,
+    /// The same on a disk with faults.
+    Faults,
+    /// The i-th operation of the disk fails.
+    Nth,
+    /// Bits that flip at rest.
+    Rot,
+    /// Random work beside the model, on a real file.
+    Model,
+}
+
+/// A fault, and what must find it.
+#[derive(Debug, Clone, Copy)]
+pub struct Planted {
+    /// What is wrong: the name it has in the engine's sources.
+    pub what: &'static str,
+    /// What looks for it.
+    pub finder: Finder,
+    /// Seeds within which it must be found.
+    pub budget: u64,
+}
+
+const fn power(what: &'static str, budget: u64) -> Planted {
+    Planted {
+        what,
+        finder: Finder::Power,
+        budget,
+    }
+}
+
+const fn faults(what: &'static str, budget: u64) -> Planted {
+    Planted {
+        what,
+        finder: Finder::Faults,
+        budget,
+    }
+}
+
+const fn nth(what: &'static str, budget: u64) -> Planted {
+    Planted {
+        what,
+        finder: Finder::Nth,
+        budget,
+    }
+}
+
+const fn rot(what: &'static str, budget: u64) -> Planted {
+    Planted {
+        what,
+        finder: Finder::Rot,
+        budget,
+    }
+}
+
+const fn model(what: &'static str, budget: u64) -> Planted {
+    Planted {
+        what,
+        finder: Finder::Model,
+        budget,
+    }
+}
+
+/// All of them.
+pub const PLANTED: &[Planted] = &[
+    power(
+        "pages are not synced before the meta page that names them",
+        400,
+    ),
+    power("a commit is acknowledged before it is flushed", 400),
+    faults("a page's generation is not checked against its parent", 400),
+    rot("a page's checksum is not checked", 100),
+    power("pages are used again one generation early", 400),
+    rot("a damaged log is cut in its middle", 100),
+    nth("one bad reading ends the log", 20),
+    power("a group need not follow the one before it", 400),
+    model("the last record of a group is not replayed", 100),
+    power(
+        "the oldest snapshot is taken for one generation younger",
+        400,
+    ),
+    nth("a failed flush is tried again", 20),
+    nth("the log goes on after a failed write", 20),
+    rot("a meta page's checksum is not checked", 100),
+    power("a group's position is not checked", 400),
+    nth("a short transfer is taken for whole", 20),
+    power("names that were found are not made durable", 400),
+    power("the name of a new segment is not made durable", 400),
+    model("a separator is one byte too short", 50),
+    model("a range delete takes its end with it", 50),
+    model("range deletes are not merged", 50),
+    model(
+        "a slice goes on behind the key where the last one ended",
+        200,
+    ),
+    faults(
+        "room in the log is not claimed before a batch is applied",
+        400,
+    ),
+    power("the log is recycled one checkpoint early", 400),
+    power("the log moves on with every slice", 400),
+    power("the log is not cut where it ends", 400),
+    power("the cut of the log is not made durable", 400),
+    nth("a commit is visible before it is durable", 20),
+    power("what opening found is not made durable", 400),
+    power("segments are given back before the log was cut", 400),
+    power("a torn copy of a meta page is not mended", 400),
+    power("the word of a clean close is not taken back", 400),
+    power("a clean close is believed without its older slot", 400),
+    faults(
+        "a failed try to take the word of a clean close back counts",
+        400,
+    ),
+    faults("after a failed sync the system's memory is believed", 400),
+    power("the newest meta slot is written over", 400),
+    power("pages of the older meta slot are free after opening", 400),
+    model("a snapshot sees what came after it", 20),
+    model("what was taken back is seen", 50),
+    model("the pages of a replaced value are never free again", 200),
+];
+
+#[cfg(feature = "planted")]
+pub use on::{Found, find};
+
+#[cfg(feature = "planted")]
+mod on {
+    use super::{Finder, Planted};
+    use crate::jobs;
+    use crate::sim::script::Plan;
+    use crate::sim::{nth, rot, storm};
+    use crate::{During, Failure, run};
+
+    /// How a fault was found.
+    #[derive(Debug, Clone)]
+    pub struct Found {
+        /// The seed that found it; none did if it is absent.
+        pub seed: Option<u64>,
+        /// The broken promise, in its first line.
+        pub how: String,
+        /// The engine has come by the fault.
+        pub reached: bool,
+    }
+
+    /// Turns a fault on in this process and looks for it.
+    ///
+    /// # Errors
+    /// Of the harness only.
+    pub fn find(fault: &Planted) -> Result<Found, Failure> {
+        northstar_io::planted::plant(Some(fault.what));
+        let mut found = Found {
+            seed: None,
+            how: String::new(),
+            reached: false,
+        };
+        for seed in 1..=fault.budget {
+            // A fault may also end in a panic of the engine.
+            let ended = std::panic::catch_unwind(|| try_seed(fault.finder, seed));
+            let failure = match ended {
+                Ok(Ok(())) => continue,
+                Ok(Err(failure @ Failure::Harness { .. })) => return Err(failure),
+                Ok(Err(failure)) => crate::chain(&failure),
+                Err(_) => "the engine panicked".to_owned(),
+            };
+            found.seed = Some(seed);
+            found.how = failure.lines().next().unwrap_or_default().to_owned();
+            break;
+        }
+        found.reached = northstar_io::planted::times_asked() > 0;
+        Ok(found)
+    }
+
+    fn try_seed(finder: Finder, seed: u64) -> Result<(), Failure> {
+        match finder {
+            Finder::Power => storm::run(&Plan::of(seed)).map(drop),
+            Finder::Faults => storm::run(&jobs::faults_plan(seed)).map(drop),
+            Finder::Nth => nth::run(seed).map(drop),
+            Finder::Rot => rot::run(seed).map(drop),
+            Finder::Model => {
+                let dir = tempfile::tempdir().during("make a directory")?;
+                run::run_seed(seed, 300, dir.path()).map(drop)
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::PLANTED;
+
+    fn sources(dir: &Path, text: &mut String) {
+        for entry in std::fs::read_dir(dir).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                sources(&path, text);
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                text.push_str(&std::fs::read_to_string(path).unwrap());
+            }
+        }
+    }
+
+    #[test]
+    fn every_planted_fault_is_in_the_sources_and_every_site_in_the_table() {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+        let mut text = String::new();
+        for part in ["engine/src", "io/src"] {
+            sources(&root.join(part), &mut text);
+        }
+        let mut left = text.matches("planted(\"").count();
+        for fault in PLANTED {
+            let sites = text
+                .matches(&format!("planted(\"{}\")", fault.what))
+                .count();
+            assert!(sites > 0, "{:?} is not in the sources", fault.what);
+            left -= sites;
+        }
+        assert_eq!(
+            left, 1,
+            "sites without a row in the table; one is in the module's own words"
+        );
+        assert!(PLANTED.len() >= 20);
+    }
+}
