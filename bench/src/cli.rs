@@ -35,6 +35,18 @@ enum Command {
     Run(RunArgs),
     /// Name every row and the question it answers.
     List(SelectArgs),
+    /// Try what must hold whatever the work is, with work from many seeds.
+    PropertyTest {
+        /// Seeds for each property.
+        #[arg(long, default_value_t = 100, value_name = "N")]
+        count: u64,
+        /// The first seed.
+        #[arg(long, default_value_t = 1, value_name = "N")]
+        seed: u64,
+        /// Only properties whose name contains this.
+        #[arg(long, env = "NSBENCH_FILTER", value_name = "SUBSTR")]
+        filter: Option<String>,
+    },
     /// Do a part of a row in a process of its own.
     #[command(hide = true)]
     Child {
@@ -95,6 +107,11 @@ pub(crate) fn main() -> ExitCode {
         None => run(&cli.run),
         Some(Command::Run(args)) => run(&args),
         Some(Command::List(select)) => list(&select),
+        Some(Command::PropertyTest {
+            count,
+            seed,
+            filter,
+        }) => crate::properties::run(seed..seed.saturating_add(count), filter.as_deref()),
         Some(Command::Child { task }) => crate::child::serve(&task).map(|()| true),
     };
     match done {
@@ -113,7 +130,7 @@ fn complain(text: &str) {
 }
 
 /// Text on standard output. A reader that has gone away ends the process quietly, as `| head` expects.
-fn say(text: &str) {
+pub(crate) fn say(text: &str) {
     let mut out = anstream::stdout();
     if out
         .write_all(text.as_bytes())

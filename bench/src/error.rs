@@ -36,6 +36,9 @@ pub(crate) enum BenchError {
     /// No row has what was asked for.
     #[error("no row matches {0}; `nsbench list` names them all")]
     NoRow(String),
+    /// No property has what was asked for.
+    #[error("no property has {0:?} in its name")]
+    NoProperty(String),
     /// A child process did not do its part.
     #[error("child process: {0}")]
     Child(String),
@@ -53,7 +56,7 @@ impl BenchError {
     /// 2 for what the user can fix on the command line, 1 for everything else.
     pub(crate) fn exit_code(&self) -> u8 {
         match self {
-            Self::Profile { .. } | Self::NoRow(_) => 2,
+            Self::Profile { .. } | Self::NoRow(_) | Self::NoProperty(_) => 2,
             Self::Engine(_)
             | Self::Io(_)
             | Self::File { .. }

@@ -17,6 +17,7 @@ mod figures;
 mod floor;
 mod machine;
 mod profile;
+mod properties;
 mod report;
 mod row;
 mod sample;

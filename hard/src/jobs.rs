@@ -9,6 +9,7 @@ use std::process::{Command, Stdio};
 use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
+use crate::properties::{self, PROPERTIES};
 use crate::sim::script::{self, Plan};
 use crate::sim::{nth, rot, scope, shrink, storm};
 use crate::tally::Tally;
@@ -137,6 +138,18 @@ pub const JOBS: &[Job] = &[
         run: model,
     },
     Job {
+        name: "properties",
+        question: "Does what must hold for any work hold: other ways to say the same, snapshots, earlier states, isolation?",
+        goals: &[Goal {
+            what: HELD,
+            ci: 2_000,
+            nightly: 50_000,
+        }],
+        chunk: 10,
+        alone: false,
+        run: |seeds| each(seeds, held),
+    },
+    Job {
         name: "kills",
         question: "Does a real process that is killed at any moment lose nothing it acknowledged?",
         goals: &[Goal {
@@ -190,6 +203,18 @@ fn model(seeds: Range<u64>) -> Result<Tally, Failure> {
         tally.add("transactions", done.commits);
         tally.add("rows compared", done.rows);
         tally.add("earlier states compared", done.as_of);
+    }
+    Ok(tally)
+}
+
+const HELD: &str = "properties tried";
+
+fn held(seed: u64) -> Result<Tally, Failure> {
+    let mut tally = Tally::default();
+    for property in PROPERTIES {
+        let rows = properties::hold(property, seed)?;
+        tally.add(HELD, 1);
+        tally.add("rows compared", rows);
     }
     Ok(tally)
 }

@@ -3,6 +3,7 @@
 //! - [`model`]: one `BTreeMap` of whole states per transaction.
 //! - [`ops`]: seeded random work: transactions, checkpoints, reopenings, snapshots.
 //! - [`exec`]: performs that work on the engine.
+//! - [`properties`]: what holds whatever the work is.
 //! - `compare`: reads of the engine held against a state.
 //! - [`run`]: engine against model, after every step.
 //! - [`crash`]: a child process killed at random moments; what is left must be a prefix of what it did.
@@ -15,20 +16,26 @@
 //! Everything random comes from one seed; a failure prints the one line that replays it.
 #![forbid(unsafe_code)]
 
+#[cfg(feature = "internals")]
 pub mod campaign;
 pub mod clock;
 mod compare;
 pub mod crash;
 pub mod exec;
 pub mod golden;
+#[cfg(feature = "internals")]
 pub mod jobs;
 pub mod ledger;
 pub mod model;
 pub mod ops;
+#[cfg(feature = "internals")]
 pub mod planted;
+#[cfg(feature = "internals")]
 pub mod planting;
+pub mod properties;
 pub mod rng;
 pub mod run;
+#[cfg(feature = "internals")]
 pub mod sim;
 pub mod tally;
 

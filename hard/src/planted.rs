@@ -81,7 +81,6 @@ pub const PLANTED: &[Planted] = &[
     power("pages are used again one generation early", 400),
     rot("a damaged log is cut in its middle", 100),
     nth("one bad reading ends the log", 20),
-    power("a group need not follow the one before it", 400),
     model("the last record of a group is not replayed", 100),
     power(
         "the oldest snapshot is taken for one generation younger",
@@ -90,7 +89,7 @@ pub const PLANTED: &[Planted] = &[
     nth("a failed flush is tried again", 20),
     nth("the log goes on after a failed write", 20),
     rot("a meta page's checksum is not checked", 100),
-    power("a group's position is not checked", 400),
+    power("a group may be of another place and time", 400),
     nth("a short transfer is taken for whole", 20),
     power("names that were found are not made durable", 400),
     power("the name of a new segment is not made durable", 400),

@@ -55,6 +55,7 @@ impl Tally {
     }
 
     /// Takes the marks of this process in.
+    #[cfg(feature = "internals")]
     pub fn take_marks(&mut self) {
         for (mark, count) in northstardb::internals::marks() {
             *self.marks.entry(mark.to_owned()).or_default() += count;

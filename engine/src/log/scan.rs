@@ -189,7 +189,7 @@ fn next_group<'r>(
         expected,
         found,
     };
-    if group.previous != end.checksum && !planted("a group need not follow the one before it") {
+    if group.previous != end.checksum && !planted("a group may be of another place and time") {
         let (expected, found) = (end.checksum.into(), group.previous.into());
         return broken(error(GroupField::Previous, expected, found));
     }

@@ -33,7 +33,8 @@ impl Plan {
     pub const fn of(seed: u64) -> Self {
         Self {
             seed,
-            steps: 24,
+            // Long lives are those in which segments of the log are used again.
+            steps: if seed % 8 == 5 { 120 } else { 24 },
             lives: 3,
             cuts: 150,
             deeper: 8,
