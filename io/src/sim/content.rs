@@ -31,7 +31,7 @@ pub(super) struct Content {
 
 /// What a power cut made of a sector that was on its way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Fate {
+pub enum Fate {
     /// It holds what it held.
     Old,
     /// It holds what was written.

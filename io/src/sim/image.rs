@@ -32,6 +32,12 @@ impl Image {
         self.names.get(path).copied()
     }
 
+    pub(super) fn name_of(&self, file: FileId) -> Option<&Path> {
+        let mut names = self.names.iter();
+        let found = names.find(|(_, other)| **other == file);
+        found.map(|(path, _)| path.as_path())
+    }
+
     pub(super) fn content(&self, file: FileId) -> Option<&Content> {
         self.files.get(&file).map(Arc::as_ref)
     }

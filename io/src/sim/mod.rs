@@ -32,6 +32,7 @@ mod shadow;
 mod tests;
 mod trace;
 
+pub use content::Fate;
 pub use disk::{Hook, SimDisk, SimOptions};
 pub use fault::{Fault, FaultPlan, Injected, Kept, Rule, What};
 pub use image::Image;

@@ -1,6 +1,6 @@
 //! What a power cut would leave, at any point of a trace.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::content::{Content, Fate};
@@ -271,6 +271,34 @@ impl Shadow {
     #[must_use]
     pub fn durable(&self) -> &Image {
         &self.durable
+    }
+
+    /// The name by which a file is seen.
+    #[must_use]
+    pub fn name(&self, file: FileId) -> Option<PathBuf> {
+        let mut seen = self.durable.clone();
+        self.names.iter().for_each(|op| seen.rename_in(op));
+        seen.name_of(file).map(Path::to_owned)
+    }
+
+    /// What the disk holds after a power cut that keeps all changes of names and lengths, and of each pending write what
+    /// `fate` says: of the file, the offset of the write, and the sector's place in it and their count.
+    pub fn crash_by(&self, fate: &mut dyn FnMut(FileId, u64, usize, usize) -> Fate) -> Image {
+        let mut image = self.durable.clone();
+        self.names.iter().for_each(|op| image.rename_in(op));
+        for pending in &self.pending {
+            let (file, content) = (pending.file, image.content_mut(pending.file));
+            match &pending.change {
+                Change::Write { offset, data, .. } => {
+                    let sectors = data.len() / SECTOR_BYTES;
+                    content.put_torn(*offset, data, |sector| fate(file, *offset, sector, sectors));
+                    content.len = content.len.max(offset + data.len() as u64);
+                }
+                Change::Resize(_) | Change::Punch(..) => pending.land(&mut image),
+            }
+        }
+        image.drop_nameless();
+        image
     }
 
     /// What the disk holds after a power cut now.
