@@ -22,7 +22,7 @@ macro_rules! marks {
 marks! {
     CreationRepeated: "a creation that was interrupted was made anew",
     BothSlots: "both meta slots were sound at opening",
-    TornMetaMended: "a torn copy of a meta page was mended",
+    MetaMended: "a copy of a meta page was mended",
     OneSlot: "only one meta slot was sound at opening",
     CleanOpen: "a clean close was believed",
     CleanDoubted: "a clean close was not believed without its older slot",

@@ -141,6 +141,7 @@ pub(crate) fn open_in(options: &Options, dir: &Path, world: World) -> Result<Db>
         replayed,
         roots,
         lock,
+        clean,
     })
 }
 
@@ -155,6 +156,8 @@ struct Assembly<'o> {
     replayed: Replayed,
     roots: Roots,
     lock: Option<Box<dyn northstar_io::FileLock>>,
+    /// The word of a clean close was believed.
+    clean: bool,
 }
 
 fn assemble(parts: Assembly<'_>) -> Result<Db> {
@@ -169,6 +172,7 @@ fn assemble(parts: Assembly<'_>) -> Result<Db> {
         replayed,
         roots,
         lock,
+        clean,
     } = parts;
     let World { disk, clock, .. } = world.clone();
     let Replayed {
@@ -265,8 +269,9 @@ fn assemble(parts: Assembly<'_>) -> Result<Db> {
         awake: AtomicBool::new(false),
         closed: AtomicBool::new(false),
     });
-    if !options.read_only && end.records > 0 {
-        // A log with a tail is cut at once; after a clean close it can wait for the first commit.
+    if !options.read_only && !clean {
+        // The log is cut before anybody is shown where it ends: else what is cut later could come back, should that cut be
+        // interrupted. After a clean close there is nothing to cut, and the first commit sees to it.
         engine.awaken()?;
     }
     let mut threads = Vec::new();

@@ -340,6 +340,11 @@ impl Segments {
             let file = self.disk.open(&path, OpenMode::Write)?;
             let len = file.len()?;
             if len >= self.segment_bytes && is_zero(&*file, from, self.segment_bytes)? {
+                if number == last && !self.disk.status().direct {
+                    // These zeros may be the system's memory of a cut whose sync failed: where the next group would
+                    // begin, at least, they are written anew.
+                    fill_with_zeros(&*file, from, from + LOG_BLOCK_BYTES as u64)?;
+                }
                 if number <= last + 1 {
                     continue;
                 }

@@ -22,8 +22,8 @@ pub(crate) struct Found {
     pub(crate) meta: Meta,
     /// That of the other slot, if it is sound and of the same database.
     pub(crate) older: Option<Meta>,
-    /// Copies that are not sound, nor blank: see [`mend`].
-    pub(crate) torn: Vec<PageId>,
+    /// Copies that are not sound, and those of an earlier generation beside the newest: see [`mend`].
+    pub(crate) unfit: Vec<PageId>,
 }
 
 /// Reads all copies and picks the newest.
@@ -32,10 +32,10 @@ pub(crate) struct Found {
 /// [`Error::NotADatabase`], [`Error::NewerFormat`], [`Error::Corrupt`] when no copy is sound, [`Error::Io`].
 pub(crate) fn read(file: &dyn File, dir: &Path) -> Result<Found> {
     let len = file.len().map_err(Error::Io)?;
-    let mut sound: Vec<Meta> = Vec::new();
+    let mut sound: Vec<(PageId, Meta)> = Vec::new();
     let mut worst: Option<MetaError> = None;
     let mut recognised = false;
-    let mut unsound = Vec::new();
+    let mut unfit = Vec::new();
     for page_bytes in page_sizes(file, len)? {
         for slot in 0..4_u64 {
             let page = PageId::new(slot);
@@ -45,11 +45,9 @@ pub(crate) fn read(file: &dyn File, dir: &Path) -> Result<Found> {
             };
             recognised |= Meta::is_meta(&bytes);
             match Meta::decode(&bytes, page) {
-                Ok(meta) => sound.push(meta),
+                Ok(meta) => sound.push((page, meta)),
                 Err(error) => {
-                    if bytes.iter().any(|byte| *byte != 0) {
-                        unsound.push(page);
-                    }
+                    unfit.push(page);
                     worst = Some(graver(worst, error));
                 }
             }
@@ -57,12 +55,12 @@ pub(crate) fn read(file: &dyn File, dir: &Path) -> Result<Found> {
         if !sound.is_empty() {
             break;
         }
-        unsound.clear();
+        unfit.clear();
     }
-    let newest = sound.iter().map(|meta| meta.generation).max();
+    let newest = sound.iter().map(|(_, meta)| meta.generation).max();
     let Some(at) = sound
         .iter()
-        .position(|meta| Some(meta.generation) == newest)
+        .position(|(_, meta)| Some(meta.generation) == newest)
     else {
         return Err(refusal(dir, len, recognised, worst));
     };
@@ -70,33 +68,44 @@ pub(crate) fn read(file: &dyn File, dir: &Path) -> Result<Found> {
         // A newer version has written one slot: the other one is not the truth any more.
         return Err(refusal(dir, len, true, Some(error)));
     }
-    let meta = sound.swap_remove(at);
-    let older = sound
+    let (_, meta) = sound.swap_remove(at);
+    let (beside, others): (Vec<_>, Vec<_>) = sound
         .into_iter()
+        .partition(|(page, _)| in_slot_of(&meta, *page));
+    let differs =
+        |other: &Meta| (other.generation, other.database) != (meta.generation, meta.database);
+    let stale = beside.into_iter().filter(|(_, other)| differs(other));
+    unfit.extend(stale.map(|(page, _)| page));
+    // An earlier copy in the newest's own slot would be written over together with it.
+    let older = others
+        .into_iter()
+        .map(|(_, other)| other)
         .filter(|other| other.generation < meta.generation && other.database == meta.database)
         .max_by_key(|other| other.generation);
-    Ok(Found {
-        meta,
-        older,
-        torn: unsound,
-    })
+    Ok(Found { meta, older, unfit })
 }
 
-/// Mends copies that a crash left torn, to be followed by a sync before anything is built: those of the slot of `newest`
-/// become like it, the others blank.
+/// Whether that copy belongs to the slot of `meta`.
+fn in_slot_of(meta: &Meta, copy: PageId) -> bool {
+    copy.get() % 2 == u64::from(meta.generation.get() % 2)
+}
+
+/// Mends copies that are not fit to stay, to be followed by a sync before anything is built: those of the slot of
+/// `newest` become like it, the others blank.
 ///
-/// They may be of a generation that was never finished and whose pages will be given out again. Most of a meta page is
-/// the same in every generation: if the next writing of the slot is torn as well, the part of it that arrives can be
-/// just what the old copy lacks, and make that sound.
-pub(crate) fn mend(file: &dyn File, torn: &[PageId], newest: &Meta) -> Result<(), IoError> {
+/// A torn one may be of a generation that was never finished and whose pages will be given out again. Most of a meta page
+/// is the same in every generation: if the next writing of the slot is torn as well, the part of it that arrives can be
+/// just what the old copy lacks, and make that sound. A blank one may be blank in the system's memory alone. One of an
+/// earlier generation names pages that nobody holds back for it.
+pub(crate) fn mend(file: &dyn File, unfit: &[PageId], newest: &Meta) -> Result<(), IoError> {
     let page_bytes = newest.page_bytes as usize;
-    for page in torn {
+    for page in unfit {
         if planted("a torn copy of a meta page is not mended") {
             break;
         }
-        reached(Mark::TornMetaMended);
+        reached(Mark::MetaMended);
         let mut buf = Buf::zeroed(page_bytes);
-        if page.get() % 2 == u64::from(newest.generation.get() % 2) {
+        if in_slot_of(newest, *page) {
             fill(&mut buf, *page, newest);
         }
         file.write_at(page.get() * page_bytes as u64, &buf, page_bytes)?;
@@ -252,6 +261,46 @@ mod tests {
         }
         write(&*file, &sample(20)).unwrap();
         assert_eq!(generations(&*file), (20, Some(19)));
+    }
+
+    /// Writes a page that lies in the file as it would be in a generation.
+    fn put(file: &dyn File, page: u64, generation: u32) {
+        let (mut meta, mut buf) = (sample(generation), Buf::zeroed(4096));
+        meta.page_bytes = 4096;
+        fill(&mut buf, PageId::new(page), &meta);
+        file.write_at(page * 4096, &buf, 4096).unwrap();
+    }
+
+    #[test]
+    fn an_earlier_copy_beside_the_newest_is_no_older_slot() {
+        // A power cut amid generation 19, after one that tore both copies of 18.
+        let file = file();
+        put(&*file, 1, 17);
+        put(&*file, 3, 19);
+        assert_eq!(generations(&*file), (19, None));
+    }
+
+    #[test]
+    fn copies_that_are_not_fit_to_stay_are_mended() {
+        let file = file();
+        put(&*file, 0, 18);
+        put(&*file, 1, 19);
+        put(&*file, 3, 17);
+        let mut torn = Buf::zeroed(4096);
+        torn[..512].fill(7);
+        file.write_at(2 * 4096, &torn, 4096).unwrap();
+        for _ in 0..2 {
+            // The other slot's copy is blank from the first time on, and still not to be trusted.
+            let found = read(&*file, Path::new("dir")).unwrap();
+            mend(&*file, &found.unfit, &found.meta).unwrap();
+            let mut copies = Buf::zeroed(4 * 4096);
+            file.read_at(0, &mut copies).unwrap();
+            assert!(copies[2 * 4096..3 * 4096].iter().all(|byte| *byte == 0));
+            assert_eq!(generations(&*file), (19, Some(18)));
+            assert_eq!(found.unfit.first(), Some(&PageId::new(2)));
+        }
+        let found = read(&*file, Path::new("dir")).unwrap();
+        assert_eq!(found.unfit, [PageId::new(2)], "both copies of 19 are alike");
     }
 
     #[test]

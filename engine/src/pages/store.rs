@@ -85,8 +85,8 @@ pub(crate) struct Store {
     pub(super) page_bytes: usize,
     /// Buffers for runs of pages on their way to the file.
     pub(super) batches: Arc<BufPool>,
-    /// Copies of the meta page that opening found torn.
-    torn: Vec<PageId>,
+    /// Copies of the meta page that opening found not fit to stay.
+    unfit: Vec<PageId>,
     state: Mutex<State>,
     flushes: AtomicU64,
     bytes_written: AtomicU64,
@@ -181,7 +181,7 @@ impl Store {
         let metas::Found {
             meta: newest,
             older,
-            torn,
+            unfit,
         } = metas::read(&*file, dir)?;
         let page_bytes = newest.page_bytes as usize;
         let file_len = file.len().map_err(Error::Io)?;
@@ -228,7 +228,7 @@ impl Store {
                 page_bytes * RUN_PAGES,
                 BATCH_BYTES / (page_bytes * RUN_PAGES),
             ),
-            torn,
+            unfit,
             state: Mutex::new(State {
                 space,
                 stored,
@@ -349,7 +349,7 @@ impl Store {
     ///
     /// If the sync has failed before, what was read may be the system's memory alone, and another sync make up for
     /// nothing. So unless reads pass by that memory, `newest` is written anew: while `older` stands in for it. Alone, it
-    /// must not be touched; the next generation then goes where nothing sound is. Torn copies are mended.
+    /// must not be touched; the next generation then goes where nothing sound is. Copies that are not fit to stay are mended.
     ///
     /// # Errors
     /// The device's; what the file holds is unknown then.
@@ -359,7 +359,7 @@ impl Store {
         }
         self.flushes.fetch_add(1, Ordering::Relaxed);
         reached(Mark::SettledFirst);
-        metas::mend(&*self.file, &self.torn, newest).map_err(Error::Io)?;
+        metas::mend(&*self.file, &self.unfit, newest).map_err(Error::Io)?;
         match older && !self.disk.status().direct {
             true => metas::write(&*self.file, newest),
             false => self.file.sync().map_err(Error::Io),
