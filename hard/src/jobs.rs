@@ -11,7 +11,7 @@ use std::time::Instant;
 
 use crate::properties::{self, PROPERTIES};
 use crate::sim::script::{self, Plan};
-use crate::sim::{nth, rot, scope, shrink, storm};
+use crate::sim::{nth, paths, rot, scope, shrink, storm};
 use crate::tally::Tally;
 use crate::{During, Failure, clock, crash, run};
 
@@ -124,6 +124,18 @@ pub const JOBS: &[Job] = &[
         chunk: 10,
         alone: false,
         run: |seeds| each(seeds, rot::run),
+    },
+    Job {
+        name: "protocol",
+        question: "Led wherever the model of the protocol can go, does the engine keep what the model keeps?",
+        goals: &[Goal {
+            what: paths::PATHS,
+            ci: 4_000,
+            nightly: 200_000,
+        }],
+        chunk: 5,
+        alone: false,
+        run: paths::run,
     },
     Job {
         name: "model",

@@ -11,6 +11,8 @@
 //! - [`jobs`], [`campaign`], [`tally`], [`ledger`]: what there is to run, how it is spread over processes, what was done,
 //!   and all that was ever done.
 //! - [`planted`]: faults in the engine's sources, put there to show that all this can fail.
+//! - `protocol`: a model of what keeps data, searched whole; [`sim::paths`] leads the engine the same ways.
+//! - [`checksum`]: for damage that is to be believed.
 //! - [`golden`]: the database whose bytes later versions must still open.
 //!
 //! Everything random comes from one seed; a failure prints the one line that replays it.
@@ -18,6 +20,7 @@
 
 #[cfg(feature = "internals")]
 pub mod campaign;
+pub mod checksum;
 pub mod clock;
 mod compare;
 pub mod crash;
@@ -33,6 +36,8 @@ pub mod planted;
 #[cfg(feature = "internals")]
 pub mod planting;
 pub mod properties;
+#[cfg(feature = "internals")]
+mod protocol;
 pub mod rng;
 pub mod run;
 #[cfg(feature = "internals")]

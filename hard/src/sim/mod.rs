@@ -10,6 +10,7 @@
 //! - [`scope`]: every short sequence of operations, crashed everywhere.
 //! - [`nth`]: every operation of the disk made to fail, in every way.
 //! - [`rot`]: bits that flip at rest.
+//! - [`paths`]: the engine led where the model of the protocol went.
 //! - [`shrink`]: makes a failure small.
 //!
 //! One seed decides everything: work, sizes, faults, crash points, what survives. Clock, ids and threads are not the
@@ -19,6 +20,8 @@ pub mod allow;
 pub mod faults;
 pub mod nth;
 pub mod oracle;
+pub mod paths;
+mod places;
 pub mod rot;
 pub mod scope;
 pub mod script;

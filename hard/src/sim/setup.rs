@@ -34,6 +34,8 @@ pub struct SimSetup {
     pub sync_method: SyncMethod,
     /// Reads pass by the system's memory; see [`SimOptions::direct`].
     pub direct: bool,
+    /// A database that could not be opened because of a fault is opened again by a step that drops and reopens it.
+    pub patient: bool,
     /// The id of the database.
     pub database: u128,
 }
@@ -63,6 +65,7 @@ impl SimSetup {
                 SyncMethod::RingDsync,
             ]),
             direct: rng.chance(70),
+            patient: false,
             database: u128::from(rng.word()) << 64 | u128::from(rng.word()),
         }
     }
