@@ -1,7 +1,13 @@
-//! The golden database: bytes that every later version must still open, with what is in them.
+//! Golden databases: bytes that every later version must still open, with what is in them.
 //!
-//! It is copied while open, after a checkpoint and a few more commits, so that both the data file and a log tail
+//! They are copied while open, after a checkpoint and a few more commits, so that both the data file and a log tail
 //! count. Zero bytes at the end of a file are left out of the copy and put back by [`restore`].
+//!
+//! - [`damage`]: what each kind of damage to them must be answered with.
+//! - `kinds`: the one that holds every kind of structure.
+
+pub mod damage;
+mod kinds;
 
 use std::path::Path;
 
@@ -17,24 +23,43 @@ pub struct Set {
     pub name: &'static str,
     /// Bytes of its log segments; a restored one is filled up to them.
     pub segment_bytes: u64,
+    /// What is in it.
+    pub content: Content,
+}
+
+/// Keys and values of a table, in order of keys.
+pub type Rows = Vec<(Vec<u8>, Vec<u8>)>;
+
+/// What is in a golden database.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Content {
+    /// A few tables with rows of many lengths.
+    Rows,
+    /// Small pages and segments, and every kind of structure: trees of three levels, many tables, extents, free pages, a
+    /// log of several segments with every operation in it.
+    Kinds,
 }
 
 /// Every set, oldest first. Sets are added, never rewritten.
-pub const SETS: [Set; 2] = [
+pub const SETS: [Set; 3] = [
     // Meta pages say nothing of segments.
     Set {
         name: "v0",
         segment_bytes: 16 << 20,
+        content: Content::Rows,
     },
     // They say how large segments are, under feature bit 0.
     Set {
         name: "v0_segments",
         segment_bytes: 4 << 20,
+        content: Content::Rows,
+    },
+    Set {
+        name: "v0_kinds",
+        segment_bytes: 64 << 10,
+        content: Content::Kinds,
     },
 ];
-
-/// What this version writes.
-pub const NEWEST: Set = SETS[SETS.len() - 1];
 
 /// The options of the golden database.
 pub fn options() -> Options {
@@ -45,11 +70,10 @@ pub fn options() -> Options {
         .idle_after(std::time::Duration::from_secs(3600))
 }
 
-/// The rows of the table `name`, in key order.
-#[must_use]
-pub fn rows(name: &str) -> Vec<(Vec<u8>, Vec<u8>)> {
+/// The rows of a table of [`Content::Rows`], in key order.
+fn rows(name: &str) -> Rows {
     let fill = |len, seed| value_bytes(Fill { len, seed });
-    let mut rows: Vec<_> = match name {
+    let mut rows: Rows = match name {
         "small" => (0..200)
             .map(|n| (key_bytes(KeyStyle::LongPrefix, n), fill(n % 90, n)))
             .collect(),
@@ -70,14 +94,32 @@ pub fn rows(name: &str) -> Vec<(Vec<u8>, Vec<u8>)> {
     rows
 }
 
-/// The tables of the golden database.
-pub const TABLES: [&str; 4] = ["large", "mixed", "small", "tail"];
+/// The tables of [`Content::Rows`].
+const TABLES: [&str; 4] = ["large", "mixed", "small", "tail"];
 
-/// Makes the golden database in `dir` and copies it to `to` while it is open.
-///
-/// # Errors
-/// When the engine or the file system fails.
-pub fn write(dir: &Path, to: &Path) -> Result<(), Failure> {
+impl Content {
+    /// Every table and its rows, in order of names and keys.
+    #[must_use]
+    pub fn tables(self) -> Vec<(String, Rows)> {
+        match self {
+            Self::Rows => TABLES.map(|name| (name.to_owned(), rows(name))).into(),
+            Self::Kinds => kinds::tables(),
+        }
+    }
+
+    /// Makes the golden database in `dir` and copies it to `to` while it is open.
+    ///
+    /// # Errors
+    /// When the engine or the file system fails.
+    pub fn write(self, dir: &Path, to: &Path) -> Result<(), Failure> {
+        match self {
+            Self::Rows => write_rows(dir, to),
+            Self::Kinds => kinds::write(dir, to),
+        }
+    }
+}
+
+fn write_rows(dir: &Path, to: &Path) -> Result<(), Failure> {
     let db = options().open(dir).during("create")?;
     for name in ["small", "mixed", "large", "dropped", "old name"] {
         let table = db.table(name).during("create a table")?;
@@ -162,22 +204,22 @@ fn copy(from: &Path, to: &Path, fill: Option<u64>) -> Result<(), Failure> {
 ///
 /// # Errors
 /// When the engine fails: that is for the caller to expect or not.
-pub fn differences(db: &Db) -> northstardb::Result<Vec<String>> {
+pub fn differences(db: &Db, content: Content) -> northstardb::Result<Vec<String>> {
     let mut found = Vec::new();
     let mut names = db.tables()?;
     names.sort();
-    if names != TABLES {
+    let expected = content.tables();
+    if !names.iter().eq(expected.iter().map(|(name, _)| name)) {
         found.push(format!("tables are {names:?}"));
     }
     let read = db.begin_read()?;
-    for name in TABLES {
-        let table = db.open_table(name)?;
+    for (name, rows) in expected {
+        let table = db.open_table(&name)?;
         let rows_found: Vec<_> = read.range::<&[u8]>(&table, ..)?.collect::<Result<_, _>>()?;
-        if rows_found != rows(name) {
+        if rows_found != rows {
+            let (found_len, len) = (rows_found.len(), rows.len());
             found.push(format!(
-                "table {name} has {} rows, expected {}, or they differ",
-                rows_found.len(),
-                rows(name).len()
+                "table {name} has {found_len} rows, expected {len}, or they differ"
             ));
         }
     }

@@ -129,11 +129,11 @@ enum Command {
         #[arg(long, default_value = "hard/LEDGER.md")]
         ledger: PathBuf,
     },
-    /// Write the golden database of this format
+    /// Add to the golden files: sets and tables of damage that are not there yet
     Golden {
-        /// Where to
-        #[arg(long)]
-        write: PathBuf,
+        /// Where they are
+        #[arg(long, default_value = "hard/golden")]
+        add: PathBuf,
     },
     /// The process that a crash run kills
     #[command(hide = true)]
@@ -304,7 +304,7 @@ fn perform(command: Command) -> Result<(), Failure> {
             ledger.fixed(&fix)?;
             ledger.save()
         }
-        Command::Golden { write } => golden::write(&temporary()?.path().join("db"), &write),
+        Command::Golden { add } => add_golden(&add),
         Command::Child {
             dir,
             seed,
@@ -332,6 +332,27 @@ fn model(seed: u64, seeds: u64, steps: u64, dir: Option<&Path>) -> Result<(), Fa
         totals.add(&run::run_seed(seed, steps, &dir)?);
     }
     say(&format!("{seeds} seeds: {totals:?}"));
+    Ok(())
+}
+
+fn add_golden(golden: &Path) -> Result<(), Failure> {
+    for set in golden::SETS {
+        let (files, table) = (golden.join(set.name), golden::damage::path(golden, set));
+        if !files.exists() {
+            set.content.write(&temporary()?.path().join("db"), &files)?;
+            say(&format!("made {}", files.display()));
+        }
+        if !table.exists() {
+            let text = golden::damage::table(golden, set)?;
+            let written = table.parent().map_or(Ok(()), std::fs::create_dir_all);
+            let written = written.and_then(|()| std::fs::write(&table, text));
+            written.map_err(|source| Failure::Harness {
+                during: "write a table".to_owned(),
+                source,
+            })?;
+            say(&format!("made {}", table.display()));
+        }
+    }
     Ok(())
 }
 
