@@ -28,6 +28,7 @@ pub mod exec;
 pub mod golden;
 #[cfg(feature = "internals")]
 pub mod jobs;
+#[cfg(feature = "internals")]
 pub mod ledger;
 pub mod model;
 pub mod ops;
