@@ -6,15 +6,18 @@
 //!
 //! Invariants:
 //! 1. After an error every move repeats it, until the next seek: an error never skips rows.
-//! 2. Keys are assembled in one buffer; moving allocates nothing beyond that buffer's growth.
+//! 2. Keys rise or fall strictly from leaf to leaf, or the walk ends with an error: damage makes no walk endless.
+//! 3. Keys are assembled in one buffer; moving allocates nothing beyond that buffer's growth.
 //!
 //! - Cost: a row of the same leaf costs its decoding and the copy of its key; a leaf costs one load.
 
+use std::cmp::Ordering;
 use std::ops::{Bound, ControlFlow, Range};
 
 use super::search::{check_level, child_index, row_index};
 use crate::format::branch::Branch;
 use crate::format::leaf::{Leaf, LeafRow, RowValue};
+use crate::format::node::{Suffix, strip, structure};
 use crate::format::overflow::ExtentRef;
 use crate::format::page::PageError;
 use crate::ids::{PageRef, TxnId};
@@ -81,6 +84,23 @@ enum Value {
 enum Way {
     Forward,
     Backward,
+}
+
+impl Way {
+    fn other(self) -> Self {
+        match self {
+            Self::Forward => Self::Backward,
+            Self::Backward => Self::Forward,
+        }
+    }
+}
+
+/// The last row of a leaf in the order of a walk.
+fn end_row(leaf: &Leaf<'_>, way: Way) -> usize {
+    match way {
+        Way::Forward => leaf.count().saturating_sub(1),
+        Way::Backward => 0,
+    }
 }
 
 /// Where a descent leads.
@@ -406,6 +426,7 @@ impl<'p, P: PageRead> Cursor<'p, P> {
         let page = parent.pin.page();
         let child = Branch::view(page)?.child(parent.index)?;
         let level = page.header().level - 1;
+        self.keep_last_key(way)?;
         self.ahead.asked = self.ahead.asked.saturating_sub(1);
         let aim = if way == Way::Forward {
             Aim::First
@@ -414,11 +435,52 @@ impl<'p, P: PageRead> Cursor<'p, P> {
         };
         if level == 0 {
             self.read_ahead()?;
-            return self.descend(child, Some(level), aim).map(Some);
+            let count = self.descend(child, Some(level), aim)?;
+            return self.check_next_key(way).map(|()| Some(count));
         }
         let count = self.descend(child, Some(level), aim)?;
         self.read_ahead()?;
-        Ok(Some(count))
+        self.check_next_key(way).map(|()| Some(count))
+    }
+
+    /// Keeps the key at the end of the leaf that a walk leaves.
+    fn keep_last_key(&mut self, way: Way) -> Result<(), PageError> {
+        if let Some(pin) = &self.leaf {
+            let leaf = Leaf::view(pin.page())?;
+            let suffix = leaf.suffix(end_row(&leaf, way))?;
+            self.key.clear();
+            self.key.extend_from_slice(leaf.prefix());
+            suffix.append_to(&mut self.key);
+        }
+        Ok(())
+    }
+
+    /// Fails unless the leaf that a walk has come to goes on behind the key kept. So no damage makes a walk come by
+    /// a leaf twice: parents that share children would make it as good as endless.
+    fn check_next_key(&self, way: Way) -> Result<(), PageError> {
+        let (Some(pin), other) = (&self.leaf, way.other()) else {
+            return Ok(());
+        };
+        let leaf = Leaf::view(pin.page())?;
+        let first = end_row(&leaf, other);
+        let kept = match strip(&self.key, leaf.prefix()) {
+            Ok(rest) => Suffix::of(rest).compare(&leaf.suffix(first)?),
+            Err(order) => order,
+        };
+        let expected = match way {
+            Way::Forward => Ordering::Less,
+            Way::Backward => Ordering::Greater,
+        };
+        if kept == expected {
+            return Ok(());
+        }
+        let (found, count) = (first as u64, leaf.count() as u64);
+        Err(structure(
+            pin.page(),
+            "row beside the next leaf",
+            found,
+            count,
+        ))
     }
 
     /// Asks for the leaves after the one the last parent stands on.

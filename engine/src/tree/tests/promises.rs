@@ -192,6 +192,40 @@ fn an_error_is_repeated_until_the_next_seek() {
     assert_eq!(report(&tree).fault_count, 1);
 }
 
+/// Branches that share children would make a walk as long as there are ways through them.
+#[test]
+fn a_leaf_reached_twice_ends_a_walk_with_an_error() {
+    let mut tree = Tree::new(4096);
+    tree.merge(&rising(0, 1000, 1), &[]);
+    let root = tree.root.unwrap();
+    let branch = tree.store.pages.get_mut(&root.id.get()).unwrap();
+    let count = usize::from(branch[24]);
+    let refs = 64 + (4 * count).next_multiple_of(16);
+    let first = branch[refs..refs + 16].to_vec();
+    branch[refs + 16..refs + 32].copy_from_slice(&first);
+    tree.store.trust = Trust::Everything;
+    let is_structure = |error: &PageError| matches!(error, PageError::Structure { .. });
+
+    let (mut cursor, mut rows) = (tree.cursor(), 0);
+    cursor.seek(Bound::Unbounded).unwrap();
+    let error = cursor.scan(|_, _, _| {
+        rows += 1;
+        ControlFlow::Continue(())
+    });
+    assert!(error.is_err_and(|error| is_structure(&error)) && rows < 100);
+
+    let (mut cursor, mut rows) = (tree.cursor(), 0);
+    cursor.seek_back(Bound::Unbounded).unwrap();
+    let error = loop {
+        match cursor.prev() {
+            Ok(is_on) => assert!(is_on),
+            Err(error) => break error,
+        }
+        rows += 1;
+    };
+    assert!(is_structure(&error) && rows < 1000, "{error} after {rows}");
+}
+
 #[test]
 #[expect(
     clippy::let_underscore_must_use,
