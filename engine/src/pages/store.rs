@@ -87,6 +87,8 @@ pub(crate) struct Store {
     pub(super) batches: Arc<BufPool>,
     /// Copies of the meta page that opening found not fit to stay.
     unfit: Vec<PageId>,
+    /// Why the map of free space could not be read.
+    damage: Option<PageError>,
     state: Mutex<State>,
     flushes: AtomicU64,
     bytes_written: AtomicU64,
@@ -229,6 +231,7 @@ impl Store {
                 BATCH_BYTES / (page_bytes * RUN_PAGES),
             ),
             unfit,
+            damage,
             state: Mutex::new(State {
                 space,
                 stored,
@@ -404,6 +407,10 @@ impl Store {
         reached: &BTreeMap<PageId, PageKind>,
         faults: &mut Vec<String>,
     ) -> u64 {
+        if let Some(damage) = &self.damage {
+            faults.push(format!("the map of pages in use: {damage}"));
+            return 0;
+        }
         let state = self.state();
         let (mut in_use, mut differences) = (0, 0);
         let mut note = |fault: String| {

@@ -259,6 +259,12 @@ fn a_damaged_map_of_free_space_stops_writing_but_not_reading() {
     let opened = Store::open(Arc::clone(&world.disk), &world.dir, &options()).unwrap();
     let refused = opened.store.begin_write(opened.meta.generation.next());
     assert!(matches!(refused, Err(Error::Corrupt(_))));
+    let mut faults = Vec::new();
+    opened.store.compare_in_use(&BTreeMap::new(), &mut faults);
+    assert!(
+        faults.len() == 1 && faults[0].contains("checksum"),
+        "{faults:?}"
+    );
     for (page, _) in world.newest().values() {
         drop(opened.store.load(*page, Class::Point).unwrap());
     }
