@@ -283,8 +283,12 @@ impl Space {
         self.give(span)
     }
 
-    /// Takes back the last pages of a span that were not used.
-    pub(crate) fn untake(&mut self, unused: Span) {
+    /// Takes back the last pages of a span that were not used. False, and nothing done, if one of them was retired:
+    /// then a tree that is damaged named it.
+    pub(crate) fn untake(&mut self, unused: Span) -> bool {
+        if !unused.ids().all(|page| self.is_live(page)) {
+            return false;
+        }
         let given = self
             .change
             .iter_mut()
@@ -297,6 +301,7 @@ impl Space {
             self.clear_live(page);
             self.freed(page);
         }
+        true
     }
 
     /// The generation being built no longer uses these pages. False, and nothing done, if one of them is not live:

@@ -112,7 +112,15 @@ impl<'s> PageSink<'s> {
     fn build_map(&mut self) -> Result<Vec<(u64, Buf)>, PageError> {
         let page_bytes = self.store.page_bytes;
         let mut state = self.store.state();
-        state.space.untake(self.run);
+        let Span { first, count } = self.run;
+        if !state.space.untake(self.run) {
+            return Err(PageError::Structure {
+                page: PageId::new(first),
+                what: "pages given out and not in use",
+                found: count,
+                expected: 0,
+            });
+        }
         self.run.count = 0;
         let stored = state.stored.clone();
         let Some(plan) = stored.plan(&mut state.space, page_bytes)? else {

@@ -72,10 +72,10 @@ impl World {
                     assert!(run.unwrap().count <= GROUP);
                     let run = run.unwrap();
                     let used = random.random_range(0..=run.count);
-                    self.space.untake(Span {
+                    assert!(self.space.untake(Span {
                         first: run.first + used,
                         count: run.count - used,
-                    });
+                    }));
                     self.take(Some(Span { count: used, ..run }));
                 }
                 4 => {
@@ -198,4 +198,23 @@ fn only_bitmaps_that_changed_are_dirty_and_a_long_older_map_is_held_whole() {
     assert_eq!((space.end(), space.held(), space.free()), (131, 2, 65));
     assert_eq!(space.reclaim(Generation::new(6), None).len(), 1);
     assert_eq!(space.trim_end(), Some(64));
+}
+
+/// A damaged tree may name a page that is free, and retire it after it was given out.
+#[test]
+fn a_run_of_which_a_page_was_retired_is_not_taken_back() {
+    let mut space = Space::empty(PER_MAP);
+    space.begin(Generation::new(2));
+    let run = space.take_run().unwrap();
+    let last = Span {
+        first: run.first + run.count - 1,
+        count: 1,
+    };
+    assert!(space.retire(last));
+    assert!(!space.untake(run));
+    space.abort();
+    assert_eq!((space.held(), space.end()), (0, COPIES));
+    space.begin(Generation::new(2));
+    assert_eq!(space.take_run(), Some(run));
+    assert!(space.untake(run));
 }
