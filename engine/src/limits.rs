@@ -37,6 +37,11 @@ pub(crate) const RECORD_BYTES_MAX: usize = 256 * 1024 * 1024;
 pub(crate) const RUN_PAGES: usize = 16;
 /// Most pages a data file can have: 2^32 x 16 KiB = 64 TiB.
 pub(crate) const PAGES_MAX: u64 = 1 << 32;
+/// Stored ids of transactions and positions in the log are below this, those of generations and tables below
+/// [`NARROW_IDS_MAX`]: no database comes near, and what goes on counting from there never overflows.
+pub(crate) const IDS_MAX: u64 = 1 << 62;
+/// Bound of stored ids of 32 bits.
+pub(crate) const NARROW_IDS_MAX: u32 = 1 << 31;
 
 const _: () = assert!(PAGE_BYTES_DEFAULT >= PAGE_BYTES_MIN && PAGE_BYTES_DEFAULT <= PAGE_BYTES_MAX);
 const _: () = assert!(GROUP_BYTES_MAX.is_multiple_of(LOG_BLOCK_BYTES));

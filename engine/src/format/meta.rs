@@ -12,7 +12,10 @@ use northstar_io::planted::planted;
 
 use super::page::{HEADER_BYTES, PageHeader, PageKind};
 use crate::ids::{Generation, Lsn, PageId, PageRef, TableId, TxnId};
-use crate::limits::{PAGES_MAX, SEGMENT_BYTES_MAX, SEGMENT_BYTES_MIN, SEGMENT_BYTES_UNSAID};
+use crate::limits::{
+    IDS_MAX, LOG_BLOCK_BYTES, NARROW_IDS_MAX, PAGES_MAX, SEGMENT_BYTES_MAX, SEGMENT_BYTES_MIN,
+    SEGMENT_BYTES_UNSAID,
+};
 
 /// Bytes 64..80 of every meta page: tells a database from any other file, whatever its version.
 pub(crate) const MAGIC: [u8; 16] = *b"NorthstarDB\0\0\0\0\0";
@@ -370,7 +373,21 @@ impl Meta {
                 expected.into(),
             ));
         }
+        let (ids, narrow) = (IDS_MAX - 1, u64::from(NARROW_IDS_MAX) - 1);
         let bounds = [
+            ("generation", u64::from(generation), 0, narrow),
+            ("next table", stored.next_table.get().into(), 0, narrow),
+            ("tree txn", stored.tree_txn.get(), 0, ids),
+            ("log start", stored.log_lsn.get(), 0, ids),
+            ("last txn", stored.log_last_txn.get(), 0, ids),
+            ("durable through", stored.durable_through.get(), 0, ids),
+            // Groups begin at whole blocks.
+            (
+                "log start",
+                stored.log_lsn.get() % LOG_BLOCK_BYTES as u64,
+                0,
+                0,
+            ),
             ("page size", u64::from(stored.page_bytes.get()), 4096, 65536),
             ("pages", stored.pages.get(), COPIES, PAGES_MAX),
             (
@@ -556,6 +573,30 @@ pub(crate) mod tests {
                     assert_eq!(meta.page_bytes, 4096);
                 }
             }
+        }
+    }
+
+    #[test]
+    fn ids_with_no_room_to_go_on_and_positions_inside_a_block_are_refused() {
+        let decoded = |change: fn(&mut Meta)| {
+            let (mut meta, mut page) = (sample(4), vec![0; 4096]);
+            change(&mut meta);
+            let copy = u64::from(meta.generation.get() % 2);
+            write(&meta, copy, &mut page);
+            Meta::decode(&page, PageId::new(copy))
+        };
+        assert!(decoded(|_| ()).is_ok());
+        let changes: [fn(&mut Meta); 7] = [
+            |meta| meta.log_start.lsn = Lsn::new(8192 + 512),
+            |meta| meta.generation = Generation::new(NARROW_IDS_MAX),
+            |meta| meta.next_table = TableId::new(NARROW_IDS_MAX),
+            |meta| meta.tree_txn = TxnId::new(IDS_MAX),
+            |meta| meta.log_start.lsn = Lsn::new(IDS_MAX),
+            |meta| meta.log_start.last_txn = TxnId::new(u64::MAX),
+            |meta| meta.durable_through = Lsn::new(u64::MAX),
+        ];
+        for change in changes {
+            assert!(matches!(decoded(change), Err(MetaError::Damaged { .. })));
         }
     }
 

@@ -144,15 +144,44 @@ pub(crate) fn encode_entry(id: TableId) -> [u8; 8] {
 
 /// The id in a row of table `NAMES`.
 pub(crate) fn decode_entry(name: &str, row: &[u8]) -> Result<TableId> {
-    match *row {
-        [a, b, c, d, 0, 0, 0, 0] => Ok(TableId::new(u32::from_le_bytes([a, b, c, d]))),
+    let id = match *row {
+        [a, b, c, d, 0, 0, 0, 0] => Some(u32::from_le_bytes([a, b, c, d])),
+        _ => None,
+    };
+    let first = TableId::FIRST_USER.get();
+    match id {
+        Some(id) if (first..limits::NARROW_IDS_MAX).contains(&id) => Ok(TableId::new(id)),
         _ => Err(Error::Corrupt(crate::error::Corruption {
             file: "data",
             offset: None,
             detail: format!(
-                "the row of table {name:?} has {} bytes or unknown flags, expected 8 bytes with flags 0",
+                "the row of table {name:?} has {} bytes, unknown flags or an impossible id, expected 8 bytes with flags 0",
                 row.len()
             ),
         })),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_of_a_system_table_or_of_an_impossible_id_is_damage() {
+        let row = |id: u32| [id.to_le_bytes(), [0; 4]].concat();
+        assert_eq!(decode_entry("t", &row(16)).unwrap(), TableId::FIRST_USER);
+        for bad in [
+            row(0),
+            row(1),
+            row(15),
+            row(1 << 31),
+            row(u32::MAX),
+            vec![16],
+        ] {
+            assert!(
+                matches!(decode_entry("t", &bad), Err(Error::Corrupt(_))),
+                "{bad:?}"
+            );
+        }
     }
 }
