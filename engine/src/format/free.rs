@@ -22,7 +22,7 @@ pub(crate) fn pages_per_map(page_bytes: usize) -> u64 {
 
 /// Bitmap pages that one directory page lists.
 pub(crate) fn maps_per_directory(page_bytes: usize) -> usize {
-    (page_bytes - HEADER_BYTES) / REF_BYTES - 1
+    (page_bytes.saturating_sub(HEADER_BYTES) / REF_BYTES).saturating_sub(1)
 }
 
 fn begin(page: &mut [u8], kind: PageKind, count: usize, used: usize) {
@@ -142,6 +142,10 @@ mod tests {
         encode_directory(&mut page, PageRef::default(), &[]);
         assert!(decode_map(sealed(&mut page)).is_err());
         page[24..26].copy_from_slice(&u16::MAX.to_le_bytes());
+        assert!(decode_directory(sealed(&mut page)).is_err());
+        // Too short for what every directory begins with.
+        page.truncate(HEADER_BYTES + 3);
+        page[28..32].copy_from_slice(&64_u32.to_le_bytes());
         assert!(decode_directory(sealed(&mut page)).is_err());
     }
 }
