@@ -11,8 +11,15 @@ use crate::db::world::{Sizes, World as Inner};
 use crate::db::{Db, open as opening};
 use crate::error::Result;
 
+mod decode;
+
 pub use crate::marks::marks;
 pub use crate::sync::{Joined, Scheduler, pause, run_under};
+pub use decode::{
+    GroupSummary, LogStart, LogSummary, MetaSummary, NodeSummary, PageSummary, RecordSummary,
+    crc32c, decode_group, decode_meta, decode_node, decode_page, decode_record, scan_log,
+    seal_page,
+};
 
 /// A clock: nanoseconds.
 pub type Nanos = Arc<dyn Fn() -> u64 + Send + Sync>;

@@ -235,7 +235,7 @@ impl<'a> Record<'a> {
     }
 
     /// Who committed and why. The engine keeps it and does not look at it.
-    #[cfg(test)]
+    #[cfg(any(test, feature = "internals"))]
     pub(crate) fn tag(&self) -> &'a [u8] {
         self.payload.get(..self.tag_len).unwrap_or_default()
     }

@@ -310,7 +310,7 @@ fn find<'a>(leaf: &Leaf<'a>, key: &[u8]) -> Result<Option<LeafRow<'a>>, PageErro
 
 /// Index of the row with `key`, or of the first row above it.
 #[inline]
-pub(super) fn row_index(leaf: &Leaf<'_>, key: &[u8]) -> Result<Result<usize, usize>, PageError> {
+pub(crate) fn row_index(leaf: &Leaf<'_>, key: &[u8]) -> Result<Result<usize, usize>, PageError> {
     let suffix = match strip(key, leaf.prefix()) {
         Ok(suffix) => Suffix::of(suffix),
         Err(Ordering::Less) => return Ok(Err(0)),
@@ -332,7 +332,7 @@ pub(super) fn row_index(leaf: &Leaf<'_>, key: &[u8]) -> Result<Result<usize, usi
 
 /// Index of the child that covers `key`.
 #[inline]
-pub(super) fn child_index(branch: &Branch<'_>, key: &[u8]) -> Result<usize, PageError> {
+pub(crate) fn child_index(branch: &Branch<'_>, key: &[u8]) -> Result<usize, PageError> {
     let suffix = match strip(key, branch.prefix()) {
         Ok(suffix) => Suffix::of(suffix),
         Err(Ordering::Less) => return Ok(0),

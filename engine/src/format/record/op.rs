@@ -243,13 +243,13 @@ impl OpWriter {
     }
 
     /// Adds [`Op::DropTable`].
-    #[cfg(test)]
+    #[cfg(any(test, feature = "internals"))]
     pub(crate) fn drop_table(&mut self, table: TableId) {
         self.begin(OpKind::DropTable, table);
     }
 
     /// Adds any operation.
-    #[cfg(test)]
+    #[cfg(any(test, feature = "internals"))]
     pub(crate) fn push(&mut self, op: Op<'_>) {
         match op {
             Op::Put { table, key, value } => self.put(table, key, value),
