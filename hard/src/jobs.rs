@@ -9,6 +9,7 @@ use std::process::{Command, Stdio};
 use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
+use crate::fuzz::{Target, drive};
 use crate::properties::{self, PROPERTIES};
 use crate::sim::script::{self, Plan};
 use crate::sim::{nth, paths, rot, scope, shrink, storm};
@@ -173,6 +174,18 @@ pub const JOBS: &[Job] = &[
         alone: true,
         run: kills,
     },
+    Job {
+        name: "fuzz",
+        question: "Do hostile bytes, found by following coverage, ever get more than an error out of decoders or databases?",
+        goals: &[Goal {
+            what: drive::EXECUTIONS,
+            ci: 1_000_000,
+            nightly: 100_000_000,
+        }],
+        chunk: 1,
+        alone: true,
+        run: fuzz_all,
+    },
 ];
 
 /// The job of that name.
@@ -253,6 +266,15 @@ fn kills(seeds: Range<u64>) -> Result<Tally, Failure> {
         tally.add("of these while closing", done.while_closing);
         tally.add("transactions", done.acknowledged);
         tally.add("rows compared", done.rows);
+    }
+    Ok(tally)
+}
+
+/// A seed is a round over all targets.
+fn fuzz_all(seeds: Range<u64>) -> Result<Tally, Failure> {
+    let mut tally = Tally::default();
+    for seed in seeds {
+        tally.merge(&drive::fuzz(&Target::ALL, drive::Length::Seed(seed))?);
     }
     Ok(tally)
 }

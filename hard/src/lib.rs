@@ -8,6 +8,7 @@
 //! - [`run`]: engine against model, after every step.
 //! - [`crash`]: a child process killed at random moments; what is left must be a prefix of what it did.
 //! - [`sim`]: the engine on a simulated disk: power cuts, cuts during recovery, disks with faults.
+//! - [`fuzz`]: hostile bytes, found by following coverage.
 //! - [`jobs`], [`campaign`], [`tally`], [`ledger`]: what there is to run, how it is spread over processes, what was done,
 //!   and all that was ever done.
 //! - [`planted`]: faults in the engine's sources, put there to show that all this can fail.
@@ -25,6 +26,7 @@ pub mod clock;
 mod compare;
 pub mod crash;
 pub mod exec;
+pub mod fuzz;
 pub mod golden;
 #[cfg(feature = "internals")]
 pub mod jobs;

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use clap::{Parser, Subcommand, ValueEnum};
 use nshard::campaign::{self, Amount, Campaign};
+use nshard::fuzz::{Target, drive};
 use nshard::jobs::{self, Drive, Goal};
 use nshard::ledger::Ledger;
 use nshard::sim::script::{Plan, Said};
@@ -128,6 +129,23 @@ enum Command {
         /// The ledger's table
         #[arg(long, default_value = "hard/LEDGER.md")]
         ledger: PathBuf,
+    },
+    /// Fuzzing guided by coverage, under AddressSanitizer: every kept input again, then new ones
+    Fuzz {
+        /// Which targets; all when absent
+        targets: Vec<String>,
+        /// A minute each
+        #[arg(long)]
+        quick: bool,
+        /// Seconds each
+        #[arg(long, default_value_t = 600, conflicts_with = "quick")]
+        seconds: u64,
+        /// Do this input alone, without the fuzzer
+        #[arg(long)]
+        input: Option<PathBuf>,
+        /// Take what was found into the kept corpora, as few inputs as reach the same
+        #[arg(long, conflicts_with = "input")]
+        keep: bool,
     },
     /// Add to the golden files: sets and tables of damage that are not there yet
     Golden {
@@ -304,6 +322,18 @@ fn perform(command: Command) -> Result<(), Failure> {
             ledger.fixed(&fix)?;
             ledger.save()
         }
+        Command::Fuzz {
+            targets,
+            quick,
+            seconds,
+            input,
+            keep,
+        } => fuzz_targets(
+            &targets,
+            if quick { 60 } else { seconds },
+            input.as_deref(),
+            keep,
+        ),
         Command::Golden { add } => add_golden(&add),
         Command::Child {
             dir,
@@ -352,6 +382,39 @@ fn add_golden(golden: &Path) -> Result<(), Failure> {
             })?;
             say(&format!("made {}", table.display()));
         }
+    }
+    Ok(())
+}
+
+fn fuzz_targets(
+    names: &[String],
+    seconds: u64,
+    input: Option<&Path>,
+    keep: bool,
+) -> Result<(), Failure> {
+    let named: Result<Vec<_>, _> = names.iter().map(|name| Target::named(name)).collect();
+    let targets = match named? {
+        none if none.is_empty() => Target::ALL.to_vec(),
+        named => named,
+    };
+    if let Some(path) = input {
+        let bytes = std::fs::read(path).map_err(|source| Failure::Harness {
+            during: format!("read {}", path.display()),
+            source,
+        })?;
+        targets.iter().for_each(|target| target.run(&bytes));
+        say("held");
+        return Ok(());
+    }
+    let tally = match keep {
+        true => drive::keep(&targets)?,
+        false => drive::fuzz(&targets, drive::Length::Seconds(seconds))?,
+    };
+    for (what, why) in &tally.skipped {
+        say(&format!("SKIPPED: {what}: {why}"));
+    }
+    for (what, count) in &tally.counts {
+        say(&format!("{count:>12} {what}"));
     }
     Ok(())
 }
