@@ -19,6 +19,8 @@ pub const EXECUTIONS: &str = "fuzz executions";
 pub const REPLAYED: &str = "corpus inputs replayed";
 /// An input that takes longer hangs: thousands of times what the slowest one takes.
 const HANG_SECONDS: u32 = 60;
+/// In the names of inputs that once broke a promise: they are kept for ever.
+const FOUND: &str = "found-";
 /// Memory of a process under the sanitizer.
 const MEMORY_MB: u32 = 3072;
 
@@ -265,7 +267,8 @@ fn last(said: &str, name: &str) -> Option<u64> {
     rest.split_whitespace().next()?.parse().ok()
 }
 
-/// Runs all inputs of `targets`, and leaves of the new ones in the kept corpora those that reach what no other does.
+/// Runs all inputs of `targets`, and leaves in the kept corpora as few as reach what all do, and those that broke a
+/// promise once.
 ///
 /// # Errors
 /// As [`fuzz`].
@@ -286,12 +289,16 @@ pub fn keep(targets: &[Target]) -> Result<Tally, Failure> {
         super::seeds::write(target, &kept)?;
         let mut merge = Command::new(programs.join(target.name()));
         merge
-            .args(["-merge=1", "-detect_leaks=0"])
+            // The fewest that reach the same edges, however often.
+            .args(["-set_cover_merge=1", "-use_counters=0", "-detect_leaks=0"])
             .arg(format!("-max_len={}", target.max_len()))
             .args([&all, &kept, &build_dir().join("corpus").join(target.name())]);
         finish(target, &mut merge)?;
-        std::fs::remove_dir_all(&kept).during("empty a corpus")?;
-        std::fs::create_dir_all(&kept).during("make a corpus")?;
+        for (path, _) in super::corpus(target)? {
+            if !path.contains(FOUND) {
+                std::fs::remove_file(path).during("empty a corpus")?;
+            }
+        }
         for entry in std::fs::read_dir(&all).during("list what was merged")? {
             let path = entry.during("list what was merged")?.path();
             let name = path.file_name().unwrap_or_default();
