@@ -41,7 +41,7 @@ impl Flight {
             Op::Write { offset, buf, .. } => (IoKind::Write, *offset, buf.len()),
             Op::Sync { .. } => (IoKind::Sync, 0, 0),
         };
-        if native(&file).is_none() {
+        if !native(&file).is_some_and(NativeFile::takes_rings) {
             return Err(op);
         }
         let transfer = match (kind, Transfer::new(kind, offset, len, len)) {

@@ -112,6 +112,11 @@ impl Shared {
         self.options.direct
     }
 
+    /// A ring could be had when the disk was made.
+    pub(crate) fn has_ring(&self) -> bool {
+        self.ring
+    }
+
     fn warn(&self, about: &'static str, text: impl FnOnce() -> String) {
         let mut warnings = self.warnings.lock().unwrap_or_else(PoisonError::into_inner);
         warnings.entry(about).or_insert_with(text);
@@ -137,6 +142,15 @@ impl Shared {
         self.warn("ring", || {
             format!("io_uring is refused ({reason}); transfers are made one at a time")
         });
+    }
+
+    /// A ring could be had, but not for this file.
+    pub(crate) fn without_ring(&self, path: &str) {
+        if self.ring {
+            self.warn("ring", || {
+                format!("{path}: no io_uring through FUSE; transfers are made one at a time")
+            });
+        }
     }
 
     /// One write with `RWF_DSYNC` through the disk's own ring: returns bytes written, all of them durable.

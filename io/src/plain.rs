@@ -26,6 +26,9 @@ pub(crate) struct NativeFile {
     id: u64,
     /// Relaxed everywhere: a try that still is direct after another gave up is refused, and goes on like it.
     direct: AtomicBool,
+    /// False where another process serves the file, through FUSE. A direct write that it cuts short is continued by a
+    /// ring with the right bytes at the wrong offset, and reported as whole (seen with Linux 6.18).
+    rings: bool,
     disk: Arc<Shared>,
 }
 
@@ -45,8 +48,18 @@ impl NativeFile {
             .open(path);
         let file = opened.map_err(|error| IoError::at(IoKind::Open, path, errno(&error)))?;
         let path: Arc<str> = path.to_string_lossy().into();
+        let served = sys::through_fuse(file.as_fd());
+        if served {
+            disk.without_ring(&path);
+        }
+        // A server has a memory of its own that no transfer passes by: what reads show need not be durable.
+        let accepted = if served {
+            Err("FUSE may keep what it has not written".to_owned())
+        } else {
+            Ok(())
+        };
         let direct = disk.wants_direct()
-            && match accepts_direct(&file) {
+            && match accepted.and_then(|()| accepts_direct(&file)) {
                 Ok(()) => true,
                 Err(reason) => {
                     disk.warn_direct(&path, &reason);
@@ -56,6 +69,7 @@ impl NativeFile {
         Ok(Self {
             file,
             path,
+            rings: !served,
             id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
             direct: AtomicBool::new(direct),
             disk: Arc::clone(disk),
@@ -65,6 +79,11 @@ impl NativeFile {
     /// The descriptor, open as long as `self` lives.
     pub(crate) fn fd(&self) -> i32 {
         self.file.as_raw_fd()
+    }
+
+    /// Its transfers may be made by a ring.
+    pub(crate) fn takes_rings(&self) -> bool {
+        self.rings
     }
 
     /// See the field.
@@ -276,12 +295,17 @@ impl File for NativeFile {
                 self.write_at(offset, buf, len)?;
                 self.sync()
             }
-            SyncMethod::WriteDsync => self.write_synced(offset, buf, len, |offset, bytes| {
-                sys::write_dsync(self.file.as_fd(), offset, bytes)
-            }),
-            SyncMethod::RingDsync => self.write_synced(offset, buf, len, |offset, bytes| {
-                self.disk.ring_write_dsync(self, offset, bytes)
-            }),
+            // Without a ring, which was said once, the same write is made by a plain call.
+            SyncMethod::RingDsync if self.disk.has_ring() && self.rings => {
+                self.write_synced(offset, buf, len, |offset, bytes| {
+                    self.disk.ring_write_dsync(self, offset, bytes)
+                })
+            }
+            SyncMethod::WriteDsync | SyncMethod::RingDsync => {
+                self.write_synced(offset, buf, len, |offset, bytes| {
+                    sys::write_dsync(self.file.as_fd(), offset, bytes)
+                })
+            }
         }
     }
 

@@ -22,7 +22,7 @@ pub(crate) struct RingQueue {
     depth: u32,
     setup: Setup,
     engine: Engine,
-    /// Ended without the kernel: misaligned, or on a file of another disk.
+    /// Ended without the ring: misaligned, or on a file of another disk or of one that takes no rings.
     ready: Vec<Completion>,
     mappings: Vec<Arc<Mapping>>,
     files: Vec<Arc<dyn File>>,

@@ -5,9 +5,9 @@
 #![expect(unsafe_code, reason = "system calls")]
 
 #[cfg(target_os = "linux")]
-pub(crate) use linux::{direct_alignment, punch, set_direct, write_dsync};
+pub(crate) use linux::{direct_alignment, punch, set_direct, through_fuse, write_dsync};
 #[cfg(not(target_os = "linux"))]
-pub(crate) use other::{direct_alignment, punch, set_direct, write_dsync};
+pub(crate) use other::{direct_alignment, punch, set_direct, through_fuse, write_dsync};
 
 #[cfg(target_os = "linux")]
 mod linux {
@@ -58,6 +58,16 @@ mod linux {
         said.then_some((answer.stx_dio_mem_align, answer.stx_dio_offset_align))
     }
 
+    /// A file's transfers are made by a process, through FUSE. False where the kernel does not say.
+    pub(crate) fn through_fuse(file: BorrowedFd<'_>) -> bool {
+        let mut answer = MaybeUninit::<libc::statfs>::zeroed();
+        // SAFETY: the descriptor is open as long as `file` is borrowed, and `answer` has room for the structure.
+        let failed = unsafe { libc::fstatfs(file.as_raw_fd(), answer.as_mut_ptr()) };
+        // SAFETY: all zeros is a valid value of this plain structure, and the kernel only writes valid ones.
+        let answer = unsafe { answer.assume_init() };
+        failed == 0 && answer.f_type == libc::FUSE_SUPER_MAGIC
+    }
+
     /// One `pwritev2` with `RWF_DSYNC`: returns bytes written, all of them durable.
     pub(crate) fn write_dsync(
         file: BorrowedFd<'_>,
@@ -100,6 +110,11 @@ mod other {
     /// Not told.
     pub(crate) fn direct_alignment(_file: BorrowedFd<'_>) -> Option<(u32, u32)> {
         None
+    }
+
+    /// Not known.
+    pub(crate) fn through_fuse(_file: BorrowedFd<'_>) -> bool {
+        false
     }
 
     /// Not supported.

@@ -515,6 +515,20 @@ fn a_refused_ring_is_one_warning_and_the_same_bytes() {
         about_rings[0].contains("Operation not permitted"),
         "{status:?}"
     );
+    // A durable write asked of the ring is made another way; that is not one more refusal.
+    let others = status.warnings.len() - 1;
+    let plain = native(Choice::Never, true);
+    check(&*plain, &dir.path().join("plain"));
+    assert_eq!(others, plain.status().warnings.len(), "{status:?}");
+    assert!(
+        !plain
+            .status()
+            .warnings
+            .iter()
+            .any(|text| text.contains("durable writes")),
+        "{:?}",
+        plain.status()
+    );
 }
 
 #[cfg(target_os = "linux")]
