@@ -11,6 +11,8 @@ use std::time::Instant;
 
 use crate::fuzz::{Target, drive};
 use crate::properties::{self, PROPERTIES};
+#[cfg(target_os = "linux")]
+use crate::real::{filesystems, full, openers, restricted};
 use crate::sim::script::{self, Plan};
 use crate::sim::{nth, paths, rot, scope, shrink, storm};
 use crate::tally::Tally;
@@ -186,6 +188,71 @@ pub const JOBS: &[Job] = &[
         alone: true,
         run: fuzz_all,
     },
+    #[cfg(target_os = "linux")]
+    Job {
+        name: "filesystems",
+        question: "Does it on tmpfs, ext4, XFS and btrfs, too, by every way to the disk?",
+        goals: &[Goal {
+            what: filesystems::KILLS,
+            ci: filesystems::SEEDS * filesystems::KILLS_PER_SEED,
+            nightly: 10 * filesystems::SEEDS * filesystems::KILLS_PER_SEED,
+        }],
+        chunk: 1,
+        alone: true,
+        run: filesystems::run,
+    },
+    #[cfg(target_os = "linux")]
+    Job {
+        name: "full",
+        question: "Does a disk that fills up refuse commits whole, and is everything else still possible?",
+        goals: &[Goal {
+            what: full::FULL,
+            ci: full::SEEDS,
+            nightly: 50 * full::SEEDS,
+        }],
+        chunk: 1,
+        alone: false,
+        run: full::run,
+    },
+    #[cfg(target_os = "linux")]
+    Job {
+        name: "openers",
+        question: "Of processes that open one database at once, does exactly one get it?",
+        goals: &[Goal {
+            what: openers::RACES,
+            ci: 400,
+            nightly: 10_000,
+        }],
+        chunk: 1,
+        alone: false,
+        run: openers::run,
+    },
+    #[cfg(target_os = "linux")]
+    Job {
+        name: "restricted",
+        question: "Does a process without io_uring, direct I/O, locked memory or rights do the same, or say what it lacks?",
+        goals: &[Goal {
+            what: restricted::RESTRICTED,
+            ci: 150,
+            nightly: 3_000,
+        }],
+        chunk: 1,
+        alone: false,
+        run: restricted::run,
+    },
+    #[cfg(target_os = "linux")]
+    Job {
+        name: "fuse",
+        question: "Does a file system that fails syncs, cuts writes short, fails reads and loses power lose anything acknowledged?",
+        goals: &[Goal {
+            what: FAILING,
+            ci: 240,
+            nightly: 10_000,
+        }],
+        chunk: 1,
+        alone: false,
+        run: failing,
+    },
 ];
 
 /// The job of that name.
@@ -195,6 +262,23 @@ pub const JOBS: &[Job] = &[
 pub fn find(name: &str) -> Result<&'static Job, Failure> {
     let found = JOBS.iter().find(|job| job.name == name);
     found.ok_or_else(|| Failure::Broken(format!("there is no job {name:?}; see `nshard list`")))
+}
+
+#[cfg(all(target_os = "linux", feature = "fuse"))]
+const FAILING: &str = crate::real::fuse::ROUNDS;
+#[cfg(all(target_os = "linux", not(feature = "fuse")))]
+const FAILING: &str = "rounds on a failing file system";
+
+#[cfg(all(target_os = "linux", feature = "fuse"))]
+fn failing(seeds: Range<u64>) -> Result<Tally, Failure> {
+    crate::real::fuse::run(seeds)
+}
+
+#[cfg(all(target_os = "linux", not(feature = "fuse")))]
+fn failing(_: Range<u64>) -> Result<Tally, Failure> {
+    let mut tally = Tally::default();
+    tally.skip(FAILING, "built without the feature `fuse`");
+    Ok(tally)
 }
 
 const REGRESSIONS: &str = "old failures tried again";
@@ -259,6 +343,7 @@ fn kills(seeds: Range<u64>) -> Result<Tally, Failure> {
             kills: KILLS_PER_SEED,
             backend: None,
             jobs: 2,
+            under: None,
         };
         let done = crash::run(&plan).inspect_err(|_| drop(dir.keep()))?;
         tally.add(KILLS, done.kills);

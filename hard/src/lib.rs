@@ -9,6 +9,7 @@
 //! - [`crash`]: a child process killed at random moments; what is left must be a prefix of what it did.
 //! - [`sim`]: the engine on a simulated disk: power cuts, cuts during recovery, disks with faults.
 //! - [`fuzz`]: hostile bytes, found by following coverage.
+//! - `real`: real file systems, full disks, races to open, processes that are denied things, failing file systems.
 //! - [`jobs`], [`campaign`], [`tally`], [`ledger`]: what there is to run, how it is spread over processes, what was done,
 //!   and all that was ever done.
 //! - [`planted`]: faults in the engine's sources, put there to show that all this can fail.
@@ -41,6 +42,8 @@ pub mod planting;
 pub mod properties;
 #[cfg(feature = "internals")]
 mod protocol;
+#[cfg(all(target_os = "linux", feature = "internals"))]
+pub mod real;
 pub mod rng;
 pub mod run;
 #[cfg(feature = "internals")]

@@ -166,6 +166,18 @@ enum Command {
         txns: u64,
         #[arg(long)]
         backend: Backend,
+        /// What it is denied, see `nshard::real::limits`
+        #[arg(long)]
+        under: Option<String>,
+    },
+    /// The process that races others to open a database
+    #[command(hide = true)]
+    #[cfg(target_os = "linux")]
+    Opener {
+        #[arg(long)]
+        dir: PathBuf,
+        #[arg(long)]
+        backend: Backend,
     },
 }
 
@@ -265,6 +277,9 @@ fn perform(command: Command) -> Result<(), Failure> {
             let (tally, next) = jobs::drive(job, &drive)?;
             let seconds = started.elapsed().as_secs_f64();
             say(&campaign::line(job, &tally, seconds, next));
+            for (what, why) in &tally.skipped {
+                say(&format!("SKIPPED: {what}: {why}"));
+            }
             for (mark, count) in &tally.marks {
                 say(&format!("{count:>24} times {mark}"));
             }
@@ -297,6 +312,7 @@ fn perform(command: Command) -> Result<(), Failure> {
                 kills,
                 backend: backend.map(Into::into),
                 jobs: jobs.max(1),
+                under: None,
             };
             let done = life.map_or_else(|| crash::run(&plan), |life| crash::replay(&plan, life));
             if done.is_err() {
@@ -341,13 +357,24 @@ fn perform(command: Command) -> Result<(), Failure> {
             round,
             txns,
             backend,
-        } => crash::child(&crash::ChildPlan {
-            dir,
-            seed,
-            round,
-            txns,
-            backend: backend.into(),
-        }),
+            under,
+        } => {
+            #[cfg(target_os = "linux")]
+            if let Some(word) = under {
+                nshard::real::limits::Limit::of(&word)?.accept()?;
+            }
+            #[cfg(not(target_os = "linux"))]
+            drop(under);
+            crash::child(&crash::ChildPlan {
+                dir,
+                seed,
+                round,
+                txns,
+                backend: backend.into(),
+            })
+        }
+        #[cfg(target_os = "linux")]
+        Command::Opener { dir, backend } => nshard::real::openers::opener(&dir, backend.into()),
     }
 }
 

@@ -18,6 +18,7 @@ fn five_hundred_kills_lose_nothing_acknowledged() {
         kills: 500,
         backend: None,
         jobs: 2,
+        under: None,
     };
     match run(&plan) {
         Ok(totals) => {

@@ -13,7 +13,7 @@
 //! `sim::paths` takes walks through the model to the real engine.
 //!
 //! Left out: names of files, the map of free space, snapshots, several groups in flight, full disks, and two faults in one
-//! history. Spec: HD-011.
+//! history. Spec: HD-016.
 
 mod claims;
 pub(crate) mod disk;

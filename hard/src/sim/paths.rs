@@ -8,7 +8,7 @@
 //!
 //! The model's blocks are kinds of blocks here: all pages of a slice fare as its one page does. The engine writes more
 //! generations than the model, so slots are matched by their part: the one that is written, or the newest. Where the
-//! engine has nothing to write at a place, the crash comes at the end of the step. Spec: HD-011.
+//! engine has nothing to write at a place, the crash comes at the end of the step. Spec: HD-016.
 
 use std::ops::Range;
 use std::path::Path;

@@ -1,0 +1,408 @@
+//! One database that lives through many children, and the model of what they did.
+
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::{Mutex, PoisonError, mpsc};
+use std::time::Duration;
+
+use northstardb::{Backend, Db, Options, TxnId};
+
+use super::child::parse_counter;
+use super::{COUNTER_TABLE, Plan, TXNS_MAX, Totals};
+use crate::compare::compare_whole;
+use crate::exec::{COUNTER_KEY, Executor, View};
+use crate::model::{Draft, State};
+use crate::ops::{End, Shape, Stream, Way};
+use crate::rng::Rng;
+use crate::run::{BUDGET_LEAST, DELTA_BYTES_LEAST};
+use crate::{During, Failure, chain};
+
+/// One database and its parameters, all drawn from its seed.
+#[derive(Debug, Clone)]
+pub struct Life {
+    program: PathBuf,
+    pub(crate) dir: PathBuf,
+    pub(crate) seed: u64,
+    pub(super) shape: Shape,
+    pub(super) backend: Backend,
+    delta_bytes: usize,
+    page_bytes: u32,
+    /// What children are denied, in the words of `nshard child --under`.
+    pub(crate) under: Option<String>,
+    /// Children may meet errors of the disk: then they say so and are done.
+    pub(crate) may_fail: bool,
+}
+
+/// Where a database stands: the last transaction found in it, and the state that follows from it.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Stand {
+    round: u64,
+    pub(crate) number: u64,
+    state: State,
+}
+
+/// When a child dies.
+#[derive(Debug, Clone, Copy)]
+enum Moment {
+    /// By itself, when it is done.
+    Never,
+    /// So long after it began to open.
+    Opening(Duration),
+    /// So long after so many acknowledgements.
+    Acknowledged(u64, Duration),
+    /// So long after it began to close.
+    Closing(Duration),
+}
+
+impl Life {
+    pub(crate) fn new(plan: &Plan, seed: u64) -> Self {
+        let mut life = Self::of(&plan.dir.join(format!("crash-{seed:016x}")), seed);
+        life.program.clone_from(&plan.program);
+        life.under.clone_from(&plan.under);
+        if let Some(backend) = plan.backend {
+            life.backend = backend;
+        }
+        life
+    }
+
+    pub(crate) fn of(dir: &Path, seed: u64) -> Self {
+        let mut rng = Rng::new(seed).fork(1);
+        let page_bytes = rng.pick(&[4096, 16384, 16384]);
+        let mut shape = Shape::random(&mut rng).for_pages(page_bytes);
+        shape.value_bytes_max = shape.value_bytes_max.min(20_000);
+        Self {
+            program: PathBuf::new(),
+            dir: dir.to_owned(),
+            seed,
+            shape,
+            backend: rng.pick(&[Backend::Plain, Backend::Auto, Backend::Auto]),
+            delta_bytes: rng.pick(&[DELTA_BYTES_LEAST, 256 << 10, 2 << 20]),
+            page_bytes,
+            under: None,
+            may_fail: false,
+        }
+    }
+
+    /// The options to open with.
+    pub(crate) fn options(&self) -> Options {
+        Options::new()
+            .backend(self.backend)
+            .delta_bytes(self.delta_bytes)
+            .page_bytes(self.page_bytes)
+            .memory_budget(BUDGET_LEAST)
+            .buffered_flush(Duration::from_millis(2))
+    }
+
+    pub(crate) fn stream(&self, round: u64) -> Stream {
+        Stream::new(Rng::new(self.seed).fork(1000 + round).word(), self.shape)
+    }
+
+    pub(super) fn live(
+        &self,
+        rounds: u64,
+        kills_max: u64,
+        totals: &mut Totals,
+    ) -> Result<(), Failure> {
+        let mut rng = Rng::new(self.seed).fork(2);
+        let mut stand = Stand::default();
+        let before = totals.kills;
+        for round in 1..=rounds {
+            if totals.kills - before >= kills_max {
+                break;
+            }
+            self.round(round, &mut rng, &mut stand, totals).map_err(|failure| {
+                Failure::Broken(format!(
+                    "{}\n  in round {round} of {self:?}\n  the database is kept in {}\n  replay: nshard crash --life {} --kills {round}",
+                    chain(&failure),
+                    self.dir.display(),
+                    self.seed
+                ))
+            })?;
+        }
+        Ok(())
+    }
+
+    fn round(
+        &self,
+        round: u64,
+        rng: &mut Rng,
+        stand: &mut Stand,
+        totals: &mut Totals,
+    ) -> Result<(), Failure> {
+        let heard = self.work(round, rng, totals)?;
+        // Half of the rounds leave recovery to the next child, so that recoveries are interrupted too.
+        let look = heard.acknowledged > 0 || rng.chance(50);
+        if look {
+            self.verify(round, &heard, stand, totals)
+        } else {
+            Ok(())
+        }
+    }
+
+    /// A child that is killed at a random moment.
+    pub(crate) fn work(
+        &self,
+        round: u64,
+        rng: &mut Rng,
+        totals: &mut Totals,
+    ) -> Result<Heard, Failure> {
+        let micros = |rng: &mut Rng, most: u64| Duration::from_micros(rng.below(most));
+        let moment = match rng.below(20) {
+            0..=3 => Moment::Opening(micros(rng, 8_000)),
+            4..=5 => Moment::Closing(micros(rng, 6_000)),
+            6..=11 => Moment::Acknowledged(1, micros(rng, 3_000)),
+            12..=16 => Moment::Acknowledged(1, micros(rng, 50_000)),
+            _ => Moment::Acknowledged(rng.between(1, 300), micros(rng, 1_000)),
+        };
+        // A child that is to die while it closes does a random amount of work first.
+        let txns = match moment {
+            Moment::Closing(_) => rng.between(1, 300),
+            Moment::Opening(_) | Moment::Acknowledged(..) | Moment::Never => TXNS_MAX,
+        };
+        let heard = self.child(round, txns, moment)?;
+        totals.kills += u64::from(heard.killed);
+        totals.finished += u64::from(!heard.killed);
+        totals.while_opening += u64::from(heard.killed && !heard.opened);
+        totals.while_closing += u64::from(heard.killed && heard.closing);
+        totals.acknowledged += heard.acknowledged;
+        Ok(heard)
+    }
+
+    /// A child that is left alone until it has done so much.
+    pub(crate) fn finish(
+        &self,
+        round: u64,
+        txns: u64,
+        totals: &mut Totals,
+    ) -> Result<Heard, Failure> {
+        let heard = self.child(round, txns, Moment::Never)?;
+        totals.finished += 1;
+        totals.acknowledged += heard.acknowledged;
+        Ok(heard)
+    }
+
+    /// Starts a child, listens, kills it.
+    fn child(&self, round: u64, txns: u64, moment: Moment) -> Result<Heard, Failure> {
+        let backend = format!("{:?}", self.backend).to_lowercase();
+        // One at a time: between fork and exec a child holds copies of every open file, and with them the lock of a
+        // database that another job has open.
+        static SPAWNING: Mutex<()> = Mutex::new(());
+        let spawning = SPAWNING.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut child = Command::new(&self.program)
+            .arg("child")
+            .args([
+                "--seed",
+                &self.seed.to_string(),
+                "--round",
+                &round.to_string(),
+            ])
+            .args(["--txns", &txns.to_string(), "--backend", &backend])
+            .args(self.under.iter().flat_map(|word| ["--under", word]))
+            .arg("--dir")
+            .arg(&self.dir)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .during("start a child")?;
+        drop(spawning);
+        let said = child.stdout.take();
+        let complaint = child.stderr.take();
+        let (now, wait) = mpsc::channel::<Duration>();
+        let killer = std::thread::spawn(move || kill(child, &wait));
+        let mut heard = Heard::default();
+        for line in said
+            .into_iter()
+            .flat_map(|pipe| BufReader::new(pipe).lines())
+        {
+            let Ok(line) = line else { break };
+            let mut words = line.split(' ');
+            match words.next() {
+                Some("opening") => {
+                    if let Moment::Opening(delay) = moment {
+                        now.send(delay).ok();
+                    }
+                }
+                Some("opened") => {
+                    heard.opened = true;
+                    heard.status = words.collect::<Vec<_>>().join(" ");
+                }
+                Some("failed") => heard.failed = words.next().map(str::to_owned),
+                Some("ack") => {
+                    // A line may be cut short by the kill: only a whole one ends in a full stop.
+                    let mut number = || words.next().and_then(|word| word.parse().ok());
+                    let (Some(id), Some(txn)) = (number(), number()) else {
+                        break;
+                    };
+                    if words.next() != Some(".") {
+                        break;
+                    }
+                    heard.acknowledged += 1;
+                    heard.last = id;
+                    heard.txn = txn;
+                    if let Moment::Acknowledged(many, delay) = moment
+                        && heard.acknowledged == many
+                    {
+                        now.send(delay).ok();
+                    }
+                }
+                Some("closing") => {
+                    heard.closing = true;
+                    heard.status = words.collect::<Vec<_>>().join(" ");
+                    if let Moment::Closing(delay) = moment {
+                        now.send(delay).ok();
+                    }
+                }
+                _ => {}
+            }
+        }
+        drop(now);
+        let killed = killer
+            .join()
+            .map_err(|_| Failure::Broken("the killer panicked".to_owned()))?;
+        heard.killed = killed.during("wait for a child")?;
+        let mut words = String::new();
+        if let Some(mut pipe) = complaint {
+            std::io::Read::read_to_string(&mut pipe, &mut words).during("read a child's errors")?;
+        }
+        let met = heard.failed.is_some() && !words.contains("panicked");
+        if words.is_empty() || (self.may_fail && met) {
+            return Ok(heard);
+        }
+        Err(Failure::Broken(format!(
+            "the child failed: {}",
+            words.trim()
+        )))
+    }
+
+    /// Opens what the child left and compares it with the model.
+    pub(crate) fn verify(
+        &self,
+        round: u64,
+        heard: &Heard,
+        stand: &mut Stand,
+        totals: &mut Totals,
+    ) -> Result<(), Failure> {
+        let opened = self.options().open(&self.dir);
+        let db = opened.during("open after the kill")?;
+        let exec = self.compare(db, round, heard, stand, totals)?;
+        // Some rounds stop cleanly in between, some leave the log as it is.
+        if round.is_multiple_of(3) {
+            exec.db.close().during("close")
+        } else {
+            Ok(())
+        }
+    }
+
+    /// Compares an open database with the model. Gives it back.
+    pub(crate) fn compare(
+        &self,
+        db: Db,
+        round: u64,
+        heard: &Heard,
+        stand: &mut Stand,
+        totals: &mut Totals,
+    ) -> Result<Executor, Failure> {
+        let read = db.begin_read().during("begin_read")?;
+        if read.txn_id() < TxnId::new(heard.txn) {
+            return Err(Failure::Broken(format!(
+                "opened at {:?}, t{} was acknowledged",
+                read.txn_id(),
+                heard.txn
+            )));
+        }
+        let (at_round, number) = match db.open_table(COUNTER_TABLE) {
+            Err(northstardb::Error::UnknownTable { .. }) => (0, 0),
+            Err(other) => return Err(other).during("open the counter's table"),
+            Ok(table) => match read.value(&table, COUNTER_KEY).during("read the counter")? {
+                None => (0, 0),
+                Some(bytes) => parse_counter(&bytes)
+                    .ok_or_else(|| Failure::Broken(format!("counter is {bytes:?}")))?,
+            },
+        };
+        let acknowledged = heard.last;
+        let moved = (at_round, number) != (stand.round, stand.number);
+        if at_round < stand.round
+            || at_round > round
+            || (at_round == stand.round && number < stand.number)
+        {
+            return Err(Failure::Broken(format!(
+                "transaction {number} of round {at_round} is the last one found; {} of {} was there before",
+                stand.number, stand.round
+            )));
+        }
+        if acknowledged > 0 && (at_round != round || number < acknowledged) {
+            return Err(Failure::Broken(format!(
+                "transaction {number} of round {at_round} is the last one found; {acknowledged} of {round} was acknowledged"
+            )));
+        }
+        if moved {
+            let mut stream = self.stream(at_round);
+            for _ in 0..number {
+                let txn = stream.txn();
+                let mut draft = Draft::new(
+                    stand.state.clone(),
+                    self.shape.key_style,
+                    txn.way != Way::Exclusive,
+                );
+                for edit in &txn.edits {
+                    draft.apply(edit);
+                }
+                if txn.end != End::Abort {
+                    stand.state = draft.state;
+                }
+            }
+            (stand.round, stand.number) = (at_round, number);
+            if at_round == round {
+                totals.beyond += number - acknowledged;
+            }
+        }
+        let names = read.names().during("tables")?;
+        let mut expected: Vec<_> = stand.state.tables.keys().cloned().collect();
+        if names.iter().any(|name| name == COUNTER_TABLE) {
+            expected.push(COUNTER_TABLE.to_owned());
+        }
+        expected.sort();
+        if names != expected {
+            return Err(Failure::Broken(format!(
+                "tables are {names:?}, expected {expected:?}"
+            )));
+        }
+        let exec = Executor::new(db, self.shape.key_style)?;
+        let what = format!("after transaction {number} of round {at_round}");
+        totals.rows += compare_whole(&read, &stand.state, &exec.handles, &what)?;
+        let report = exec.db.check().during("check")?;
+        if !report.faults.is_empty() {
+            return Err(Failure::Broken(format!("check found {:?}", report.faults)));
+        }
+        Ok(exec)
+    }
+}
+
+/// What a child said before it died.
+#[derive(Debug, Default)]
+pub(crate) struct Heard {
+    pub(crate) opened: bool,
+    /// What the opened database said: backend, `direct` or `buffered`, and its warnings, `|` between them.
+    pub(crate) status: String,
+    /// The kind of the engine's error that ended it.
+    pub(crate) failed: Option<String>,
+    closing: bool,
+    pub(crate) killed: bool,
+    pub(crate) acknowledged: u64,
+    /// The last acknowledged transaction's number in its round.
+    pub(crate) last: u64,
+    /// Its id.
+    pub(crate) txn: u64,
+}
+
+/// Waits for the word, then for the delay, then kills. False when the child was done before.
+fn kill(mut child: Child, wait: &mpsc::Receiver<Duration>) -> std::io::Result<bool> {
+    if let Ok(delay) = wait.recv() {
+        std::thread::sleep(delay);
+        child.kill()?;
+    }
+    let status = child.wait()?;
+    Ok(std::os::unix::process::ExitStatusExt::signal(&status).is_some())
+}
