@@ -40,7 +40,9 @@ pub struct ChildPlan {
 /// # Errors
 /// When the engine fails.
 pub fn child(plan: &ChildPlan) -> Result<(), Failure> {
-    let done = live(plan);
+    let mut life = Life::of(&plan.dir, plan.seed);
+    life.backend = plan.backend;
+    let done = live(&life, plan.round, plan.txns, &mut say);
     if let Err(Failure::Engine { source, .. }) = &done {
         say(&format!("failed {}", kind(source)))?;
     }
@@ -72,32 +74,35 @@ fn status(db: &Db) -> Result<String, Failure> {
     ))
 }
 
-fn live(plan: &ChildPlan) -> Result<(), Failure> {
-    let mut life = Life::of(&plan.dir, plan.seed);
-    life.backend = plan.backend;
+/// Where lines for the parent go.
+pub(crate) type Say<'s> = &'s mut dyn FnMut(&str) -> Result<(), Failure>;
+
+/// One round of a life: opens, does transactions, acknowledges, closes.
+pub(crate) fn live(life: &Life, round: u64, txns: u64, say: Say<'_>) -> Result<(), Failure> {
     say("opening")?;
     let db = life.options().open(&life.dir).during("open")?;
     say(&format!("opened {}", status(&db)?))?;
     let counter = db.table(COUNTER_TABLE).during("open the counter's table")?;
     let mut exec = Executor::new(db, life.shape.key_style)?;
     exec.handles.remove(COUNTER_TABLE);
-    let mut stream = life.stream(plan.round);
-    let mut aside = Rng::new(plan.seed).fork(plan.round);
+    let mut stream = life.stream(round);
+    let mut aside = Rng::new(life.seed).fork(round);
     let mut pending = Vec::new();
-    for number in 1..=plan.txns {
+    for number in 1..=txns {
         perform(
             &mut exec,
             &mut stream,
             &counter,
-            (plan.round, number),
+            (round, number),
             &mut pending,
+            say,
         )?;
         if aside.chance(1) {
             let db: Db = exec.db.clone();
             db.checkpoint().during("checkpoint")?;
         }
     }
-    wait(&mut pending)?;
+    wait(&mut pending, say)?;
     say(&format!("closing {}", status(&exec.db)?))?;
     exec.db.close().during("close")
 }
@@ -108,6 +113,7 @@ fn perform(
     counter: &Table,
     (round, number): (u64, u64),
     pending: &mut Vec<(u64, CommitHandle, bool)>,
+    say: Say<'_>,
 ) -> Result<(), Failure> {
     let txn = stream.txn();
     let bytes = counter_bytes(round, number);
@@ -117,11 +123,11 @@ fn perform(
         Ended::Pending(handle) => {
             pending.push((number, handle, durable));
             if pending.len() > 4 {
-                wait(pending)?;
+                wait(pending, say)?;
             }
         }
         Ended::Committed(commit) => {
-            wait(pending)?;
+            wait(pending, say)?;
             if durable {
                 say(&format!("ack {number} {} .", commit.txn_id.get()))?;
             }
@@ -130,7 +136,7 @@ fn perform(
     Ok(())
 }
 
-fn wait(pending: &mut Vec<(u64, CommitHandle, bool)>) -> Result<(), Failure> {
+fn wait(pending: &mut Vec<(u64, CommitHandle, bool)>, say: Say<'_>) -> Result<(), Failure> {
     for (number, handle, durable) in pending.drain(..) {
         let commit = handle.wait().during("wait for a submitted batch")?;
         if durable {

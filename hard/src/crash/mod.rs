@@ -17,6 +17,7 @@ use std::path::PathBuf;
 
 use northstardb::Backend;
 
+pub(crate) use child::live;
 pub use child::{ChildPlan, child};
 pub use life::Life;
 pub(crate) use life::{Heard, Stand};
