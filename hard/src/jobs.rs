@@ -12,7 +12,7 @@ use std::time::Instant;
 use crate::fuzz::{Target, drive};
 use crate::properties::{self, PROPERTIES};
 #[cfg(target_os = "linux")]
-use crate::real::{filesystems, full, openers, restricted};
+use crate::real::{blocks, filesystems, full, openers, restricted};
 use crate::sim::script::{self, Plan};
 use crate::sim::{nth, paths, rot, scope, shrink, storm};
 use crate::tally::Tally;
@@ -252,6 +252,19 @@ pub const JOBS: &[Job] = &[
         chunk: 1,
         alone: false,
         run: failing,
+    },
+    #[cfg(target_os = "linux")]
+    Job {
+        name: "blocks",
+        question: "Under ext4, XFS and btrfs: does a power cut between any two flushes of the block device lose anything?",
+        goals: &[Goal {
+            what: blocks::STATES,
+            ci: 200,
+            nightly: 10_000,
+        }],
+        chunk: 1,
+        alone: false,
+        run: blocks::run,
     },
 ];
 

@@ -55,3 +55,8 @@ fn restricted_processes_do_the_same_with_one_warning() {
 fn a_failing_file_system_loses_nothing_acknowledged() {
     reaches("fuse", "rounds on a failing file system", 60);
 }
+
+#[test]
+fn no_state_of_a_block_device_loses_anything_acknowledged() {
+    reaches("blocks", "block states opened", 60);
+}

@@ -6,11 +6,14 @@
 //! - [`openers`]: processes that race to open one database.
 //! - [`limits`], [`restricted`]: processes that are denied what the engine would like to use.
 //! - [`fault_fs`], `fuse`: a file system that loses, shortens and refuses.
+//! - [`block_log`], [`blocks`]: states that a block device could have been left in.
 //!
 //! What cannot be had here (rights, tools, file systems) is said in [`Tally::skip`](crate::tally::Tally::skip).
 //!
-//! - Spec: HD-011 to HD-015.
+//! - Spec: HD-011 to HD-016.
 
+pub mod block_log;
+pub mod blocks;
 pub mod fault_fs;
 pub mod filesystems;
 pub mod full;

@@ -1,4 +1,5 @@
 //! Small file systems of every kind: an image in a temporary directory, made, mounted, and unmounted again.
+//! Images are in memory where there is a place for that.
 //!
 //! Mounts are made in a mount namespace of this process's own: when it ends, however it ends, the kernel unmounts them
 //! and lets go of their loop devices.
@@ -134,6 +135,7 @@ pub struct Place {
     kind: Kind,
     /// Holds the image and the directory it is mounted on.
     root: TempDir,
+    image: PathBuf,
     mounted: bool,
 }
 
@@ -150,32 +152,39 @@ impl Place {
         let place = Self::unmounted(kind)?;
         let mib = mib.max(kind.least_mib());
         if kind != Kind::Tmpfs {
-            let image = std::fs::File::create(place.image()).during("make an image")?;
-            image.set_len(mib << 20).during("size an image")?;
-            drop(image);
-            kind.format(&place.image())?;
+            empty_image(&place.image, mib)?;
+            kind.format(&place.image)?;
         }
         place.mount(&format!("size={mib}m"))
     }
 
-    /// The file system in an image that is made elsewhere.
+    /// The file system in an image that exists.
     ///
     /// # Errors
     /// When it cannot be mounted.
-    pub fn of_image(
-        kind: Kind,
-        fill: impl FnOnce(&Path) -> Result<(), Failure>,
-    ) -> Result<Self, NoPlace> {
-        let place = Self::unmounted(kind)?;
-        fill(&place.image())?;
+    pub fn of_image(kind: Kind, image: &Path) -> Result<Self, NoPlace> {
+        if kind == Kind::Btrfs {
+            // The kernel remembers what it saw last under the same number, and refuses an earlier state of it.
+            let words: [&OsStr; 4] = [
+                "btrfs".as_ref(),
+                "device".as_ref(),
+                "scan".as_ref(),
+                "--forget".as_ref(),
+            ];
+            tool(&words)?;
+        }
+        let mut place = Self::unmounted(kind)?;
+        place.image = image.to_owned();
         place.mount("")
     }
 
     fn unmounted(kind: Kind) -> Result<Self, Failure> {
-        let root = TempDir::with_prefix("nshard-place-").during("make a directory")?;
+        let root = TempDir::with_prefix_in("nshard-place-", near());
+        let root = root.during("make a directory")?;
         std::fs::create_dir(root.path().join("on")).during("make a directory")?;
         Ok(Self {
             kind,
+            image: root.path().join("image"),
             root,
             mounted: false,
         })
@@ -185,7 +194,7 @@ impl Place {
         let on = self.path();
         let (what, options) = match self.kind {
             Kind::Tmpfs => (PathBuf::from("tmpfs"), memory),
-            Kind::Ext4 | Kind::Xfs | Kind::Btrfs => (self.image(), "loop"),
+            Kind::Ext4 | Kind::Xfs | Kind::Btrfs => (self.image.clone(), "loop"),
         };
         let words: [&OsStr; 7] = [
             "mount".as_ref(),
@@ -205,10 +214,6 @@ impl Place {
     #[must_use]
     pub fn path(&self) -> PathBuf {
         self.root.path().join("on")
-    }
-
-    fn image(&self) -> PathBuf {
-        self.root.path().join("image")
     }
 
     /// Nothing can be written from now on.
@@ -255,6 +260,26 @@ impl Drop for Place {
             nix::mount::umount2(&self.path(), MntFlags::MNT_DETACH).ok();
         }
     }
+}
+
+/// Where images are kept: in memory if it can be, for nothing of them has to be durable.
+#[must_use]
+pub fn near() -> PathBuf {
+    let memory = Path::new("/dev/shm");
+    if memory.is_dir() {
+        memory.to_owned()
+    } else {
+        std::env::temp_dir()
+    }
+}
+
+/// A file of so many MiB that holds nothing.
+///
+/// # Errors
+/// The system's.
+pub fn empty_image(path: &Path, mib: u64) -> Result<(), Failure> {
+    let image = std::fs::File::create(path).during("make an image")?;
+    image.set_len(mib << 20).during("size an image")
 }
 
 /// Unmounts.
