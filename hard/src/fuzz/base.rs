@@ -89,6 +89,7 @@ fn make(delta_bytes: usize, fill: Fill_) -> Result<Base> {
         frames: 64,
         sync_method: SyncMethod::WriteDsync,
         direct: true,
+        patient: false,
         database: u128::from(DATABASE) | 5 << 64,
     };
     let disk = setup.disk(Shadow::new(SimSetup::blank()), false, FaultPlan::default());

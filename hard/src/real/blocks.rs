@@ -5,7 +5,7 @@
 //! any of the requests up to the next one; it is mounted, which repairs the file system, opened, and held against the
 //! model: what was acknowledged before that flush was logged is there, and it is a prefix.
 //!
-//! - Spec: HD-016.
+//! - Spec: HD-018.
 
 use std::ffi::{OsStr, OsString};
 use std::fs::{File, OpenOptions};

@@ -10,7 +10,7 @@
 //!
 //! What cannot be had here (rights, tools, file systems) is said in [`Tally::skip`](crate::tally::Tally::skip).
 //!
-//! - Spec: HD-011 to HD-016.
+//! - Spec: HD-011 to HD-015, HD-018.
 
 pub mod block_log;
 pub mod blocks;
