@@ -237,7 +237,8 @@ fn finish(target: Target, command: &mut Command) -> Result<String, Failure> {
         "Test unit written to ",
     ];
     let mut lines = said.lines().peekable();
-    let mut text = format!("{}: {}", target.name(), output.status);
+    let begin = format!("{}: {}", target.name(), output.status);
+    let mut text = begin.clone();
     while let Some(line) = lines.next() {
         if telling.iter().any(|telling| line.contains(telling)) {
             text = format!("{text}\n{line}");
@@ -251,6 +252,9 @@ fn finish(target: Target, command: &mut Command) -> Result<String, Failure> {
                 target.name()
             );
         }
+    }
+    if text == begin {
+        text = format!("{begin}\n{}", tail(&said, 12));
     }
     Err(Failure::Broken(text))
 }
