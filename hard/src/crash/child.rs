@@ -75,10 +75,13 @@ fn status(db: &Db) -> Result<String, Failure> {
 }
 
 /// Where lines for the parent go.
-pub(crate) type Say<'s> = &'s mut dyn FnMut(&str) -> Result<(), Failure>;
+pub type Say<'s> = &'s mut dyn FnMut(&str) -> Result<(), Failure>;
 
 /// One round of a life: opens, does transactions, acknowledges, closes.
-pub(crate) fn live(life: &Life, round: u64, txns: u64, say: Say<'_>) -> Result<(), Failure> {
+///
+/// # Errors
+/// When the engine fails.
+pub fn live(life: &Life, round: u64, txns: u64, say: Say<'_>) -> Result<(), Failure> {
     say("opening")?;
     let db = life.options().open(&life.dir).during("open")?;
     say(&format!("opened {}", status(&db)?))?;

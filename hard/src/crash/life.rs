@@ -22,23 +22,25 @@ use crate::{During, Failure, chain};
 #[derive(Debug, Clone)]
 pub struct Life {
     program: PathBuf,
-    pub(crate) dir: PathBuf,
-    pub(crate) seed: u64,
+    /// The database.
+    pub dir: PathBuf,
+    /// Decides everything but the timing.
+    pub seed: u64,
     pub(super) shape: Shape,
     pub(super) backend: Backend,
     delta_bytes: usize,
     page_bytes: u32,
     /// What children are denied, in the words of `nshard child --under`.
-    pub(crate) under: Option<String>,
+    pub under: Option<String>,
     /// Children may meet errors of the disk: then they say so and are done.
-    pub(crate) may_fail: bool,
+    pub may_fail: bool,
 }
 
 /// Where a database stands: the last transaction found in it, and the state that follows from it.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Stand {
+pub struct Stand {
     round: u64,
-    pub(crate) number: u64,
+    number: u64,
     state: State,
 }
 
@@ -56,7 +58,9 @@ enum Moment {
 }
 
 impl Life {
-    pub(crate) fn new(plan: &Plan, seed: u64) -> Self {
+    /// The one of that seed, below the plan's directory.
+    #[must_use]
+    pub fn new(plan: &Plan, seed: u64) -> Self {
         let mut life = Self::of(&plan.dir.join(format!("crash-{seed:016x}")), seed);
         life.program.clone_from(&plan.program);
         life.under.clone_from(&plan.under);
@@ -66,7 +70,9 @@ impl Life {
         life
     }
 
-    pub(crate) fn of(dir: &Path, seed: u64) -> Self {
+    /// The one of that seed, in `dir`.
+    #[must_use]
+    pub fn of(dir: &Path, seed: u64) -> Self {
         let mut rng = Rng::new(seed).fork(1);
         let page_bytes = rng.pick(&[4096, 16384, 16384]);
         let mut shape = Shape::random(&mut rng).for_pages(page_bytes);
@@ -85,7 +91,7 @@ impl Life {
     }
 
     /// The options to open with.
-    pub(crate) fn options(&self) -> Options {
+    pub fn options(&self) -> Options {
         Options::new()
             .backend(self.backend)
             .delta_bytes(self.delta_bytes)
@@ -94,7 +100,9 @@ impl Life {
             .buffered_flush(Duration::from_millis(2))
     }
 
-    pub(crate) fn stream(&self, round: u64) -> Stream {
+    /// The transactions of a round.
+    #[must_use]
+    pub fn stream(&self, round: u64) -> Stream {
         Stream::new(Rng::new(self.seed).fork(1000 + round).word(), self.shape)
     }
 
@@ -142,12 +150,10 @@ impl Life {
     }
 
     /// A child that is killed at a random moment.
-    pub(crate) fn work(
-        &self,
-        round: u64,
-        rng: &mut Rng,
-        totals: &mut Totals,
-    ) -> Result<Heard, Failure> {
+    ///
+    /// # Errors
+    /// When a child cannot be had, or fails.
+    pub fn work(&self, round: u64, rng: &mut Rng, totals: &mut Totals) -> Result<Heard, Failure> {
         let micros = |rng: &mut Rng, most: u64| Duration::from_micros(rng.below(most));
         let moment = match rng.below(20) {
             0..=3 => Moment::Opening(micros(rng, 8_000)),
@@ -171,12 +177,10 @@ impl Life {
     }
 
     /// A child that is left alone until it has done so much.
-    pub(crate) fn finish(
-        &self,
-        round: u64,
-        txns: u64,
-        totals: &mut Totals,
-    ) -> Result<Heard, Failure> {
+    ///
+    /// # Errors
+    /// When a child cannot be had, or fails.
+    pub fn finish(&self, round: u64, txns: u64, totals: &mut Totals) -> Result<Heard, Failure> {
         let heard = self.child(round, txns, Moment::Never)?;
         totals.finished += 1;
         totals.acknowledged += heard.acknowledged;
@@ -278,7 +282,10 @@ impl Life {
     }
 
     /// Opens what the child left and compares it with the model.
-    pub(crate) fn verify(
+    ///
+    /// # Errors
+    /// The first difference.
+    pub fn verify(
         &self,
         round: u64,
         heard: &Heard,
@@ -297,7 +304,10 @@ impl Life {
     }
 
     /// Compares an open database with the model. Gives it back.
-    pub(crate) fn compare(
+    ///
+    /// # Errors
+    /// The first difference.
+    pub fn compare(
         &self,
         db: Db,
         round: u64,
@@ -383,19 +393,23 @@ impl Life {
 
 /// What a child said before it died.
 #[derive(Debug, Default)]
-pub(crate) struct Heard {
-    pub(crate) opened: bool,
+pub struct Heard {
+    /// It said that it had opened the database.
+    pub opened: bool,
     /// What the opened database said: backend, `direct` or `buffered`, and its warnings, `|` between them.
-    pub(crate) status: String,
+    pub status: String,
     /// The kind of the engine's error that ended it.
-    pub(crate) failed: Option<String>,
-    pub(crate) closing: bool,
-    pub(crate) killed: bool,
-    pub(crate) acknowledged: u64,
+    pub failed: Option<String>,
+    /// It said that it was about to close.
+    pub closing: bool,
+    /// It was killed, and not done before.
+    pub killed: bool,
+    /// Transactions it acknowledged.
+    pub acknowledged: u64,
     /// The last acknowledged transaction's number in its round.
-    pub(crate) last: u64,
+    pub last: u64,
     /// Its id.
-    pub(crate) txn: u64,
+    pub txn: u64,
 }
 
 /// Waits for the word, then for the delay, then kills. False when the child was done before.

@@ -17,10 +17,8 @@ use std::path::PathBuf;
 
 use northstardb::Backend;
 
-pub(crate) use child::live;
-pub use child::{ChildPlan, child};
-pub use life::Life;
-pub(crate) use life::{Heard, Stand};
+pub use child::{ChildPlan, Say, child, live};
+pub use life::{Heard, Life, Stand};
 
 use crate::rng::Rng;
 use crate::{During, Failure};
