@@ -190,8 +190,9 @@ impl Life {
     /// Starts a child, listens, kills it.
     fn child(&self, round: u64, txns: u64, moment: Moment) -> Result<Heard, Failure> {
         let backend = format!("{:?}", self.backend).to_lowercase();
-        // One at a time: between fork and exec a child holds copies of every open file, and with them the lock of a
-        // database that another job has open.
+        // One at a time, until it has spoken: before that a child may still hold copies of every open file, and with
+        // them the lock of a database that another job has open. The end of `spawn` is no proof: the kernel lets the
+        // parent go on before it closes them.
         static SPAWNING: Mutex<()> = Mutex::new(());
         let spawning = SPAWNING.lock().unwrap_or_else(PoisonError::into_inner);
         let mut child = Command::new(&self.program)
@@ -211,7 +212,7 @@ impl Life {
             .stderr(Stdio::piped())
             .spawn()
             .during("start a child")?;
-        drop(spawning);
+        let mut spawning = Some(spawning);
         let said = child.stdout.take();
         let complaint = child.stderr.take();
         let (now, wait) = mpsc::channel::<Duration>();
@@ -221,6 +222,7 @@ impl Life {
             .into_iter()
             .flat_map(|pipe| BufReader::new(pipe).lines())
         {
+            drop(spawning.take());
             let Ok(line) = line else { break };
             let mut words = line.split(' ');
             match words.next() {
@@ -262,6 +264,7 @@ impl Life {
                 _ => {}
             }
         }
+        drop(spawning);
         drop(now);
         let killed = killer
             .join()
