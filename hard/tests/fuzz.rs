@@ -1,6 +1,8 @@
 //! Everything fuzzing has kept is tried again, without a fuzzer, and some damage beside.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+use std::collections::BTreeSet;
+
 use nshard::fuzz::mutate::mutate;
 use nshard::fuzz::{Target, corpus, seeds};
 use nshard::rng::Rng;
@@ -87,4 +89,48 @@ fn repaired_damage_gets_past_the_checksums() {
         let number = |at: usize| u64::from_le_bytes(*bytes[at..].first_chunk().unwrap());
         decode_group(bytes, number(16), number(32)).map(drop)
     });
+}
+
+/// Names that a manifest depends on always, or with the feature that fuzzing needs.
+fn depends_on(manifest: &str) -> BTreeSet<&str> {
+    let section = |begin: &str| {
+        let after = manifest.split_once(begin).map_or("", |(_, after)| after);
+        after.split("\n[").next().unwrap_or_default()
+    };
+    let everywhere = section("\n[dependencies]\n");
+    let linux = section("\n[target.'cfg(target_os = \"linux\")'.dependencies]\n");
+    let lines = everywhere.lines().chain(linux.lines());
+    let plain = lines.filter(|line| line.contains('=') && !line.contains("optional = true"));
+    let feature = section("\ninternals = [").split(']').next();
+    let words = feature.unwrap_or_default().split('"');
+    let chosen = words.filter_map(|word| word.strip_prefix("dep:"));
+    let name = |line: &'_ str| line.find(['.', ' ', '=']).unwrap_or(line.len());
+    plain
+        .map(|line| &line[..name(line)])
+        .chain(chosen)
+        .collect()
+}
+
+/// The package of the targets is no part of this workspace, so cargo does not keep its lock file in step.
+#[test]
+fn the_lock_file_of_the_targets_knows_what_is_depended_on() {
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let read = |path: &str| std::fs::read_to_string(root.join(path)).unwrap();
+    let lock = read("hard/fuzz/Cargo.lock");
+    for package in ["hard", "engine", "io"] {
+        let manifest = read(&format!("{package}/Cargo.toml"));
+        let name = manifest.split('"').nth(1).unwrap();
+        let (_, locked) = lock.split_once(&format!("name = \"{name}\"\n")).unwrap();
+        let (_, locked) = locked.split_once("dependencies = [").unwrap();
+        let locked = locked
+            .split(']')
+            .next()
+            .unwrap()
+            .split('"')
+            .skip(1)
+            .step_by(2);
+        let locked: BTreeSet<_> = locked.map(|one| one.split(' ').next().unwrap()).collect();
+        let remedy = "cargo fetch --manifest-path hard/fuzz/Cargo.toml";
+        assert_eq!(depends_on(&manifest), locked, "{package}: {remedy}");
+    }
 }
