@@ -14,7 +14,7 @@ use crate::properties::{self, PROPERTIES};
 #[cfg(target_os = "linux")]
 use crate::real::{blocks, filesystems, full, openers, restricted};
 use crate::sim::script::{self, Plan};
-use crate::sim::{nth, paths, rot, scope, shrink, storm};
+use crate::sim::{nth, paths, pins, rot, scope, shrink, storm};
 use crate::tally::Tally;
 use crate::{During, Failure, clock, crash, run};
 
@@ -109,7 +109,7 @@ pub const JOBS: &[Job] = &[
         question: "Does it do harm if the i-th operation of the disk fails, for any i, in any way, once or for good?",
         goals: &[Goal {
             what: nth::FAILED,
-            ci: 20_000,
+            ci: 10_000,
             nightly: 1_000_000,
         }],
         chunk: 1,
@@ -141,6 +141,18 @@ pub const JOBS: &[Job] = &[
         run: paths::run,
     },
     Job {
+        name: "pins",
+        question: "Do values that are kept stay what they are, also of more pages than the cache has frames?",
+        goals: &[Goal {
+            what: pins::KEPT,
+            ci: 2_000,
+            nightly: 20_000,
+        }],
+        chunk: 2,
+        alone: false,
+        run: |seeds| each(seeds, pins::run),
+    },
+    Job {
         name: "model",
         question: "Do random transactions, reopenings and checkpoints on a real file come to what the model says?",
         goals: &[Goal {
@@ -157,7 +169,7 @@ pub const JOBS: &[Job] = &[
         question: "Does what must hold for any work hold: other ways to say the same, snapshots, earlier states, isolation?",
         goals: &[Goal {
             what: HELD,
-            ci: 2_000,
+            ci: 800,
             nightly: 50_000,
         }],
         chunk: 10,

@@ -84,6 +84,16 @@ fn every_snapshot_has_the_same_sum_while_amounts_move() {
 }
 
 #[test]
+fn commits_of_many_threads_are_all_there() {
+    tried("committers", 1..5);
+}
+
+#[test]
+fn batches_larger_than_any_buffer_are_there() {
+    tried("large_batches", 1..4);
+}
+
+#[test]
 fn every_property_is_tried() {
     let here = include_str!("properties.rs");
     for property in PROPERTIES {

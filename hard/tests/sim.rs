@@ -114,3 +114,11 @@ fn bits_flipped_at_rest_are_never_read_as_rows() {
     assert!(tally.get("of these met as errors of reads") > 0, "{tally}");
     assert!(tally.get("of these read whole") > 0, "{tally}");
 }
+
+#[test]
+fn values_of_more_pages_than_there_are_frames_can_be_kept() {
+    match nshard::sim::pins::run(1) {
+        Ok(tally) => assert!(tally.get(nshard::sim::pins::KEPT) == 200, "{tally}"),
+        Err(failure) => panic!("{failure}"),
+    }
+}

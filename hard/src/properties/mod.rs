@@ -3,6 +3,7 @@
 //! Each property draws its own work from a seed, and compares two ways of coming to the same content, or one way with a
 //! sorted map.
 
+mod load;
 mod views;
 mod ways;
 
@@ -92,6 +93,16 @@ pub const PROPERTIES: &[Property] = &[
         name: "isolation",
         promise: "threads that read while others move amounts always see the same sum",
         hold: views::isolation,
+    },
+    Property {
+        name: "committers",
+        promise: "commits of many threads are all there, each seen once acknowledged, and read alike by many from a cold cache",
+        hold: load::committers,
+    },
+    Property {
+        name: "large_batches",
+        promise: "a batch larger than any buffer of the log is there, also after opening again",
+        hold: load::large_batches,
     },
 ];
 

@@ -9,6 +9,7 @@
 //! - [`storm`]: crashes at the events of a story, and again while recovering.
 //! - [`scope`]: every short sequence of operations, crashed everywhere.
 //! - [`nth`]: every operation of the disk made to fail, in every way.
+//! - [`pins`]: values kept at once, of more pages than the cache has frames.
 //! - [`rot`]: bits that flip at rest.
 //! - [`paths`]: the engine led where the model of the protocol went.
 //! - [`shrink`]: makes a failure small.
@@ -21,6 +22,7 @@ pub mod faults;
 pub mod nth;
 pub mod oracle;
 pub mod paths;
+pub mod pins;
 mod places;
 pub mod rot;
 pub mod scope;
