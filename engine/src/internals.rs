@@ -2,24 +2,63 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use northstar_io::{Disk, SyncMethod};
 
 use crate::Options;
+use crate::cache;
 use crate::clock::Clock;
 use crate::db::world::{Sizes, World as Inner};
 use crate::db::{Db, open as opening};
 use crate::error::Result;
+use crate::sync::thread;
+use crate::txn::registry;
 
 mod decode;
 
 pub use crate::marks::marks;
-pub use crate::sync::{Joined, Scheduler, pause, run_under};
+pub use crate::sync::{Joined, Scheduler, pass, pause, run_under};
 pub use decode::{
     GroupSummary, LogStart, LogSummary, MetaSummary, NodeSummary, PageSummary, RecordSummary,
     crc32c, decode_group, decode_meta, decode_node, decode_page, decode_record, scan_log,
     seal_page,
 };
+
+/// What the engine keeps for a thread, for a scheduler whose threads share one of the system's by turns: exchanged when
+/// a turn begins and when it ends. Dropping it ends the thread as far as the engine is concerned.
+#[derive(Debug, Default)]
+pub struct Locals {
+    epoch: cache::Turn,
+    ahead: cache::AheadTurn,
+    hint: u32,
+    token: Arc<AtomicBool>,
+}
+
+impl Locals {
+    /// For a new thread. Threads of different numbers do not claim the same snapshot slots first.
+    #[must_use]
+    pub fn of(thread: u32) -> Self {
+        Self {
+            hint: registry::hint_of(thread),
+            ..Self::default()
+        }
+    }
+
+    /// Makes the calling thread of the system take now what it would take at its first read, so that what others find
+    /// does not depend on whether it has read before.
+    pub fn settle() {
+        cache::Turn::settle();
+    }
+
+    /// Exchanges it with what the calling thread of the system has.
+    pub fn swap(&mut self) {
+        self.epoch.swap();
+        self.ahead.swap();
+        registry::swap_hint(&mut self.hint);
+        thread::swap_token(&mut self.token);
+    }
+}
 
 /// A clock: nanoseconds.
 pub type Nanos = Arc<dyn Fn() -> u64 + Send + Sync>;

@@ -13,9 +13,9 @@
 //! - Failure: a failed read ahead is forgotten, with the neighbours it had; the load that follows reads, and reports, by
 //!   itself.
 
+use crate::sync::atomic::{AtomicU32, Ordering};
 use std::cell::RefCell;
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Weak};
 
 use northstar_io::{Buf, Completion, Op, Queue};
@@ -34,6 +34,19 @@ pub(crate) const DEPTH: usize = 128;
 thread_local! {
     /// One entry for each cache the thread reads ahead in.
     static AHEAD: RefCell<Vec<Ahead>> = const { RefCell::new(Vec::new()) };
+}
+
+/// What a thread reads ahead, for threads that share one of the system's by turns.
+#[cfg(feature = "internals")]
+#[derive(Debug, Default)]
+pub(crate) struct Turn(Vec<Ahead>);
+
+#[cfg(feature = "internals")]
+impl Turn {
+    /// Exchanges it with what the calling thread has.
+    pub(crate) fn swap(&mut self) {
+        AHEAD.with(|list| std::mem::swap(&mut *list.borrow_mut(), &mut self.0));
+    }
 }
 
 #[derive(Debug)]
@@ -121,10 +134,19 @@ fn with<R>(cache: &Cache, make: bool, work: impl FnOnce(&mut Ahead) -> R) -> Opt
         };
         list.get_mut(at).map(work)
     };
-    // Neither fails but in a thread's last moments; reading ahead is never a must.
-    AHEAD
-        .try_with(|list| run(&mut *list.try_borrow_mut().ok()?))
-        .ok()?
+    // Neither fails but in a thread's last moments; reading ahead is never a must. The list is not borrowed meanwhile:
+    // the work may have to wait.
+    let mut list = AHEAD
+        .try_with(|list| Some(std::mem::take(&mut *list.try_borrow_mut().ok()?)))
+        .ok()??;
+    let done = run(&mut list);
+    let _dropped_in_last_moments = AHEAD.try_with(|place| {
+        let mut place = place.try_borrow_mut().ok()?;
+        list.append(&mut place);
+        *place = std::mem::take(&mut list);
+        Some(())
+    });
+    done
 }
 
 /// Drops the calling thread's queue and read-ahead for the cache.

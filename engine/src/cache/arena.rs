@@ -16,20 +16,21 @@
     reason = "page frames in one allocation, shared between readers and I/O"
 )]
 
+use crate::sync::atomic::{AtomicBool, Ordering};
 use std::any::Any;
 use std::collections::VecDeque;
 use std::ptr::NonNull;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering, fence};
 
-use crossbeam_queue::ArrayQueue;
+use crate::sync::ArrayQueue;
+use northstar_io::planted::planted;
 use northstar_io::{Buf, IoError, Mapping};
 
 use super::epoch::{DOMAIN, Guard};
 use super::frame::{FrameMeta, Rank, State};
 use crate::ids::PageId;
 use crate::prefetch::prefetch_line;
-use crate::sync::Mutex;
+use crate::sync::{Mutex, pause};
 
 /// `count` frames of `page_bytes`.
 #[derive(Debug)]
@@ -205,6 +206,7 @@ impl Arena {
         if !meta.holds(id) {
             return None;
         }
+        pause();
         // SAFETY: the frame holds a page (checked after the guard was entered), so its bytes are initialised and
         // by invariants 2 and 3 do not change while the guard lives; `start` is in bounds.
         Some(unsafe { std::slice::from_raw_parts(start.as_ptr(), self.page_bytes) })
@@ -252,11 +254,10 @@ impl Arena {
         let retired = &mut *retired;
         let mut free = |frame: u32| {
             let meta = &self.frames[frame as usize];
-            if meta.pins.load(Ordering::Relaxed) > 0 {
+            // Acquire: pairs with the Release in the drop of a pin. Its reads come before the frame's next bytes.
+            if meta.pins.load(Ordering::Acquire) > 0 && !planted("a pinned frame is reused") {
                 return false;
             }
-            // Pairs with the Release in the drop of a pin: its reads come before the frame's next bytes.
-            fence(Ordering::Acquire);
             freed(meta);
             self.poison(frame);
             self.make_free(frame);
@@ -265,7 +266,10 @@ impl Arena {
         retired.pinned.retain(|&frame| !free(frame));
         if let Some(&(newest, _)) = retired.waiting.back() {
             DOMAIN.advance(newest);
-            let passed = DOMAIN.min_active();
+            let passed = match planted("a frame is reused under its readers") {
+                true => u64::MAX,
+                false => DOMAIN.min_active(),
+            };
             while let Some((_, frame)) = retired.waiting.pop_front_if(|(stamp, _)| *stamp < passed)
             {
                 if !free(frame) {
@@ -319,6 +323,7 @@ impl FramePin<'_> {
     /// The page's bytes.
     pub(super) fn bytes(&self) -> &[u8] {
         let start = self.arena.start(self.frame);
+        pause();
         // SAFETY: the frame was shared when the pin was made and by invariant 3 stays so, unchanged, while the
         // pin is counted, which is until `self` is dropped.
         unsafe { std::slice::from_raw_parts(start.as_ptr(), self.arena.page_bytes) }
@@ -332,7 +337,7 @@ impl FramePin<'_> {
 
 impl Drop for FramePin<'_> {
     fn drop(&mut self) {
-        // Release pairs with the fence in `reclaim`.
+        // Release pairs with the load in `reclaim`.
         self.arena.frames[self.frame as usize]
             .pins
             .fetch_sub(1, Ordering::Release);

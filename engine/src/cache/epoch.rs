@@ -9,22 +9,29 @@
 //!    or sees the unlink.
 //! 2. A reader whose announcement is above a stamp read the epoch after an [`Domain::advance`] that came after
 //!    the stamp, hence after the unlink: it cannot find the frame.
-//! 3. A slot belongs to one thread from its first [`enter`] to the thread's end.
+//! 3. A slot belongs to one thread from its first `enter` to the thread's end.
 //!
 //! - Threads: any enters; only who needs a frame advances.
 //! - Cost: one `SeqCst` store to enter, one plain store to leave; nested guards only count.
 //! - Failure: a guard held for long stops reuse of frames, not progress: loads fall back to the heap.
 //! - Source: Fraser, Practical lock-freedom (2004).
 
-use std::cell::Cell;
-use std::marker::PhantomData;
+use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+#[cfg(not(loom))]
+#[path = "epoch/local.rs"]
+mod local;
+
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use crossbeam_utils::CachePadded;
 
+#[cfg(all(feature = "internals", not(loom)))]
+pub(crate) use local::Turn;
+#[cfg(not(loom))]
+pub(crate) use local::{DOMAIN, Guard, enter, inside};
+
 /// Slots of the first chunk; each further chunk has twice as many.
-const CHUNK_SLOTS: usize = 64;
+const CHUNK_SLOTS: usize = if cfg!(loom) { 2 } else { 64 };
 /// Chunks: 64 x (2^16 - 1) slots, more threads than a process can have.
 const CHUNKS: usize = 16;
 /// Announced by a slot whose thread is outside.
@@ -48,10 +55,20 @@ pub(crate) struct Domain {
 
 impl Domain {
     /// A domain nobody has entered.
+    #[cfg(not(loom))]
     pub(crate) const fn new() -> Self {
         Self {
             epoch: CachePadded::new(AtomicU64::new(OUTSIDE + 1)),
             chunks: [const { OnceLock::new() }; CHUNKS],
+        }
+    }
+
+    /// A domain nobody has entered.
+    #[cfg(loom)]
+    pub(crate) fn new() -> Self {
+        Self {
+            epoch: CachePadded::new(AtomicU64::new(OUTSIDE + 1)),
+            chunks: Default::default(),
         }
     }
 
@@ -125,83 +142,6 @@ impl Slot {
     }
 }
 
-/// The domain of every cache in the process.
-pub(crate) static DOMAIN: Domain = Domain::new();
-
-thread_local! {
-    static LOCAL: Local = const { Local { slot: Cell::new(None), depth: Cell::new(0) } };
-    /// Apart from [`LOCAL`], so that entering does not check whether a destructor was registered or has run.
-    static AT_EXIT: AtExit = const { AtExit };
-}
-
-struct Local {
-    slot: Cell<Option<&'static Slot>>,
-    depth: Cell<u32>,
-}
-
-struct AtExit;
-
-impl Drop for AtExit {
-    fn drop(&mut self) {
-        if LOCAL.with(|local| local.depth.get()) == 0
-            && let Some(slot) = LOCAL.with(|local| local.slot.take())
-        {
-            slot.unregister();
-        }
-    }
-}
-
-#[cold]
-fn register(local: &Local) -> &'static Slot {
-    let slot = DOMAIN.register();
-    local.slot.set(Some(slot));
-    // Fails only when another thread-local's destructor enters after ours: that one slot is not given back.
-    let _too_late = AT_EXIT.try_with(|_| ());
-    slot
-}
-
-/// Enters the process's domain.
-#[inline]
-pub(crate) fn enter() -> Guard {
-    LOCAL.with(|local| {
-        let depth = local.depth.get();
-        if depth == 0 {
-            let slot = local.slot.get().unwrap_or_else(|| register(local));
-            DOMAIN.announce(slot);
-        }
-        local.depth.set(depth + 1);
-    });
-    Guard {
-        of_this_thread: PhantomData,
-    }
-}
-
-/// True while the calling thread holds a guard.
-pub(crate) fn inside() -> bool {
-    LOCAL.with(|local| local.depth.get() > 0)
-}
-
-/// While it lives, no frame that was resident since its making is reused. Stays on its thread.
-#[derive(Debug)]
-pub(crate) struct Guard {
-    of_this_thread: PhantomData<*const ()>,
-}
-
-impl Drop for Guard {
-    #[inline]
-    fn drop(&mut self) {
-        LOCAL.with(|local| {
-            let depth = local.depth.get() - 1;
-            local.depth.set(depth);
-            if depth == 0
-                && let Some(slot) = local.slot.get()
-            {
-                slot.withdraw();
-            }
-        });
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -231,21 +171,5 @@ mod tests {
         let freed = slots[500];
         freed.unregister();
         assert!(std::ptr::eq(domain.register(), freed));
-    }
-
-    #[test]
-    fn nested_guards_leave_with_the_outermost() {
-        std::thread::spawn(|| {
-            assert!(!inside());
-            let outer = enter();
-            let inner = enter();
-            drop(outer);
-            assert!(inside());
-            assert!(DOMAIN.min_active() <= DOMAIN.stamp());
-            drop(inner);
-            assert!(!inside());
-        })
-        .join()
-        .unwrap();
     }
 }

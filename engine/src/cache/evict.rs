@@ -8,8 +8,8 @@
 //! - Failure: with every frame pinned no frame is found; the caller then uses memory outside the arena.
 //! - Source: CLOCK; the ghost after S3-FIFO (Yang et al., SOSP 2023).
 
+use crate::sync::atomic::{AtomicU32, Ordering};
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicU32, Ordering};
 
 use super::Cache;
 use super::arena::FrameBuf;

@@ -3,9 +3,9 @@
 //! A hint is a guess. Whoever follows it compares the page id in the frame, so a stale hint, a reused block or a
 //! wrong index costs a look-up in the map and nothing else. That is why blocks are neither cleared nor locked.
 
-use std::sync::atomic::{AtomicU32, Ordering};
+use crate::sync::atomic::{AtomicU32, Ordering};
 
-use crossbeam_queue::ArrayQueue;
+use crate::sync::ArrayQueue;
 
 use super::map::zeroed;
 

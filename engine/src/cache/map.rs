@@ -3,8 +3,8 @@
 //! - Threads: any. An entry may be out of date; whoever uses it checks the id in the frame.
 //! - Cost: 4 bytes a page of the file, taken from the system only where touched.
 
+use crate::sync::atomic::{AtomicU32, Ordering};
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicU32, Ordering};
 
 use zerocopy::FromZeros;
 

@@ -25,12 +25,16 @@ mod stats;
 #[cfg(test)]
 mod tests;
 
+use crate::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use northstar_io::{Buf, BufPool, Disk, File, IoError};
 
 pub(crate) use ahead::DEPTH as PREFETCH_MAX;
+#[cfg(feature = "internals")]
+pub(crate) use ahead::Turn as AheadTurn;
+#[cfg(feature = "internals")]
+pub(crate) use epoch::Turn;
 pub(crate) use stats::CacheStats;
 
 use arena::{Arena, FrameBuf, FramePin, Lease};

@@ -1,7 +1,7 @@
 //! One checkpoint: slices until the frozen delta is merged.
 
+use crate::sync::atomic::Ordering;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use northstar_io::planted::planted;
 

@@ -8,9 +8,9 @@ pub(crate) mod read;
 pub(crate) mod world;
 pub(crate) mod write;
 
+use crate::sync::atomic::{AtomicBool, Ordering};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use northstar_io::{Disk, SyncMethod};
 

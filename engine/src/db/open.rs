@@ -1,10 +1,10 @@
 //! Opening: from a path to a running engine.
 
+use crate::sync::atomic::{AtomicBool, Ordering};
 use std::hash::{BuildHasher, RandomState};
 use std::ops::Bound;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use northstar_io::planted::planted;
 use northstar_io::{Choice, Disk, IoError, MemoryDisk, NativeDisk, NativeOptions, SyncMethod};

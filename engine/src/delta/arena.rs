@@ -21,11 +21,11 @@
     reason = "typed references into one mapping shared by a writer and its readers"
 )]
 
+use crate::sync::atomic::{AtomicU8, AtomicU32, AtomicUsize, Ordering};
 use std::fmt;
 use std::marker::PhantomData;
 use std::num::NonZeroU32;
 use std::ptr::NonNull;
-use std::sync::atomic::{AtomicU8, AtomicU32, AtomicUsize, Ordering};
 
 use northstar_io::{IoError, Mapping};
 use zerocopy::FromZeros;

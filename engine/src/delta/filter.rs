@@ -10,7 +10,7 @@
 //! - Failure: beyond the number of keys it was made for the filter lets more absent keys pass; it never misses.
 //! - Source: Putze, Sanders, Singler, Cache-, hash- and space-efficient Bloom filters (2007).
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use crate::sync::atomic::{AtomicU64, Ordering};
 
 use crate::ids::TableId;
 use crate::prefetch::prefetch_line;

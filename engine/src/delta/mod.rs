@@ -31,8 +31,8 @@ mod version;
 #[cfg(test)]
 mod tests;
 
+use crate::sync::atomic::{AtomicU64, Ordering};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use northstar_io::IoError;
 

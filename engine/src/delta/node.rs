@@ -21,15 +21,16 @@
 //!
 //! - Source: Mao, Kohler, Morris, Cache craftiness for fast multicore key-value storage (Masstree, 2012).
 
+use crate::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
 use std::cmp::Ordering as Order;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
 
+#[cfg(not(loom))]
 use zerocopy::FromZeros;
 
 use super::arena::{Arena, At, Either, Fork, Link, Record};
 
 /// Keys in a node: with 14 a leaf is three cache lines and a branch four.
-pub(super) const FANOUT: usize = 14;
+pub(super) const FANOUT: usize = if cfg!(loom) { 4 } else { 14 };
 
 /// Marks a `skip` that future keys of the node may not share.
 const UNFENCED: u32 = 1 << 31;
@@ -40,7 +41,8 @@ pub(super) type Child = Fork<Leaf, Branch>;
 pub(super) type ChildAt = Either<Leaf, Branch>;
 
 /// A node of keys.
-#[derive(FromZeros)]
+#[cfg_attr(not(loom), derive(FromZeros))]
+#[cfg_attr(loom, derive(Default))]
 #[repr(C, align(64))]
 pub(super) struct Leaf {
     /// Keys; each slot's record is the newest version of its key.
@@ -52,7 +54,8 @@ pub(super) struct Leaf {
 }
 
 /// A node of separators: a child left of all of them and one right of each.
-#[derive(FromZeros)]
+#[cfg_attr(not(loom), derive(FromZeros))]
+#[cfg_attr(loom, derive(Default))]
 #[repr(C, align(64))]
 pub(super) struct Branch {
     /// Separators; a slot's record is any version of the lowest key its child may hold.
@@ -65,10 +68,12 @@ pub(super) struct Branch {
     pub(super) children: [Child; FANOUT],
 }
 
+#[cfg(not(loom))]
 const _: () = assert!(size_of::<Leaf>() == 192 && size_of::<Branch>() == 256);
 
 /// The sorted keys of a node.
-#[derive(FromZeros)]
+#[cfg_attr(not(loom), derive(FromZeros))]
+#[cfg_attr(loom, derive(Default))]
 #[repr(C)]
 pub(super) struct Slots {
     permutation: AtomicU64,

@@ -6,8 +6,8 @@
 //! - Cost: two additions to one atomic for a commit.
 //! - Spec: CC-017.
 
+use crate::sync::atomic::Ordering;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use super::Segments;
 use crate::format::group::HEADER_BYTES;

@@ -14,10 +14,10 @@
 //! - Failure: half-made files carry other names and are removed at the next start.
 //! - Spec: CR-002.
 
+use crate::sync::atomic::{AtomicU64, Ordering};
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use northstar_io::planted::planted;
 use northstar_io::{Buf, Disk, File, IoError, IoKind, OpenMode};

@@ -1,23 +1,32 @@
-//! Locks, condition variables and threads, as the engine uses them.
+//! Locks, condition variables, threads, atomics and queues, as the engine uses them.
 //!
 //! Thin over the standard library's. A lock is had whatever happened to its last holder: what the engine's locks guard
 //! is kept from misuse by the halt, not by poisoning. With the feature `internals` a `Scheduler` can take the place of
 //! the operating system's for the threads that run under it, so that one seed decides every interleaving; the code
-//! between two calls into this module, or into a disk that pauses, then runs undisturbed.
+//! between two calls into this module, or into a disk that pauses, then runs undisturbed. What is only counted takes
+//! its atomics from the standard library: no thread goes by it.
 //!
 //! - Cost: none beside the standard library's; with `internals`, a look at a thread-local for each call.
 
+pub(crate) use std::thread_local;
+
+#[cfg(feature = "internals")]
+pub(crate) mod atomic;
 #[cfg(not(feature = "internals"))]
 mod plain;
+#[cfg(feature = "internals")]
+mod queue;
 #[cfg(feature = "internals")]
 mod scheduled;
 
 #[cfg(not(feature = "internals"))]
-pub(crate) use plain::{Condvar, Mutex, MutexGuard, thread};
+pub(crate) use plain::{ArrayQueue, Condvar, Mutex, MutexGuard, atomic, pause, thread};
+#[cfg(feature = "internals")]
+pub(crate) use queue::ArrayQueue;
 #[cfg(feature = "internals")]
 pub(crate) use scheduled::{Condvar, Mutex, MutexGuard, thread};
 #[cfg(feature = "internals")]
-pub use scheduled::{Joined, Scheduler, pause, run_under};
+pub use scheduled::{Joined, Scheduler, pass, pause, run_under};
 
 #[cfg(test)]
 mod tests {

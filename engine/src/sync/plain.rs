@@ -1,7 +1,14 @@
 //! The standard library's, and nothing in between.
 
 use std::sync::PoisonError;
+pub(crate) use std::sync::atomic;
 use std::time::Duration;
+
+pub(crate) use crossbeam_queue::ArrayQueue;
+
+/// A place where another thread might run: nobody asks here.
+#[inline(always)]
+pub(crate) fn pause() {}
 
 /// Holds a [`Mutex`].
 pub(crate) type MutexGuard<'m, T> = std::sync::MutexGuard<'m, T>;

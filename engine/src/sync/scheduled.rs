@@ -4,7 +4,7 @@
 //! 1. Of the threads under one scheduler one runs at a time; it stops only inside the calls below.
 //! 2. A thread that finds a lock taken blocks on the lock's address; whoever gives it back wakes all who do.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::fmt::Debug;
 use std::ops::{Deref, DerefMut};
 use std::sync::{Arc, PoisonError, TryLockError};
@@ -12,8 +12,10 @@ use std::time::Duration;
 
 /// Decides which of its threads runs.
 pub trait Scheduler: Debug + Send + Sync {
-    /// Another thread may run before this returns.
+    /// Another thread may run before this returns. Called for one pause in so many as [`pass`] says.
     fn pause(&self);
+    /// As [`Scheduler::pause`], of a thread that waits for others to get on.
+    fn step_aside(&self);
     /// Blocks the calling thread until somebody wakes `on`, or for so long; true if it was woken. No other thread runs
     /// between the call and the blocking.
     fn block(&self, on: usize, at_most: Option<Duration>) -> bool;
@@ -33,6 +35,8 @@ pub trait Joined: Debug + Send + Sync {
 
 thread_local! {
     static CURRENT: RefCell<Option<Arc<dyn Scheduler>>> = const { RefCell::new(None) };
+    /// Pauses that pass by before anybody is asked.
+    static PASSING: Cell<u32> = const { Cell::new(0) };
 }
 
 /// Runs `body` on the calling thread under `scheduler`.
@@ -41,22 +45,48 @@ pub fn run_under<R>(scheduler: Arc<dyn Scheduler>, body: impl FnOnce() -> R) -> 
     impl Drop for Restore {
         fn drop(&mut self) {
             CURRENT.with(|current| *current.borrow_mut() = self.0.take());
+            pass(0);
         }
     }
     let before = CURRENT.with(|current| current.borrow_mut().replace(scheduler));
     let _restore = Restore(before);
+    pass(0);
     body()
 }
 
 /// Lets another thread run, if the calling one is under a scheduler.
+#[inline]
 pub fn pause() {
-    if let Some(scheduler) = current() {
-        scheduler.pause();
+    // A thread whose locals are gone is under nobody any more.
+    let passing = PASSING.try_with(|passing| {
+        let left = passing.get();
+        passing.set(left.wrapping_sub(1));
+        left
+    });
+    if passing == Ok(0) {
+        pause_now();
     }
 }
 
+#[cold]
+fn pause_now() {
+    pass(0);
+    match current() {
+        Some(scheduler) => scheduler.pause(),
+        None => drop(pass(u32::MAX)),
+    }
+}
+
+/// Lets so many pauses of the calling thread pass by before its scheduler is asked again. Returns how many of those said
+/// before are left.
+pub fn pass(pauses: u32) -> u32 {
+    PASSING
+        .try_with(|passing| passing.replace(pauses))
+        .unwrap_or(0)
+}
+
 fn current() -> Option<Arc<dyn Scheduler>> {
-    // A thread whose locals are gone is under nobody any more.
+    // As in `pause`.
     CURRENT
         .try_with(|current| current.borrow().clone())
         .ok()
@@ -87,7 +117,7 @@ impl<T> Mutex<T> {
     /// Waits for the lock.
     pub(crate) fn lock(&self) -> MutexGuard<'_, T> {
         if let Some(scheduler) = current() {
-            scheduler.pause();
+            pause();
             return self.lock_under(&*scheduler);
         }
         self.guard(self.0.lock().unwrap_or_else(PoisonError::into_inner))
@@ -243,6 +273,7 @@ impl Condvar {
 
     fn notify(&self, all: bool) {
         if let Some(scheduler) = current() {
+            pause();
             scheduler.wake(place(self), all);
         }
         // Also for threads that are under nobody.
@@ -255,6 +286,7 @@ impl Condvar {
 
 /// Threads.
 pub(crate) mod thread {
+    use std::cell::RefCell;
     use std::sync::Arc;
     use std::sync::atomic::{AtomicBool, Ordering};
     use std::time::Duration;
@@ -270,13 +302,22 @@ pub(crate) mod thread {
     }
 
     thread_local! {
-        static TOKEN: Arc<AtomicBool> = Arc::default();
+        static TOKEN: RefCell<Arc<AtomicBool>> = RefCell::default();
+    }
+
+    /// Exchanges the calling thread's token.
+    pub(crate) fn swap_token(with: &mut Arc<AtomicBool>) {
+        TOKEN.with(|token| std::mem::swap(&mut *token.borrow_mut(), with));
+    }
+
+    fn token() -> Arc<AtomicBool> {
+        TOKEN.with(|token| Arc::clone(&token.borrow()))
     }
 
     /// The calling thread.
     pub(crate) fn current() -> Thread {
         match scheduler() {
-            Some(_) => Thread::Under(TOKEN.with(Arc::clone)),
+            Some(_) => Thread::Under(token()),
             None => Thread::Std(std::thread::current()),
         }
     }
@@ -287,6 +328,7 @@ pub(crate) mod thread {
             match self {
                 Self::Std(thread) => thread.unpark(),
                 Self::Under(token) => {
+                    super::pause();
                     // SeqCst, as nothing here is worth less.
                     token.store(true, Ordering::SeqCst);
                     if let Some(scheduler) = scheduler() {
@@ -300,12 +342,13 @@ pub(crate) mod thread {
     /// Waits for an `unpark`; may return without.
     pub(crate) fn park() {
         match scheduler() {
-            Some(scheduler) => TOKEN.with(|token| {
-                scheduler.pause();
+            Some(scheduler) => {
+                let token = token();
+                super::pause();
                 while !token.swap(false, Ordering::SeqCst) {
-                    scheduler.block(place(&**token), None);
+                    scheduler.block(place(&*token), None);
                 }
-            }),
+            }
             None => std::thread::park(),
         }
     }
@@ -313,7 +356,7 @@ pub(crate) mod thread {
     /// Lets others run.
     pub(crate) fn yield_now() {
         match scheduler() {
-            Some(scheduler) => scheduler.pause(),
+            Some(scheduler) => scheduler.step_aside(),
             None => std::thread::yield_now(),
         }
     }

@@ -14,16 +14,18 @@
 //! - Limit: 2^20 - 1 snapshots at a time (`CHUNKS` chunks, each twice the one before).
 //! - Failure: a snapshot that is never closed stops page reuse, not progress; see `Stats::snapshots_open`.
 
+use crate::sync::atomic::{AtomicU64, Ordering};
 use std::cell::Cell;
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+// Not of the seam: a guess, which orders nothing.
+use std::sync::atomic::AtomicU32;
 
 use crossbeam_utils::CachePadded;
 
 use crate::ids::{Generation, TxnId};
 
 const CHUNKS: usize = 14;
-const FIRST_CHUNK: u32 = 64;
+const FIRST_CHUNK: u32 = if cfg!(loom) { 2 } else { 64 };
 /// Slots between the starting points of two threads, so that they do not meet while each holds a few snapshots.
 const THREAD_STRIDE: u32 = 8;
 
@@ -45,13 +47,29 @@ pub(crate) struct Registry {
     chunks: [OnceLock<Box<[CachePadded<Slot>]>>; CHUNKS],
 }
 
-thread_local! {
+crate::sync::thread_local! {
     static HINT: Cell<u32> = const { Cell::new(u32::MAX) };
 }
 
 fn first_hint() -> u32 {
     static NEXT: AtomicU32 = AtomicU32::new(0);
+    if cfg!(loom) {
+        // A model does the same each time.
+        return 0;
+    }
     NEXT.fetch_add(THREAD_STRIDE, Ordering::Relaxed) % FIRST_CHUNK
+}
+
+/// Where a thread of that number claims first.
+#[cfg(feature = "internals")]
+pub(crate) fn hint_of(thread: u32) -> u32 {
+    thread.wrapping_mul(THREAD_STRIDE) % FIRST_CHUNK
+}
+
+/// Exchanges the place where the calling thread claims next: for threads that share one of the system's by turns.
+#[cfg(feature = "internals")]
+pub(crate) fn swap_hint(with: &mut u32) {
+    *with = HINT.with(|hint| hint.replace(*with));
 }
 
 /// Chunk and index within it: chunk `c` holds slots `64 * (2^c - 1) ..`.

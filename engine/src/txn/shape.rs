@@ -8,8 +8,8 @@
 //!    below any transaction from `tree_txn` to the visible one.
 //! 2. Sequence numbers rise by one with every publication.
 
+use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use arc_swap::ArcSwap;
 use northstar_io::FileLock;

@@ -1,8 +1,8 @@
 //! Handles to tables.
 
+use crate::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use crate::error::{Error, Result};
 use crate::ids::{TableId, TxnId};

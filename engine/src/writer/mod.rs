@@ -11,6 +11,7 @@
 
 pub(crate) mod core;
 pub(crate) mod group;
+pub(crate) mod handover;
 pub(crate) mod pipeline;
 pub(crate) mod throttle;
 pub(crate) mod wait;

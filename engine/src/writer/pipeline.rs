@@ -14,17 +14,19 @@ mod admit;
 mod gather;
 mod log_role;
 
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering, fence};
+use crate::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use crossbeam_queue::ArrayQueue;
+use crate::sync::ArrayQueue;
 use northstar_io::SyncMethod;
+use northstar_io::planted::planted;
 
 use self::gather::Gather;
 use self::log_role::{Kick, LogRole};
 use super::core::Core;
 use super::group::OpenGroup;
+use super::handover::{is_raised, try_take};
 use super::throttle::Progress;
 use super::wait::{Commit, CommitHandle, Ticket, settle_group};
 use crate::clock::Clock;
@@ -138,13 +140,6 @@ pub(crate) struct Pipeline {
     on_freeze: Box<dyn Fn() + Send + Sync>,
     /// Told when the log needs its next segment.
     on_spare: Box<dyn Fn() + Send + Sync>,
-}
-
-/// Takes the lock of a role if nobody has it.
-fn try_lock<T>(mutex: &Mutex<T>) -> Option<MutexGuard<'_, T>> {
-    // SeqCst: the flag that was raised before must be seen by whoever is just giving the role back.
-    fence(Ordering::SeqCst);
-    mutex.try_lock()
 }
 
 impl std::fmt::Debug for Pipeline {
@@ -313,7 +308,7 @@ impl Pipeline {
             *self.core.lock() = Some(core);
             self.core_returned.notify_one();
             // The first hand-over rule: look again after giving the role back.
-            if self.queue.is_empty() {
+            if self.queue.is_empty() || planted("the writer role is given back without a look") {
                 break;
             }
             if served >= SERVE_MAX {
@@ -368,7 +363,7 @@ impl Pipeline {
     /// The second hand-over rule, on behalf of those who were served: they found the log role taken, or nothing to
     /// write.
     fn show_to_log(&self) {
-        if let Some(role) = try_lock(&self.log) {
+        if let Some(role) = try_take(&self.log) {
             drop(role);
             self.hand_on();
         }
@@ -431,7 +426,7 @@ impl Pipeline {
                 self.open_wanted.notify_one();
             }
             // It goes to the log by this thread, or by whoever has the log role: perhaps with another group before it.
-            if let Some(mut role) = try_lock(&self.log) {
+            if let Some(mut role) = try_take(&self.log) {
                 self.drive_now(&mut role);
                 drop(role);
                 self.hand_on();
@@ -597,7 +592,7 @@ impl Pipeline {
         if durability == Durability::Buffered {
             self.flush_later();
         } else if ticket.outcome().is_none()
-            && let Some(role) = try_lock(&self.log)
+            && let Some(role) = try_take(&self.log)
         {
             self.lead(role, ticket);
         }
@@ -607,7 +602,7 @@ impl Pipeline {
             }
             // Asked to lead. If somebody else leads already, that one looks at `pending` afterwards; to wait for the
             // role here could take as long as the log thread finds work.
-            if let Some(role) = try_lock(&self.log) {
+            if let Some(role) = try_take(&self.log) {
                 self.lead(role, ticket);
             }
         }
@@ -622,9 +617,7 @@ impl Pipeline {
 
     /// The second hand-over rule: whoever gave the log role back finds a successor for what came meanwhile.
     fn hand_on(&self) {
-        // The role was given back before this; pairs with the fence in `try_lock`.
-        fence(Ordering::SeqCst);
-        if !self.pending.load(Ordering::SeqCst) {
+        if !is_raised(&self.pending) || planted("the log role is given back without a look") {
             return;
         }
         let open = self.open.lock();

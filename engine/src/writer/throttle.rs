@@ -4,7 +4,7 @@
 //! is delayed in proportion to how far ahead it is. So the two meet at the end, instead of writers running at full
 //! speed into a wall.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use crate::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 /// Progress is counted in parts of this.

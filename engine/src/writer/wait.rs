@@ -8,11 +8,13 @@
 //! 1. A ticket is settled once. Its outcome is written before `state` is stored with `Release`.
 //! 2. Every ticket of a list of parked threads wakes its two children after it has seen its own outcome, whoever woke it.
 
+use crate::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll, Waker};
+
+use northstar_io::planted::planted;
 
 use crate::error::{Error, Result};
 use crate::ids::{Lsn, TxnId};
@@ -204,7 +206,7 @@ pub(crate) fn settle_group(tickets: &mut Vec<Arc<Ticket>>, lsn: Lsn, error: Opti
     for ticket in &awake {
         settle(ticket);
         ticket.wake_task();
-        if ticket.is_parked() {
+        if ticket.is_parked() && !planted("a waiter that has just parked is not woken") {
             ticket.wake_thread();
         }
     }

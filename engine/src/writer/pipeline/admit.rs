@@ -2,7 +2,7 @@
 //!
 //! - Spec: CC-015, CC-017.
 
-use std::sync::atomic::Ordering;
+use crate::sync::atomic::Ordering;
 
 use northstar_io::planted::planted;
 

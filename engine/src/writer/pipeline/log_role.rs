@@ -4,13 +4,13 @@
 //! 1. Groups are written one at a time and in the order they were filled.
 //! 2. A transaction becomes visible after the write of its group was durable, never before.
 
-use std::sync::atomic::{Ordering, fence};
+use crate::sync::atomic::{Ordering, fence};
 use std::time::Duration;
 
 use northstar_io::planted::planted;
 
 use super::gather::Gather;
-use super::{Pipeline, try_lock};
+use super::{Pipeline, try_take};
 use crate::error::Result;
 use crate::ids::Lsn;
 use crate::log::{LogPosition, LogWriter};
@@ -166,7 +166,7 @@ impl Pipeline {
     pub(super) fn wake_log_thread(&self) {
         if self.log_thread_gone.load(Ordering::SeqCst) {
             // A write transaction that outlived its database: nobody else is left to write.
-            if let Some(mut role) = try_lock(&self.log) {
+            if let Some(mut role) = try_take(&self.log) {
                 self.drive(&mut role);
             }
         } else if self.log_thread_idle.load(Ordering::SeqCst) {
@@ -235,7 +235,7 @@ impl Pipeline {
                     }
                 }
                 drop(role);
-                // As `hand_on`: pairs with the fence in `try_lock`.
+                // As `hand_on`: pairs with the fence in `try_take`.
                 fence(Ordering::SeqCst);
                 self.let_others_lead();
                 let stranded = self.stranded.swap(false, Ordering::SeqCst);

@@ -17,6 +17,7 @@ const CRATES: &[(&str, &str)] = &[
     ("northstar_io", "io/src/"),
     ("nsbench", "bench/src/"),
     ("nshard", "hard/src/"),
+    ("nsorders", "hard/orders/src/"),
     ("northstar", "tools/src/"),
     ("xtask", "spec/xtask/src/"),
 ];
