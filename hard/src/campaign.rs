@@ -114,11 +114,14 @@ impl Campaign<'_> {
                 ledger.save()?;
             }
             let idle = done.counts.is_empty();
+            // What cannot be tried here is said, and is no reason to expect less of the rest.
+            let skipped = idle && !done.skipped.is_empty();
             tally.merge(&done);
             first = next;
             let left = remaining(job, &goals, &tally);
-            if left.iter().all(|left| *left == 0) || idle {
-                break left.iter().all(|left| *left == 0);
+            let reached = left.iter().all(|left| *left == 0);
+            if reached || idle {
+                break reached || skipped;
             }
             if until.is_some_and(|until| clock::now() >= until) {
                 break false;

@@ -9,14 +9,17 @@ use std::process::{Command, Stdio};
 use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
+use nsorders::models::MODELS;
+
 use crate::fuzz::{Target, drive};
 use crate::properties::{self, PROPERTIES};
 #[cfg(target_os = "linux")]
 use crate::real::{blocks, filesystems, full, openers, restricted};
+use crate::sched::run as sched;
 use crate::sim::script::{self, Plan};
 use crate::sim::{nth, paths, pins, rot, scope, shrink, storm};
 use crate::tally::Tally;
-use crate::{During, Failure, clock, crash, run};
+use crate::{During, Failure, clock, crash, races, run};
 
 /// How much of something is wanted.
 #[derive(Debug, Clone, Copy)]
@@ -151,6 +154,42 @@ pub const JOBS: &[Job] = &[
         chunk: 2,
         alone: false,
         run: |seeds| each(seeds, pins::run),
+    },
+    Job {
+        name: "schedules",
+        question: "Does every interleaving of clients, log, checkpoints and eviction that is tried end, and read one order of commits?",
+        goals: &[Goal {
+            what: sched::SCHEDULES,
+            ci: 100_000,
+            nightly: 10_000_000,
+        }],
+        chunk: 1_000,
+        alone: false,
+        run: schedules,
+    },
+    Job {
+        name: "orders",
+        question: "Do the lock-free parts keep their promises in every execution that the memory model allows?",
+        goals: &[Goal {
+            what: MODELS_TRIED,
+            ci: 8,
+            nightly: 16,
+        }],
+        chunk: 1,
+        alone: false,
+        run: orders,
+    },
+    Job {
+        name: "races",
+        question: "Do threads of the system race for anything, as far as ThreadSanitizer can see?",
+        goals: &[Goal {
+            what: races::TESTS,
+            ci: 1,
+            nightly: 1,
+        }],
+        chunk: 1,
+        alone: true,
+        run: |_| races::run(),
     },
     Job {
         name: "model",
@@ -446,6 +485,48 @@ pub fn simulate(plan: &Plan) -> Result<Tally, Failure> {
     })
 }
 
+const MODELS_TRIED: &str = "models tried in every execution";
+
+fn orders(seeds: Range<u64>) -> Result<Tally, Failure> {
+    let mut tally = Tally::default();
+    for seed in seeds {
+        tally.add("executions", model_of(seed)?);
+        tally.add(MODELS_TRIED, 1);
+    }
+    Ok(tally)
+}
+
+/// A seed is one model; every other round has one more switch. Returns how many executions there are.
+pub(crate) fn model_of(seed: u64) -> Result<u64, Failure> {
+    let number = usize::try_from(seed.saturating_sub(1)).unwrap_or(0);
+    let model = &MODELS[number % MODELS.len()];
+    // What is tried is finite: rounds beyond these would be repetitions, or take for ever.
+    let more = (number / MODELS.len()) % 2;
+    model
+        .check(more)
+        .map_err(|wrong| Failure::Broken(format!("{}\n  {wrong}", model.question)))
+}
+
+fn schedules(seeds: Range<u64>) -> Result<Tally, Failure> {
+    let mut runner = sched::Runner::default();
+    let mut tally = Tally::default();
+    for seed in seeds {
+        let done = runner.run(seed)?;
+        if seed % TWICE == 0 {
+            let again = runner.run(seed)?;
+            if again.hash != done.hash {
+                return Err(Failure::Broken(format!(
+                    "the same seed came to {:x} and then to {:x}\n  replay: nshard schedule --seed {seed}",
+                    done.hash, again.hash
+                )));
+            }
+            tally.add("seeds done twice", 1);
+        }
+        tally.merge(&done);
+    }
+    Ok(tally)
+}
+
 /// How a job is driven.
 #[derive(Debug, Clone, Copy)]
 pub struct Drive<'p> {
@@ -519,6 +600,8 @@ fn work(job: &Job, program: &Path, first: u64) -> Result<Tally, Failure> {
     let output = Command::new(program)
         .args(["work", job.name, "--seed", &first.to_string()])
         .args(["--seeds", &job.chunk.to_string()])
+        // Large tables come zeroed from the system, instead of being cleared for each database that is opened.
+        .env("MALLOC_MMAP_THRESHOLD_", "1048576")
         .stdin(Stdio::null())
         .stderr(Stdio::piped())
         .output()

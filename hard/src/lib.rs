@@ -10,6 +10,8 @@
 //! - [`sim`]: the engine on a simulated disk: power cuts, cuts during recovery, disks with faults.
 //! - [`fuzz`]: hostile bytes, found by following coverage.
 //! - `real`: real file systems, full disks, races to open, processes that are denied things, failing file systems.
+//! - [`sched`]: the whole engine under a scheduler that a seed decides.
+//! - [`races`]: tests under ThreadSanitizer.
 //! - [`jobs`], [`campaign`], [`tally`], [`ledger`]: what there is to run, how it is spread over processes, what was done,
 //!   and all that was ever done.
 //! - [`planted`]: faults in the engine's sources, put there to show that all this can fail.
@@ -42,10 +44,14 @@ pub mod planting;
 pub mod properties;
 #[cfg(feature = "internals")]
 mod protocol;
+#[cfg(feature = "internals")]
+pub mod races;
 #[cfg(all(target_os = "linux", feature = "internals"))]
 pub mod real;
 pub mod rng;
 pub mod run;
+#[cfg(feature = "internals")]
+pub mod sched;
 #[cfg(feature = "internals")]
 pub mod sim;
 pub mod tally;

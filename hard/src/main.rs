@@ -66,6 +66,12 @@ enum Command {
     List,
     /// One seed on the simulated disk, or less than that: what a failure says to replay
     Sim(Said),
+    /// One interleaving of the engine's threads: what a failure says to replay
+    Schedule {
+        /// Decides everything
+        #[arg(long)]
+        seed: u64,
+    },
     /// One job, until its goal is reached
     Run {
         /// Which, of `nshard list`
@@ -251,6 +257,11 @@ fn perform(command: Command) -> Result<(), Failure> {
         }
         Command::Sim(said) => {
             let done = jobs::simulate(&Plan::from(said))?;
+            say(&format!("{done}, hash {:x}", done.hash));
+            Ok(())
+        }
+        Command::Schedule { seed } => {
+            let done = nshard::sched::run::Runner::default().run(seed)?;
             say(&format!("{done}, hash {:x}", done.hash));
             Ok(())
         }

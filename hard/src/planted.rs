@@ -16,6 +16,10 @@ pub enum Finder {
     Rot,
     /// Random work beside the model, on a real file.
     Model,
+    /// Interleavings of the whole engine.
+    Schedules,
+    /// Models of the lock-free parts; a seed is one of them.
+    Orders,
 }
 
 /// A fault, and what must find it.
@@ -65,6 +69,14 @@ const fn model(what: &'static str, budget: u64) -> Planted {
     Planted {
         what,
         finder: Finder::Model,
+        budget,
+    }
+}
+
+const fn schedules(what: &'static str, budget: u64) -> Planted {
+    Planted {
+        what,
+        finder: Finder::Schedules,
         budget,
     }
 }
@@ -124,6 +136,17 @@ pub const PLANTED: &[Planted] = &[
     model("a snapshot sees what came after it", 20),
     model("what was taken back is seen", 50),
     model("the pages of a replaced value are never free again", 200),
+    schedules("a snapshot does not look again", 10_000),
+    schedules("a frame is reused under its readers", 5_000),
+    schedules("a pinned frame is reused", 40_000),
+    schedules("the writer role is given back without a look", 30_000),
+    schedules("the log role is given back without a look", 5_000),
+    schedules("a waiter that has just parked is not woken", 5_000),
+    Planted {
+        what: "a reader does not notice a split",
+        finder: Finder::Orders,
+        budget: 8,
+    },
 ];
 
 #[cfg(feature = "planted")]
@@ -131,8 +154,11 @@ pub use on::{Found, find};
 
 #[cfg(feature = "planted")]
 mod on {
+    use std::panic::{AssertUnwindSafe, catch_unwind};
+
     use super::{Finder, Planted};
     use crate::jobs;
+    use crate::sched::run::Runner;
     use crate::sim::script::Plan;
     use crate::sim::{nth, rot, storm};
     use crate::{During, Failure, run};
@@ -159,9 +185,12 @@ mod on {
             how: String::new(),
             reached: false,
         };
+        let mut runner = Runner::default();
         for seed in 1..=fault.budget {
             // A fault may also end in a panic of the engine.
-            let ended = std::panic::catch_unwind(|| try_seed(fault.finder, seed));
+            let ended = catch_unwind(AssertUnwindSafe(|| {
+                try_seed(fault.finder, seed, &mut runner)
+            }));
             let failure = match ended {
                 Ok(Ok(())) => continue,
                 Ok(Err(failure @ Failure::Harness { .. })) => return Err(failure),
@@ -176,7 +205,7 @@ mod on {
         Ok(found)
     }
 
-    fn try_seed(finder: Finder, seed: u64) -> Result<(), Failure> {
+    fn try_seed(finder: Finder, seed: u64, runner: &mut Runner) -> Result<(), Failure> {
         match finder {
             Finder::Power => storm::run(&Plan::of(seed)).map(drop),
             Finder::Faults => storm::run(&jobs::faults_plan(seed)).map(drop),
@@ -186,6 +215,8 @@ mod on {
                 let dir = tempfile::tempdir().during("make a directory")?;
                 run::run_seed(seed, 300, dir.path()).map(drop)
             }
+            Finder::Schedules => runner.run(seed).map(drop),
+            Finder::Orders => jobs::model_of(seed).map(drop),
         }
     }
 }

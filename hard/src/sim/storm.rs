@@ -198,7 +198,7 @@ pub(super) fn listed(events: &[Event]) -> String {
 }
 
 /// What survives.
-pub(super) fn draw(rng: &mut Rng, units: usize) -> CrashPlan {
+pub(crate) fn draw(rng: &mut Rng, units: usize) -> CrashPlan {
     let survival = match rng.below(16) {
         0..=1 => Survival::All,
         2..=3 => Survival::Nothing,

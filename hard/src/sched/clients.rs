@@ -1,0 +1,390 @@
+//! What the threads of a run do, and what they saw: noted, and judged when all is over.
+
+use std::ops::Bound;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use northstar_io::sim::SimDisk;
+use northstardb::{
+    CommitHandle, Db, Durability, Error, ReadTxn, Table, TxnId, WriteBatch, internals,
+};
+
+use super::setting::{Setting, TABLES};
+use crate::exec::{Pairs, View};
+use crate::model::edge_bytes;
+use crate::ops::{Edit, Fill, key_bytes, table_name, value_bytes};
+use crate::rng::Rng;
+use crate::{During, Failure};
+
+/// Something that was read.
+#[derive(Debug)]
+pub struct Seen {
+    /// The snapshot's transaction.
+    pub at: TxnId,
+    /// The table.
+    pub slot: u8,
+    /// What was asked, and what came.
+    pub what: Answer,
+}
+
+/// See [`Seen`].
+#[derive(Debug)]
+pub enum Answer {
+    /// One key's value.
+    Value(Vec<u8>, Option<Vec<u8>>),
+    /// The rows of a range.
+    Rows(Bound<Vec<u8>>, Bound<Vec<u8>>, Pairs),
+}
+
+/// What happened, in the words of those who did it.
+#[derive(Debug, Default)]
+pub struct Book {
+    /// Transactions that were committed, and their edits.
+    pub committed: Vec<(TxnId, Vec<Edit>)>,
+    /// What was read.
+    pub seen: Vec<Seen>,
+    /// The newest transaction that somebody knows to be durable.
+    known: TxnId,
+    /// Snapshots opened.
+    pub snapshots: u64,
+    /// Checkpoints asked for.
+    pub checkpoints: u64,
+}
+
+/// What all threads of a run share.
+#[derive(Debug)]
+pub struct Stage {
+    /// Where they work.
+    pub setting: Arc<Setting>,
+    /// The database.
+    pub db: Db,
+    /// Its disk.
+    pub disk: Arc<SimDisk>,
+    /// Its tables.
+    pub tables: Vec<Table>,
+    book: Mutex<Book>,
+}
+
+impl Stage {
+    /// For a run on a database that was just opened.
+    ///
+    /// # Errors
+    /// The engine's.
+    pub fn new(setting: Arc<Setting>, db: Db, disk: Arc<SimDisk>) -> Result<Self, Failure> {
+        let open = |slot| db.open_table(&table_name(slot)).during("open a table");
+        let tables = (0..TABLES).map(open).collect::<Result<_, _>>()?;
+        Ok(Self {
+            setting,
+            db,
+            disk,
+            tables,
+            book: Mutex::default(),
+        })
+    }
+
+    /// The database and the book, when all is done.
+    #[must_use]
+    pub fn leave(self) -> (Db, Book) {
+        let book = self
+            .book
+            .into_inner()
+            .unwrap_or_else(PoisonError::into_inner);
+        (self.db, book)
+    }
+
+    /// The book. Nobody pauses while holding it.
+    pub fn book(&self) -> MutexGuard<'_, Book> {
+        self.book.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Somebody knows that `txn` is durable: from here on no power cut may take it.
+    fn know(&self, txn: TxnId) {
+        let mut book = self.book();
+        book.known = book.known.max(txn);
+        self.disk.mark(txn.get());
+    }
+
+    /// Reads a little in a view of the state at `at`, which is not known before a transaction ends.
+    fn look(&self, view: &dyn View, rng: &mut Rng) -> Result<Vec<(u8, Answer)>, Failure> {
+        let mut answers = Vec::new();
+        for _ in 0..rng.between(1, 4) {
+            let slot = self.slot(rng);
+            let table = &self.tables[usize::from(slot)];
+            let answer = match rng.below(10) {
+                0..5 => {
+                    let key = self.key(rng);
+                    let value = view.value(table, &key).during("get")?;
+                    Answer::Value(key, value)
+                }
+                5..8 => {
+                    let (from, to) = (
+                        Bound::Included(self.key(rng)),
+                        Bound::Excluded(self.key(rng)),
+                    );
+                    let turns = rng.pick(&[&[true][..], &[false], &[true, false]]);
+                    let (mut rows, back) = view.rows(table, &from, &to, turns).during("range")?;
+                    rows.extend(back.into_iter().rev());
+                    Answer::Rows(from, to, rows)
+                }
+                _ => {
+                    let all = (Bound::Unbounded, Bound::Unbounded);
+                    let (rows, _) = view.rows(table, &all.0, &all.1, &[true]).during("range")?;
+                    Answer::Rows(all.0, all.1, rows)
+                }
+            };
+            answers.push((slot, answer));
+        }
+        Ok(answers)
+    }
+
+    fn note(&self, at: TxnId, answers: Vec<(u8, Answer)>) {
+        let seen = answers
+            .into_iter()
+            .map(|(slot, what)| Seen { at, slot, what });
+        self.book().seen.extend(seen);
+    }
+
+    fn slot(&self, rng: &mut Rng) -> u8 {
+        u8::from(rng.chance(25))
+    }
+
+    fn number(&self, rng: &mut Rng) -> u32 {
+        // Some that were never stored.
+        u32::try_from(rng.below(u64::from(self.setting.keys) * 5 / 4)).unwrap_or(0)
+    }
+
+    fn key(&self, rng: &mut Rng) -> Vec<u8> {
+        key_bytes(self.setting.style, self.number(rng))
+    }
+
+    fn edits(&self, rng: &mut Rng) -> Vec<Edit> {
+        let count = rng.pick(&[1, 1, 2, 5, 30]);
+        let edit = |_| {
+            let (slot, key) = (self.slot(rng), self.number(rng));
+            match rng.below(10) {
+                0 => Edit::Delete { slot, key },
+                1 => Edit::DeleteRange {
+                    slot,
+                    from: Bound::Included(key),
+                    to: Bound::Excluded(key + rng.pick(&[1, 2, 5])),
+                },
+                _ => Edit::Put {
+                    slot,
+                    key,
+                    value: match count {
+                        // Many small ones: the delta's nodes split.
+                        30 => Fill {
+                            len: 9,
+                            ..self.setting.fill(rng)
+                        },
+                        _ => self.setting.fill(rng),
+                    },
+                },
+            }
+        };
+        (0..count).map(edit).collect()
+    }
+
+    fn batch(&self, edits: &[Edit], durability: Durability) -> WriteBatch {
+        let style = self.setting.style;
+        let mut batch = WriteBatch::new();
+        for edit in edits {
+            if let Edit::Put { slot, key, value } = edit {
+                let table = &self.tables[usize::from(*slot)];
+                batch.put(table, key_bytes(style, *key), value_bytes(*value));
+            } else if let Edit::Delete { slot, key } = edit {
+                batch.delete(&self.tables[usize::from(*slot)], key_bytes(style, *key));
+            } else if let Edit::DeleteRange { slot, from, to } = edit {
+                let range = (edge_bytes(style, *from), edge_bytes(style, *to));
+                batch.delete_range(&self.tables[usize::from(*slot)], range);
+            }
+        }
+        batch.durability(durability);
+        batch
+    }
+}
+
+/// Commits in every way there is.
+///
+/// # Errors
+/// A broken promise, or an error of the engine.
+pub fn write(stage: &Stage, mut rng: Rng) -> Result<(), Failure> {
+    let mut pending: Vec<(CommitHandle, Vec<Edit>)> = Vec::new();
+    let mut last = TxnId::ZERO;
+    for _ in 0..rng.between(1, 5) {
+        let edits = stage.edits(&mut rng);
+        match rng.below(20) {
+            0..8 => {
+                let batch = stage.batch(&edits, Durability::Durable);
+                let txn = stage.db.commit(batch).during("commit")?.txn_id;
+                rises(&mut last, txn)?;
+                stage.know(txn);
+                stage.book().committed.push((txn, edits));
+            }
+            8..10 => {
+                let batch = stage.batch(&edits, Durability::Buffered);
+                let txn = stage.db.commit(batch).during("commit")?.txn_id;
+                rises(&mut last, txn)?;
+                stage.book().committed.push((txn, edits));
+            }
+            10..14 => {
+                // Some at once, so that groups have many waiters.
+                for _ in 0..rng.pick(&[1, 1, 3, 9]) {
+                    let batch = stage.batch(&edits, Durability::Durable);
+                    let handle = stage.db.submit(batch).during("submit")?;
+                    pending.push((handle, edits.clone()));
+                }
+                if rng.chance(50) {
+                    settle(stage, &mut pending, &mut last)?;
+                }
+            }
+            _ => exclusive(stage, edits, &mut rng, &mut last)?,
+        }
+    }
+    settle(stage, &mut pending, &mut last)
+}
+
+fn rises(last: &mut TxnId, txn: TxnId) -> Result<(), Failure> {
+    if txn <= *last {
+        return Err(Failure::Broken(format!(
+            "a thread committed {txn:?} after it had committed {last:?}"
+        )));
+    }
+    *last = txn;
+    Ok(())
+}
+
+/// Waits for what was submitted, and checks that it kept its order.
+fn settle(
+    stage: &Stage,
+    pending: &mut Vec<(CommitHandle, Vec<Edit>)>,
+    last: &mut TxnId,
+) -> Result<(), Failure> {
+    let mut before = TxnId::ZERO;
+    for (handle, edits) in pending.drain(..) {
+        let txn = handle.wait().during("wait for a commit")?.txn_id;
+        rises(&mut before, txn)?;
+        stage.know(txn);
+        stage.book().committed.push((txn, edits));
+    }
+    *last = (*last).max(before);
+    Ok(())
+}
+
+/// A write transaction that reads, and then commits or gives up.
+fn exclusive(
+    stage: &Stage,
+    edits: Vec<Edit>,
+    rng: &mut Rng,
+    last: &mut TxnId,
+) -> Result<(), Failure> {
+    let style = stage.setting.style;
+    let mut write = stage.db.begin_write().during("begin_write")?;
+    let before = stage.look(&write, rng)?;
+    for edit in &edits {
+        if let Edit::Put { slot, key, value } = edit {
+            let table = &stage.tables[usize::from(*slot)];
+            let (key, value) = (key_bytes(style, *key), value_bytes(*value));
+            write.put(table, key, value).during("put")?;
+        } else if let Edit::Delete { slot, key } = edit {
+            let table = &stage.tables[usize::from(*slot)];
+            write
+                .delete(table, key_bytes(style, *key))
+                .during("delete")?;
+        } else if let Edit::DeleteRange { slot, from, to } = edit {
+            let table = &stage.tables[usize::from(*slot)];
+            let range = (edge_bytes(style, *from), edge_bytes(style, *to));
+            write.delete_range(table, range).during("delete_range")?;
+        }
+    }
+    if rng.chance(20) {
+        write.abort();
+        return Ok(());
+    }
+    let after = stage.look(&write, rng)?;
+    let txn = write.commit().during("commit")?.txn_id;
+    rises(last, txn)?;
+    stage.know(txn);
+    stage.note(TxnId::new(txn.get() - 1), before);
+    stage.note(txn, after);
+    stage.book().committed.push((txn, edits));
+    Ok(())
+}
+
+/// Opens snapshots, keeps some, and reads in all of them.
+///
+/// # Errors
+/// A broken promise, or an error of the engine.
+pub fn read(stage: &Stage, mut rng: Rng) -> Result<(), Failure> {
+    let mut held: Vec<ReadTxn> = Vec::new();
+    let mut last = TxnId::ZERO;
+    for _ in 0..rng.between(1, 6) {
+        let known = stage.book().known;
+        let read = match rng.chance(15) {
+            false => stage.db.begin_read().during("begin_read")?,
+            true => match stage.db.begin_read_at(last) {
+                Ok(read) => read,
+                Err(Error::SnapshotGone { horizon, .. }) if last < horizon => continue,
+                Err(other) => return Err(other).during("begin_read_at"),
+            },
+        };
+        let at = read.txn_id();
+        if at != last {
+            if at < known || at < last {
+                return Err(Failure::Broken(format!(
+                    "a snapshot of {at:?} was opened after {known:?} was acknowledged and {last:?} was seen"
+                )));
+            }
+            last = at;
+            // What was seen may not be lost.
+            stage.know(at);
+        }
+        stage.book().snapshots += 1;
+        stage.note(at, stage.look(&read, &mut rng)?);
+        pinned(stage, &read, &mut rng)?;
+        held.push(read);
+        if rng.chance(60) {
+            let nth = rng.index(held.len());
+            let again = &held[nth];
+            stage.note(again.txn_id(), stage.look(again, &mut rng)?);
+            held.swap_remove(nth);
+        }
+    }
+    for read in held {
+        stage.note(read.txn_id(), stage.look(&read, &mut rng)?);
+    }
+    Ok(())
+}
+
+/// A value that is borrowed while other things happen.
+fn pinned(stage: &Stage, read: &ReadTxn, rng: &mut Rng) -> Result<(), Failure> {
+    let slot = stage.slot(rng);
+    let key = stage.key(rng);
+    let value = read
+        .get(&stage.tables[usize::from(slot)], &key)
+        .during("get")?;
+    let meanwhile = stage.look(read, rng)?;
+    internals::pause();
+    let value = value.map(|value| value.to_vec());
+    stage.note(read.txn_id(), meanwhile);
+    stage.note(read.txn_id(), vec![(slot, Answer::Value(key, value))]);
+    Ok(())
+}
+
+/// Asks for checkpoints, and lets the engine check itself.
+///
+/// # Errors
+/// A broken promise, or an error of the engine.
+pub fn tend(stage: &Stage, mut rng: Rng) -> Result<(), Failure> {
+    for _ in 0..rng.between(1, 3) {
+        if rng.chance(70) {
+            stage.db.checkpoint().during("checkpoint")?;
+            stage.book().checkpoints += 1;
+        } else {
+            let report = stage.db.check().during("check")?;
+            if !report.faults.is_empty() {
+                return Err(Failure::Broken(format!("check found {:?}", report.faults)));
+            }
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,132 @@
+//! One seed: a setting, a few threads, a policy, and the judgement.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use super::clients::{self, Book, Stage};
+use super::explorer::{self, Explorer};
+use super::judge::History;
+use super::policy::Policy;
+use super::setting::{KINDS, Setting, Sizes};
+use crate::During;
+use crate::Failure;
+use crate::rng::Rng;
+use crate::tally::Tally;
+
+/// Counted: whole runs of the engine, each with an interleaving of its own.
+pub const SCHEDULES: &str = "schedules explored";
+
+/// Runs seeds, and keeps what they have in common.
+#[derive(Debug, Default)]
+pub struct Runner {
+    explorer: Explorer,
+    settings: BTreeMap<u64, Arc<Setting>>,
+}
+
+impl Runner {
+    fn setting(&mut self, kind: u64) -> Result<Arc<Setting>, Failure> {
+        if let Some(made) = self.settings.get(&kind) {
+            return Ok(Arc::clone(made));
+        }
+        let made = Arc::new(Setting::make(kind)?);
+        self.settings.insert(kind, Arc::clone(&made));
+        Ok(made)
+    }
+
+    /// Does one seed.
+    ///
+    /// # Errors
+    /// The first broken promise, with the line that replays it.
+    pub fn run(&mut self, seed: u64) -> Result<Tally, Failure> {
+        self.seed(seed).map_err(|failure| {
+            let why = crate::chain(&failure);
+            Failure::Broken(format!("{why}\n  replay: nshard schedule --seed {seed}"))
+        })
+    }
+
+    fn seed(&mut self, seed: u64) -> Result<Tally, Failure> {
+        let mut rng = Rng::new(seed).fork(29);
+        let setting = self.setting(rng.below(KINDS))?;
+        let policy = Policy::of(seed);
+        let sizes = Sizes::of(&mut rng, policy.still);
+        let disk = setting.disk();
+        let left: Arc<Mutex<Option<Book>>> = Arc::default();
+        let ran = self.explorer.run(policy, {
+            let (setting, disk, left) =
+                (Arc::clone(&setting), Arc::clone(&disk), Arc::clone(&left));
+            let mut rng = rng.fork(1);
+            move || {
+                let played = setting
+                    .open(&disk, sizes, true)
+                    .and_then(|db| Stage::new(setting, db, disk))
+                    .and_then(|stage| play(stage, &mut rng));
+                match played {
+                    Ok(book) => *left.lock().unwrap_or_else(PoisonError::into_inner) = Some(book),
+                    Err(failure) => explorer::fail(failure),
+                }
+            }
+        })?;
+        let book = left.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let mut book = book.expect("a run that did not fail leaves its book");
+        let history = History::of(&setting, &mut book)?;
+        let mut rows = history.explain(&book.seen)?;
+        if let Some(broken) = disk.violations().first() {
+            return Err(Failure::Broken(broken.clone()));
+        }
+        rows += history.survive(&setting, sizes, &disk, &mut rng)?;
+        let mut tally = Tally::default();
+        tally.add(SCHEDULES, 1);
+        tally.add("steps", ran.steps);
+        tally.add("switches", ran.switches);
+        tally.add("transactions", book.committed.len() as u64);
+        tally.add("snapshots", book.snapshots);
+        tally.add("checkpoints asked for", book.checkpoints);
+        tally.add("rows compared", rows);
+        tally.hash = ran.hash ^ rows.rotate_left(40);
+        Ok(tally)
+    }
+}
+
+/// Starts the threads, waits for them, and closes the database.
+fn play(stage: Stage, rng: &mut Rng) -> Result<Book, Failure> {
+    type Work = fn(&Stage, Rng) -> Result<(), Failure>;
+    let (writers, readers) = (rng.pick(&[1, 2, 2, 3]), rng.pick(&[0, 1, 1, 2]));
+    let tenders = u64::from(rng.chance(40));
+    let close = rng.chance(70);
+    let works = [
+        ("writer", writers, clients::write as Work),
+        ("reader", readers, clients::read as Work),
+        ("tender", tenders, clients::tend as Work),
+    ];
+    let stage = Arc::new(stage);
+    let mut threads = Vec::new();
+    for (name, count, work) in works {
+        for nth in 0..count {
+            let (stage, rng) = (
+                Arc::clone(&stage),
+                rng.fork(1_000 + 10 * nth + threads.len() as u64),
+            );
+            let name = format!("{name} {nth}");
+            threads.push(explorer::spawn(&name, move || {
+                if let Err(failure) = work(&stage, rng) {
+                    explorer::fail(failure);
+                }
+            }));
+        }
+    }
+    for thread in threads {
+        thread.join();
+    }
+    let Ok(stage) = Arc::try_unwrap(stage) else {
+        return Err(Failure::Broken(
+            "a thread that has ended holds on to its stage".to_owned(),
+        ));
+    };
+    let (db, book) = stage.leave();
+    if close {
+        db.close().during("close")?;
+    } else {
+        drop(db);
+    }
+    Ok(book)
+}
