@@ -160,9 +160,11 @@ impl Shapes {
         self.current.load()
     }
 
+    /// Whether no newer shape was published. One whose publication is half done is newer than the number says, and as
+    /// good: nobody waits for a publisher that was put off the processor.
     pub(crate) fn is_current(&self, shape: &Shape) -> bool {
         // SeqCst: the re-check of the registry's invariant 2.
-        self.shared.shape_seq.load(Ordering::SeqCst) == shape.seq
+        self.shared.shape_seq.load(Ordering::SeqCst) <= shape.seq
     }
 
     /// Publishes what `change` makes of the current shape.
