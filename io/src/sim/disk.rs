@@ -406,6 +406,7 @@ impl Disk for SimDisk {
             text: path.to_string_lossy().into(),
             file,
             writable: mode != OpenMode::Read,
+            queued: false,
         }))
     }
 

@@ -9,6 +9,10 @@ use super::trace::{Event, FileId};
 use crate::transfer::{Step, Target, Transfer};
 use crate::{Buf, File, IoError, IoKind, SyncMethod};
 
+/// How a violation begins that a read of a queue commits: one that was asked for ahead may come late, and is then
+/// checked and thrown away.
+pub const QUEUED_READ: &str = "a queued read";
+
 /// A handle of a file.
 #[derive(Debug)]
 pub(super) struct SimFile {
@@ -17,6 +21,8 @@ pub(super) struct SimFile {
     pub(super) text: Arc<str>,
     pub(super) file: FileId,
     pub(super) writable: bool,
+    /// Stands for the file in an operation of a queue.
+    pub(super) queued: bool,
 }
 
 impl Target for SimFile {
@@ -36,6 +42,18 @@ impl Target for SimFile {
 }
 
 impl SimFile {
+    /// The same for an operation of a queue.
+    pub(super) fn queued(&self) -> Self {
+        Self {
+            shared: Arc::clone(&self.shared),
+            path: self.path.clone(),
+            text: Arc::clone(&self.text),
+            file: self.file,
+            writable: self.writable,
+            queued: true,
+        }
+    }
+
     pub(super) fn refused(&self, kind: IoKind, offset: u64, len: usize, errno: i32) -> IoError {
         IoError {
             kind,
@@ -82,7 +100,8 @@ impl SimFile {
             .image
             .content(self.file)
             .map_or(0, |content| content.len);
-        state.watch(self.file, offset, offset + out.len() as u64, "a read");
+        let what = if self.queued { QUEUED_READ } else { "a read" };
+        state.watch(self.file, offset, offset + out.len() as u64, what);
         let there = usize::try_from(end.saturating_sub(offset)).unwrap_or(usize::MAX);
         let mut len = out.len().min(there);
         let (mut from, mut image) = (offset, &state.image);

@@ -35,6 +35,7 @@ mod trace;
 pub use content::Fate;
 pub use disk::{Hook, SimDisk, SimOptions};
 pub use fault::{Fault, FaultPlan, Injected, Kept, Rule, What};
+pub use file::QUEUED_READ;
 pub use image::Image;
 pub use shadow::{CrashPlan, Names, Shadow, Survival};
 pub use trace::{Event, FileId, Trace};

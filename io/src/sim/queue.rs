@@ -6,7 +6,7 @@ use super::disk::Shared;
 use super::fault::What;
 use super::file::SimFile;
 use crate::transfer::{STALLS_MAX, check};
-use crate::{Completion, IoError, IoKind, Op, Queue};
+use crate::{Completion, File, IoError, IoKind, Op, Queue};
 
 /// See the module.
 #[derive(Debug)]
@@ -51,7 +51,7 @@ impl SimQueue {
                     result,
                 }
             }
-            (op, _) => crate::inline::run(token, op),
+            (op, _) => crate::inline::run(token, queued(op)),
         };
         self.ended.push(completion);
     }
@@ -88,6 +88,27 @@ impl SimQueue {
         ended.map_err(refused)?;
         self.shared.counters.add_write(data.len());
         Ok(())
+    }
+}
+
+/// A read through a handle that says where it comes from.
+fn queued(op: Op) -> Op {
+    let handle = |file: &Arc<dyn File>| -> Option<Arc<dyn File>> {
+        let sim = file.as_any().downcast_ref::<SimFile>()?;
+        Some(Arc::new(sim.queued()))
+    };
+    match op {
+        Op::Read { file, offset, buf } => Op::Read {
+            file: handle(&file).unwrap_or(file),
+            offset,
+            buf,
+        },
+        Op::ReadRun { file, offset, bufs } => Op::ReadRun {
+            file: handle(&file).unwrap_or(file),
+            offset,
+            bufs,
+        },
+        Op::Write { .. } | Op::Sync { .. } => op,
     }
 }
 
