@@ -172,8 +172,8 @@ pub const JOBS: &[Job] = &[
         question: "Do the lock-free parts keep their promises in every execution that the memory model allows?",
         goals: &[Goal {
             what: MODELS_TRIED,
-            ci: 8,
-            nightly: 16,
+            ci: 10,
+            nightly: 20,
         }],
         chunk: 1,
         alone: false,

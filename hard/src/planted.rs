@@ -145,7 +145,7 @@ pub const PLANTED: &[Planted] = &[
     Planted {
         what: "a reader does not notice a split",
         finder: Finder::Orders,
-        budget: 8,
+        budget: 10,
     },
 ];
 

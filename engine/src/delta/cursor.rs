@@ -221,9 +221,17 @@ impl<'d> DeltaCursor<'d> {
                 let left = LeafView::of(self.arena.get(prev));
                 // ...unless it was split before it was looked at; then `prev` already names the new leaf between.
                 if view.leaf.prev.load() == Some(prev) {
+                    // Until a split is over, the left one may still hold keys that the right one shows already.
+                    let slots = &left.leaf.slots;
+                    let position = bound.map_or(left.permutation.len(), |bound| {
+                        match slots.rank_any(self.arena, left.permutation, bound) {
+                            Ok(position) => position + usize::from(inclusive),
+                            Err(position) => position,
+                        }
+                    });
                     place = Some(Place {
                         view: left,
-                        position: left.permutation.len(),
+                        position,
                     });
                     if let Some(beyond) = left.leaf.prev.load() {
                         self.warm_leaf(beyond, |leaf| leaf.prev.load());

@@ -1,16 +1,25 @@
 //! A delta's nodes and tree, over an arena of boxes.
 
 mod arena;
+#[path = "../../../engine/src/delta/cursor.rs"]
+mod cursor;
 #[path = "../../../engine/src/delta/filter.rs"]
 mod filter;
 #[path = "../../../engine/src/delta/node.rs"]
 mod node;
+#[path = "../../../engine/src/delta/range.rs"]
+mod range;
 #[path = "../../../engine/src/delta/tree.rs"]
 mod tree;
+#[path = "../../../engine/src/delta/version.rs"]
+mod version;
 
 pub(crate) use arena::Link;
 use arena::{Arena, Record};
+use cursor::DeltaCursor;
 use tree::{Path, Table};
+
+use crate::ids::TxnId;
 
 /// A table that one thread writes and others read.
 pub(crate) struct Keys {
@@ -37,22 +46,30 @@ impl Keys {
     }
 
     /// The key of the record that is found for `key`.
-    pub(crate) fn find(&self, key: &[u8]) -> Option<&'static [u8]> {
+    pub(crate) fn find(&self, key: &[u8]) -> Option<&[u8]> {
         self.table
             .find(&self.arena, key)
             .map(|record| self.arena.record(record).key)
     }
 
-    /// All keys from the right, as a cursor goes that reads backwards.
-    pub(crate) fn last(&self) -> Option<&'static [u8]> {
-        loop {
-            let view = self.table.last_leaf(&self.arena)?;
-            let highest = view.permutation.len().checked_sub(1)?;
-            let record = view.leaf.slots.record(view.permutation.slot(highest));
-            if view.is_still() {
-                return record.map(|record| self.arena.record(record).key);
-            }
+    /// All keys, as a cursor walks them.
+    pub(crate) fn walk(&self, forward: bool) -> Vec<&[u8]> {
+        let mut cursor = DeltaCursor::new(&self.arena, Some(&self.table), TxnId::new(1));
+        let mut keys = Vec::new();
+        let mut at = if forward {
+            cursor.seek(&[])
+        } else {
+            cursor.last()
+        };
+        while let Some((key, _)) = at {
+            keys.push(key);
+            at = if forward {
+                cursor.next()
+            } else {
+                cursor.prev()
+            };
         }
+        keys
     }
 }
 

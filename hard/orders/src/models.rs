@@ -82,6 +82,20 @@ pub const MODELS: &[Model] = &[
         body: split,
     },
     Model {
+        name: "forward",
+        question: "Does a walk from left to right come by every key once, while a leaf splits?",
+        switches: Some(2),
+        needs_one_order: false,
+        body: || walk(true),
+    },
+    Model {
+        name: "backward",
+        question: "Does a walk from right to left come by every key once, while a leaf splits?",
+        switches: Some(2),
+        needs_one_order: false,
+        body: || walk(false),
+    },
+    Model {
         name: "filter",
         question: "Does the filter never deny a key that is visible?",
         switches: Some(3),
@@ -365,8 +379,29 @@ fn split() {
     // Splits the leaf, and puts the new key where one was that moved.
     keys.insert(b"15", &mut way);
     reader.join().expect("the reader ends");
-    assert_eq!(keys.last(), Some(&b"40"[..]));
-    assert_eq!(keys.find(b"15"), Some(&b"15"[..]));
+    assert_eq!(keys.walk(true), [b"10", b"15", b"20", b"30", b"40"]);
+}
+
+/// What was there before is walked by once, in order; what is added meanwhile may be seen.
+fn walk(forward: bool) {
+    let keys = Arc::new(Keys::new());
+    let mut way = WayIn::default();
+    for key in [b"10", b"20", b"30", b"40"] {
+        keys.insert(key, &mut way);
+    }
+    let reader = {
+        let keys = Arc::clone(&keys);
+        thread::spawn(move || {
+            let mut seen = keys.walk(forward);
+            if !forward {
+                seen.reverse();
+            }
+            seen.retain(|key| *key != b"15");
+            assert_eq!(seen, [b"10", b"20", b"30", b"40"], "forward {forward}");
+        })
+    };
+    keys.insert(b"15", &mut way);
+    reader.join().expect("the reader ends");
 }
 
 fn filter() {

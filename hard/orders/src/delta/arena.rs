@@ -33,6 +33,10 @@ impl<T> At<T> {
     fn index(self) -> usize {
         self.0.get() as usize / 2
     }
+
+    pub(super) fn offset(self) -> usize {
+        self.index()
+    }
 }
 
 impl<T> Clone for At<T> {
@@ -134,10 +138,29 @@ impl<A, B> Fork<A, B> {
 /// What `At<Record>` points at.
 pub(crate) enum Record {}
 
-/// A record.
+/// A record: a value that the first transaction stored.
 #[derive(Clone, Copy)]
-pub(super) struct RecordRef {
-    pub(super) key: &'static [u8],
+pub(super) struct RecordRef<'a> {
+    pub(super) key: &'a [u8],
+    pub(super) value: &'a [u8],
+}
+
+impl RecordRef<'_> {
+    pub(super) fn txn(&self) -> u64 {
+        1
+    }
+
+    pub(super) fn older(&self) -> Option<At<Record>> {
+        None
+    }
+
+    pub(super) fn kind(&self) -> u8 {
+        super::version::PUT
+    }
+
+    pub(super) fn is_aborted(&self) -> bool {
+        false
+    }
 }
 
 /// The boxes.
@@ -180,13 +203,15 @@ impl Arena {
     }
 
     pub(super) fn alloc_record(&self, key: &'static [u8]) -> At<Record> {
-        self.put(Box::new(RecordRef { key }))
+        self.put(Box::new(RecordRef { key, value: &[] }))
             .expect("the model's arena has room")
     }
 
-    pub(super) fn record(&self, at: At<Record>) -> RecordRef {
-        *self.place(at.index())
+    pub(super) fn record(&self, at: At<Record>) -> RecordRef<'_> {
+        *self.place::<RecordRef<'static>>(at.index())
     }
+
+    pub(super) fn warm_record(&self, _at: At<Record>) {}
 
     pub(super) fn warm_node<T>(&self, _at: At<T>) {}
 }
