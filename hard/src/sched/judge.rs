@@ -1,6 +1,7 @@
 //! Whether what was seen is what one order of the commits explains, and whether a power cut leaves a prefix of it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write;
 use std::sync::Arc;
 
 use northstar_io::sim::{Event, Shadow, SimDisk};
@@ -86,26 +87,50 @@ impl History {
         Ok(rows)
     }
 
-    /// What is wrong with an answer, and whether another transaction explains it.
+    /// What is wrong with an answer, and which transactions explain it.
     fn accuse(&self, at: TxnId, name: &str, what: &Answer) -> Failure {
-        let (asked, answers) = match what {
-            Answer::Value(key, found) => {
-                let others = self.0.iter().filter(|(_, state)| {
-                    let value = state.rows(name).and_then(|rows| rows.get(key.as_slice()));
-                    found.as_deref() == value.map(|value| &value[..])
-                });
-                let others: Vec<_> = others.map(|(txn, _)| txn.get()).collect();
-                let text =
-                    String::from_utf8_lossy(&key[key.len().saturating_sub(8)..]).into_owned();
-                (format!("key ..{text:?}"), others)
-            }
-            Answer::Rows(_, _, found) => {
-                (format!("a range, {} rows came", found.len()), Vec::new())
-            }
+        let rows = |txn: TxnId, key: &[u8]| {
+            let state = self.0.get(&txn)?;
+            state.rows(name)?.get(key).cloned()
         };
+        let told = |key: &[u8], found: Option<&[u8]>| {
+            let right = |txn: &&TxnId| rows(**txn, key).as_deref() == found;
+            let right: Vec<_> = self.0.keys().filter(right).map(|txn| txn.get()).collect();
+            let end = String::from_utf8_lossy(&key[key.len().saturating_sub(8)..]).into_owned();
+            let what = match found {
+                Some(value) => format!("{} bytes", value.len()),
+                None => "nothing".to_owned(),
+            };
+            format!("\n    key ..{end:?}: {what}, right at {right:?}")
+        };
+        let mut wrong = String::new();
+        match what {
+            Answer::Value(key, found) => wrong.push_str(&told(key, found.as_deref())),
+            Answer::Rows(from, to, found) => {
+                let expected = self.0.get(&at).map(|state| state.range(name, from, to));
+                let found: BTreeMap<&[u8], &[u8]> = found
+                    .iter()
+                    .map(|(key, value)| (&key[..], &value[..]))
+                    .collect();
+                let expected = expected.unwrap_or_default();
+                let keys = expected.iter().map(|(key, _)| &key[..]);
+                let keys: BTreeSet<&[u8]> = keys.chain(found.keys().copied()).collect();
+                for key in keys {
+                    let found = found.get(key).copied();
+                    if found != rows(at, key).as_deref() {
+                        wrong.push_str(&told(key, found));
+                    }
+                }
+                write!(
+                    wrong,
+                    "\n    in a range of {} rows, {from:?} to {to:?}",
+                    found.len()
+                )
+                .ok();
+            }
+        }
         Failure::Broken(format!(
-            "a reader at {at:?} of {name} got a wrong answer: {asked}; right at transactions {answers:?}, the newest is \
-             {:?}",
+            "a reader at {at:?} of {name} got a wrong answer; the newest is {:?}{wrong}",
             self.newest()
         ))
     }
