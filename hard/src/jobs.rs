@@ -14,7 +14,7 @@ use nsorders::models::MODELS;
 use crate::fuzz::{Target, drive};
 use crate::properties::{self, PROPERTIES};
 #[cfg(target_os = "linux")]
-use crate::real::{blocks, filesystems, full, openers, restricted};
+use crate::real::{blocks, filesystems, full, memory, openers, restricted};
 use crate::sched::run as sched;
 use crate::sim::script::{self, Plan};
 use crate::sim::{nth, paths, pins, rot, scope, shrink, storm};
@@ -290,6 +290,19 @@ pub const JOBS: &[Job] = &[
         chunk: 1,
         alone: false,
         run: restricted::run,
+    },
+    #[cfg(target_os = "linux")]
+    Job {
+        name: "memory",
+        question: "Does a process that runs out of memory, at any allocation, lose nothing it acknowledged?",
+        goals: &[Goal {
+            what: memory::FAILED,
+            ci: 1_000,
+            nightly: 50_000,
+        }],
+        chunk: 10,
+        alone: false,
+        run: memory::run,
     },
     #[cfg(target_os = "linux")]
     Job {

@@ -16,6 +16,9 @@ use nshard::ledger::Ledger;
 use nshard::sim::script::{Plan, Said};
 use nshard::{Failure, chain, clock, crash, golden, planting, run};
 
+#[global_allocator]
+static ALLOCATOR: nshard::alloc::Failing = nshard::alloc::Failing;
+
 #[derive(Debug, Parser)]
 #[command(
     name = "nshard",

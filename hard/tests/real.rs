@@ -52,6 +52,11 @@ fn restricted_processes_do_the_same_with_one_warning() {
 }
 
 #[test]
+fn a_process_out_of_memory_loses_nothing_acknowledged() {
+    reaches("memory", "allocations that failed", 150);
+}
+
+#[test]
 fn a_failing_file_system_loses_nothing_acknowledged() {
     reaches("fuse", "rounds on a failing file system", 60);
 }

@@ -1,6 +1,7 @@
 //! What I/O can report: which operation, on which file, where, and the kernel's reason.
 
 use std::fmt;
+use std::io::ErrorKind;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -45,6 +46,8 @@ pub struct IoError {
 impl IoError {
     /// `errno` of a read that met the end of the file: not a number the kernel uses.
     pub const END_OF_FILE: i32 = -1;
+    /// `errno` of a device that does not give back what was stored.
+    pub const DEVICE: i32 = libc::EIO;
 
     /// An error with all it can say.
     #[must_use]
@@ -68,6 +71,12 @@ impl IoError {
         std::io::Error::last_os_error()
             .raw_os_error()
             .unwrap_or(libc::EIO)
+    }
+
+    /// The standard library's word for [`IoError::errno`].
+    #[must_use]
+    pub fn cause(&self) -> ErrorKind {
+        std::io::Error::from_raw_os_error(self.errno).kind()
     }
 
     /// True when the device or quota is full.

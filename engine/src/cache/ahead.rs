@@ -13,7 +13,6 @@
 //! - Failure: a failed read ahead is forgotten, with the neighbours it had; the load that follows reads, and reports, by
 //!   itself.
 
-use crate::sync::atomic::{AtomicU32, Ordering};
 use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::sync::{Arc, Weak};
@@ -26,6 +25,7 @@ use super::{Cache, Class};
 use crate::ids::PageRef;
 use crate::limits::{PAGES_MAX, RUN_PAGES};
 use crate::marks::{Mark, reached};
+use crate::sync::atomic::{AtomicU32, Ordering};
 
 /// Pages in flight per thread: as many reads of single pages, where NVMe bandwidth levels off and well below a device
 /// queue's length, or 2 MiB of neighbours.

@@ -16,13 +16,13 @@
     reason = "page frames in one allocation, shared between readers and I/O"
 )]
 
-use crate::sync::atomic::{AtomicBool, Ordering};
 use std::any::Any;
 use std::collections::VecDeque;
 use std::ptr::NonNull;
 use std::sync::Arc;
 
 use crate::sync::ArrayQueue;
+use crate::sync::atomic::{AtomicBool, Ordering};
 use northstar_io::planted::planted;
 use northstar_io::{Buf, IoError, Mapping};
 

@@ -8,7 +8,6 @@
 //! - Failure: with every frame pinned no frame is found; the caller then uses memory outside the arena.
 //! - Source: CLOCK; the ghost after S3-FIFO (Yang et al., SOSP 2023).
 
-use crate::sync::atomic::{AtomicU32, Ordering};
 use std::collections::VecDeque;
 
 use super::Cache;
@@ -18,6 +17,7 @@ use super::map::zeroed;
 use super::stats::count;
 use crate::ids::PageId;
 use crate::marks::{Mark, reached};
+use crate::sync::atomic::{AtomicU32, Ordering};
 use crate::sync::thread;
 
 /// Pages evicted by one sweep: so many misses share its cost.
@@ -99,10 +99,13 @@ impl Cache {
             if let Some(frame) = self.arena.lease() {
                 return Some(frame);
             }
-            self.sweep(SWEEP.min(self.arena.count() as usize / 4).max(1));
+            let all_pinned = !self.sweep(SWEEP.min(self.arena.count() as usize / 4).max(1));
             self.reclaim();
             if let Some(frame) = self.arena.lease() {
                 return Some(frame);
+            }
+            if all_pinned {
+                break;
             }
             thread::yield_now();
         }
@@ -131,9 +134,10 @@ impl Cache {
         });
     }
 
-    fn sweep(&self, wanted: usize) {
+    /// Evicts up to `wanted` pages. False if none went and none is about to: each frame holds a pinned page.
+    fn sweep(&self, wanted: usize) -> bool {
         let Some(mut clock) = self.clock.try_lock() else {
-            return;
+            return true;
         };
         let mut evicted = 0;
         while evicted < wanted && clock.scans.len() > self.scan_room() {
@@ -151,8 +155,9 @@ impl Cache {
         }
         if evicted > 0 {
             // The clock would cool the hot set once per sweep of a long scan.
-            return;
+            return true;
         }
+        let mut on_the_way = false;
         let frames = self.arena.count();
         let crowded = self.branches.load(Ordering::Relaxed) > frames / 4;
         let turn = frames as usize;
@@ -160,15 +165,19 @@ impl Cache {
             // While the guard lives, the frame is not published as another page between looking and cooling.
             let _guard = super::epoch::enter();
             if evicted >= wanted {
-                return;
+                break;
             }
             clock.hand = (clock.hand + 1) % frames;
             let Some(meta) = self.arena.meta(clock.hand) else {
-                return;
+                break;
             };
-            let (Some(id), 0) = (meta.id(), meta.pins.load(Ordering::Relaxed)) else {
+            let Some(id) = meta.id() else {
+                on_the_way = true;
                 continue;
             };
+            if meta.pins.load(Ordering::Relaxed) > 0 {
+                continue;
+            }
             let (rank, heat) = (meta.rank(), meta.heat());
             let last_turn = step >= (TURNS - 1) * turn;
             if rank == Rank::Branch && !crowded && !last_turn {
@@ -180,6 +189,7 @@ impl Cache {
                 meta.set_clock(rank, heat - 1);
             }
         }
+        evicted > 0 || on_the_way
     }
 
     fn evict(&self, meta: &FrameMeta, frame: u32, id: PageId) -> bool {

@@ -3,13 +3,13 @@
 //! - Threads: any. An entry may be out of date; whoever uses it checks the id in the frame.
 //! - Cost: 4 bytes a page of the file, taken from the system only where touched.
 
-use crate::sync::atomic::{AtomicU32, Ordering};
 use std::sync::OnceLock;
 
 use zerocopy::FromZeros;
 
 use crate::ids::PageId;
 use crate::limits::PAGES_MAX;
+use crate::sync::atomic::{AtomicU32, Ordering};
 
 /// Entries of a chunk: 4 MiB of address space, 16 GiB of data file at the default page size.
 const CHUNK: u64 = 1 << 20;

@@ -25,7 +25,6 @@ mod stats;
 #[cfg(test)]
 mod tests;
 
-use crate::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::Arc;
 
 use northstar_io::{Buf, BufPool, Disk, File, IoError};
@@ -43,6 +42,7 @@ use frame::{HEAT_MAX, Rank};
 use crate::format::page::{Page, PageError, PageKind};
 use crate::ids::{PageId, PageRef};
 use crate::sync::Mutex;
+use crate::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 /// Bytes of buffers kept for pages that are read once.
 const ONCE_BYTES: usize = 4 << 20;

@@ -1,13 +1,19 @@
 //! Walking everything a checkpoint wrote.
 
 use std::collections::BTreeMap;
+use std::ops::Bound;
 
 use super::run::Checkpointer;
 use crate::error::Result;
+use crate::format::leaf::RowValue;
 use crate::format::page::PageKind;
 use crate::ids::{PageId, TableId};
+use crate::pages::Class;
 use crate::stats::CheckReport;
 use crate::tree::check::{CheckOptions, check};
+use crate::tree::cursor::Cursor;
+use crate::txn::shape::Roots;
+use crate::txn::table::decode_entry;
 
 impl Checkpointer {
     /// Walks every tree of the newest generation, and compares what is reachable with what is marked in use.
@@ -50,8 +56,80 @@ impl Checkpointer {
             }
         }
         if report.faults.is_empty() {
+            self.check_names(&shape.roots, &mut report.faults)?;
             report.free_pages = self.store.compare_in_use(&seen, &mut report.faults);
         }
         Ok(report)
+    }
+    /// Every name leads to a table of its own.
+    fn check_names(&self, roots: &Roots, faults: &mut Vec<String>) -> Result<()> {
+        let Some(root) = roots.get(TableId::NAMES) else {
+            return Ok(());
+        };
+        let mut names = Names::new(self.tables.next_id());
+        let mut cursor = Cursor::new(&*self.store, Some(root.page), Class::Once);
+        cursor.seek(Bound::Unbounded)?;
+        while let Some(row) = cursor.row() {
+            let value = match row.value {
+                RowValue::Inline(value) => value,
+                RowValue::Extent(_) => &[],
+            };
+            faults.extend(names.fault(row.key, value));
+            cursor.next()?;
+        }
+        Ok(())
+    }
+}
+
+/// The tables that have a name.
+struct Names {
+    next: TableId,
+    named: BTreeMap<TableId, String>,
+}
+
+impl Names {
+    const fn new(next: TableId) -> Self {
+        Self {
+            next,
+            named: BTreeMap::new(),
+        }
+    }
+
+    /// What is wrong with a row of table `NAMES`, seen with those before it.
+    fn fault(&mut self, key: &[u8], value: &[u8]) -> Option<String> {
+        let name = String::from_utf8_lossy(key).into_owned();
+        let id = match decode_entry(&name, value) {
+            Ok(id) => id,
+            Err(error) => return Some(error.to_string()),
+        };
+        if id >= self.next {
+            return Some(format!(
+                "the name {name:?} leads to {id:?}, only those below {:?} were given out",
+                self.next
+            ));
+        }
+        let other = self.named.insert(id, name.clone())?;
+        Some(format!(
+            "the names {other:?} and {name:?} both lead to {id:?}"
+        ))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::txn::table::encode_entry;
+
+    #[test]
+    fn a_name_of_another_table_or_of_none_is_a_fault() {
+        let first = TableId::FIRST_USER;
+        let mut names = Names::new(first.next());
+        let row = encode_entry(first);
+        assert_eq!(names.fault(b"a", &row), None);
+        let shared = names.fault(b"b", &row).unwrap();
+        assert!(shared.contains(r#""a" and "b""#), "{shared}");
+        let unknown = names.fault(b"c", &encode_entry(first.next())).unwrap();
+        assert!(unknown.contains(r#""c""#), "{unknown}");
+        assert!(names.fault(b"d", b"").unwrap().contains(r#""d""#));
     }
 }

@@ -1,6 +1,5 @@
 //! One checkpoint: slices until the frozen delta is merged.
 
-use crate::sync::atomic::Ordering;
 use std::sync::Arc;
 
 use northstar_io::planted::planted;
@@ -15,6 +14,7 @@ use crate::log::{LogPosition, Segments};
 use crate::marks::{Mark, reached};
 use crate::pages::store::Store;
 use crate::pages::write::PageSink;
+use crate::sync::atomic::Ordering;
 use crate::tree::merge::{Change, ChangeKind, Forget, MergeError, RangeDelete, merge};
 use crate::txn::shape::{Roots, Shapes};
 use crate::txn::table::Tables;
@@ -151,8 +151,8 @@ impl Checkpointer {
         let mut fed = 0;
         let merged = self.merge_tables(frozen, tables, next, &mut roots, &mut sink, &mut fed);
         let last = next.0 == tables.len();
-        let last_or_not = last || planted("the log moves on with every slice");
-        let log_start = last_or_not.then_some(boundary);
+        let moves_on = last || planted("the log moves on with every slice");
+        let log_start = moves_on.then_some(boundary);
         merged?;
         self.flip(&roots, sink, last_txn, log_start)?;
         let generation = self.meta.generation;

@@ -8,7 +8,6 @@ pub(crate) mod read;
 pub(crate) mod world;
 pub(crate) mod write;
 
-use crate::sync::atomic::{AtomicBool, Ordering};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -24,6 +23,7 @@ use crate::error::{Error, Result};
 use crate::ids::{Lsn, TxnId};
 use crate::stats::{CheckReport, Stats};
 use crate::sync::Mutex;
+use crate::sync::atomic::{AtomicBool, Ordering};
 use crate::sync::thread::{JoinHandle, is_current};
 use crate::txn::shape::Shapes;
 use crate::txn::snapshot::Snapshot;

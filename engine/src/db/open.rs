@@ -1,7 +1,7 @@
 //! Opening: from a path to a running engine.
 
-use crate::sync::atomic::{AtomicBool, Ordering};
 use std::hash::{BuildHasher, RandomState};
+use std::io::ErrorKind;
 use std::ops::Bound;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -27,6 +27,7 @@ use crate::marks::{Mark, reached};
 use crate::pages::Class;
 use crate::pages::store::{Opened, Store, StoreOptions};
 use crate::recovery::{Replayed, replay};
+use crate::sync::atomic::{AtomicBool, Ordering};
 use crate::sync::{self, Mutex};
 use crate::tree::cursor::Cursor;
 use crate::txn::shape::{Roots, Shape, Shapes, Shared};
@@ -339,14 +340,16 @@ fn survey(options: &Options, dir: &Path, disk: &dyn Disk) -> Result<Found> {
     };
     let names = match disk.list(dir) {
         Ok(names) => names,
-        Err(error) if error.errno == ENOENT => {
+        Err(error) if error.cause() == ErrorKind::NotFound => {
             if options.read_only || !options.create {
                 return Err(not_a_database("there is no such directory".to_owned()));
             }
             make_dir(dir, disk).map_err(|source| Error::from_io("the database", source))?;
             Vec::new()
         }
-        Err(error) if error.errno == ENOTDIR => return Err(not_a_database(error.to_string())),
+        Err(error) if error.cause() == ErrorKind::NotADirectory => {
+            return Err(not_a_database(error.to_string()));
+        }
         Err(error) => return Err(Error::from_io("the database", error)),
     };
     if names.iter().any(|name| name == "data") {
@@ -393,15 +396,10 @@ fn secure_names(dir: &Path, disk: &dyn Disk) -> Result<(), IoError> {
     disk.sync_dir(dir)?;
     match disk.sync_dir(parent(dir)) {
         // Who may not read it has not made the directory either.
-        Err(error) if matches!(error.errno, EPERM | EACCES) => Ok(()),
+        Err(error) if error.cause() == ErrorKind::PermissionDenied => Ok(()),
         other => other,
     }
 }
-
-const EPERM: i32 = 1;
-const ENOENT: i32 = 2;
-const EACCES: i32 = 13;
-const ENOTDIR: i32 = 20;
 
 fn store_options(options: &Options, sizes: Option<Sizes>) -> StoreOptions {
     // One frozen and one that may grow to twice its size before commits wait; see the pipeline's throttle.

@@ -21,7 +21,6 @@
     reason = "typed references into one mapping shared by a writer and its readers"
 )]
 
-use crate::sync::atomic::{AtomicU8, AtomicU32, AtomicUsize, Ordering};
 use std::fmt;
 use std::marker::PhantomData;
 use std::num::NonZeroU32;
@@ -31,6 +30,7 @@ use northstar_io::{IoError, Mapping};
 use zerocopy::FromZeros;
 
 use crate::prefetch::prefetch_line;
+use crate::sync::atomic::{AtomicU8, AtomicU32, AtomicUsize, Ordering};
 
 /// Bytes of one offset step.
 const UNIT: usize = 8;

@@ -31,12 +31,12 @@ mod version;
 #[cfg(test)]
 mod tests;
 
-use crate::sync::atomic::{AtomicU64, Ordering};
 use std::sync::Arc;
 
 use northstar_io::IoError;
 
 use crate::ids::{TableId, TxnId};
+use crate::sync::atomic::{AtomicU64, Ordering};
 use arena::{Arena, At, NewRecord, Record};
 use filter::Filter;
 use table::{TABLE_BYTES_MAX, Tables};

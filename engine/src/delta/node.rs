@@ -21,13 +21,13 @@
 //!
 //! - Source: Mao, Kohler, Morris, Cache craftiness for fast multicore key-value storage (Masstree, 2012).
 
-use crate::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
 use std::cmp::Ordering as Order;
 
 #[cfg(not(loom))]
 use zerocopy::FromZeros;
 
 use super::arena::{Arena, At, Either, Fork, Link, Record};
+use crate::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
 
 /// Keys in a node: with 14 a leaf is three cache lines and a branch four.
 pub(super) const FANOUT: usize = if cfg!(loom) { 4 } else { 14 };

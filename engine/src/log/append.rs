@@ -95,10 +95,7 @@ impl LogWriter {
         if !segments.disk().status().direct && !believed {
             segments.renew(proven, end.lsn)?;
         }
-        match planted("the log is not cut where it ends") {
-            true => segments.start_uncut(end.lsn),
-            false => segments.cut_at(end.lsn)?,
-        }
+        segments.cut_at(end.lsn)?;
         let number = segments.locate(end.lsn).0;
         let file = segments.open_head(number)?;
         Ok(Self {

@@ -6,13 +6,13 @@
 //! - Cost: two additions to one atomic for a commit.
 //! - Spec: CC-017.
 
-use crate::sync::atomic::Ordering;
 use std::sync::Arc;
 
 use super::Segments;
 use crate::format::group::HEADER_BYTES;
 use crate::format::record::FRAME_BYTES;
 use crate::limits::LOG_BLOCK_BYTES;
+use crate::sync::atomic::Ordering;
 
 /// See the module. Dropped, it ends.
 #[derive(Debug)]

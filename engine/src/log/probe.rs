@@ -7,7 +7,7 @@
 //!   result with the [`fingerprint`] of the place and asks again only when that changes.
 //! - Failure: a method the kernel refuses is left out; a failing device is an error, and the log must not go on.
 
-use std::io;
+use std::io::ErrorKind;
 use std::path::Path;
 
 use northstar_io::{Buf, IoError, SyncMethod};
@@ -90,10 +90,9 @@ pub(crate) fn probe(
 
 /// True if the kernel does not know the method; anything else is the device failing.
 fn is_refusal(error: &IoError) -> bool {
-    let kind = io::Error::from_raw_os_error(error.errno).kind();
     matches!(
-        kind,
-        io::ErrorKind::Unsupported | io::ErrorKind::InvalidInput
+        error.cause(),
+        ErrorKind::Unsupported | ErrorKind::InvalidInput
     )
 }
 

@@ -14,7 +14,6 @@
 //! - Failure: half-made files carry other names and are removed at the next start.
 //! - Spec: CR-002.
 
-use crate::sync::atomic::{AtomicU64, Ordering};
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -26,13 +25,13 @@ use crate::ids::Lsn;
 use crate::limits::LOG_BLOCK_BYTES;
 use crate::marks::{Mark, reached};
 use crate::sync::Mutex;
+use crate::sync::atomic::{AtomicU64, Ordering};
 
 /// Bytes read or written at once when a segment is filled, checked or scanned: where bandwidth has levelled off.
 pub(super) const CHUNK_BYTES: usize = 1024 * 1024;
 
 /// Readings of bytes that are never the same twice, before they are given up.
 const READINGS_MAX: usize = 4;
-const EIO: i32 = 5;
 
 /// Bytes made ready ahead of the writer where spares are at hand, so that one sync of the directory serves several.
 const AHEAD_BYTES: u64 = 16 * 1024 * 1024;
@@ -259,7 +258,7 @@ impl Segments {
     /// The disk's. What was not removed is used later.
     pub(crate) fn drop_prepared(&self, keep: u64) -> Result<(), IoError> {
         let workshop = self.workshop.lock();
-        if !workshop.started && !planted("segments are given back before the log was cut") {
+        if !workshop.started {
             // Where the log ends, and so what is needed of it, is not known here yet.
             return Ok(());
         }
@@ -334,7 +333,11 @@ impl Segments {
         let (last, offset) = self.locate(lsn);
         let mut workshop = self.workshop.lock();
 
-        for number in self.numbers_from(last) {
+        let mut later = self.numbers_from(last);
+        if planted("the log is not cut where it ends") {
+            later.clear();
+        }
+        for number in later {
             let path = self.dir.join(segment_name(number));
             let from = if number == last { offset } else { 0 };
             let file = self.disk.open(&path, OpenMode::Write)?;
@@ -352,9 +355,6 @@ impl Segments {
                 let block = LOG_BLOCK_BYTES as u64;
                 let from = from.min(len / block * block);
                 fill_with_zeros(&*file, from, self.segment_bytes)?;
-                if !planted("the cut of the log is not made durable") {
-                    file.sync()?;
-                }
                 reached(Mark::OtherBytesCut);
                 continue;
             }
@@ -369,7 +369,11 @@ impl Segments {
             self.segments.lock().insert(last);
         }
         let segments = self.numbers_from(0);
+        // The cut, and what was found before it: a process that was killed may have written it and not come to a sync.
         for number in segments.iter().take_while(|number| **number <= last) {
+            if planted("the log and its cut are not made durable") {
+                break;
+            }
             let path = self.dir.join(segment_name(*number));
             self.disk.open(&path, OpenMode::Write)?.sync()?;
         }
@@ -385,13 +389,6 @@ impl Segments {
         workshop.started = true;
         // Also when nothing changed here: a process that was killed may have renamed a segment and not come to this.
         self.disk.sync_dir(&self.dir)
-    }
-
-    /// Goes on at `lsn` as it is: a fault put in on purpose.
-    pub(super) fn start_uncut(&self, lsn: Lsn) {
-        self.head.store(self.locate(lsn).0, Ordering::SeqCst);
-        self.note_end(lsn);
-        self.workshop.lock().started = true;
     }
 
     fn has(&self, number: u64) -> bool {
@@ -528,7 +525,13 @@ fn read_twice(file: &dyn File, at: u64, len: usize) -> Result<Buf, IoError> {
             return Ok(again);
         }
     }
-    Err(IoError::new(IoKind::Read, "a log segment", at, len, EIO))
+    Err(IoError::new(
+        IoKind::Read,
+        "a log segment",
+        at,
+        len,
+        IoError::DEVICE,
+    ))
 }
 
 fn is_zero(file: &dyn File, from: u64, to: u64) -> Result<bool, IoError> {

@@ -14,9 +14,10 @@
 //! - Limit: 2^20 - 1 snapshots at a time (`CHUNKS` chunks, each twice the one before).
 //! - Failure: a snapshot that is never closed stops page reuse, not progress; see `Stats::snapshots_open`.
 
-use crate::sync::atomic::{AtomicU64, Ordering};
 use std::cell::Cell;
 use std::sync::OnceLock;
+
+use crate::sync::atomic::{AtomicU64, Ordering};
 // Not of the seam: a guess, which orders nothing.
 use std::sync::atomic::AtomicU32;
 

@@ -8,7 +8,6 @@
 //!    below any transaction from `tree_txn` to the visible one.
 //! 2. Sequence numbers rise by one with every publication.
 
-use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
@@ -20,6 +19,7 @@ use crate::format::meta::TreeRoot;
 use crate::ids::{Generation, TableId, TxnId};
 use crate::pages::store::Store;
 use crate::sync::Mutex;
+use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 /// Tree roots by table. Table ids are dense, so this is an array.
 #[derive(Debug, Clone, Default)]

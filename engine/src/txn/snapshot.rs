@@ -6,7 +6,6 @@
 //!
 //! Spec: SE-001, SE-002.
 
-use crate::sync::atomic::{Ordering, fence};
 use std::sync::Arc;
 
 use northstar_io::planted::planted;
@@ -20,6 +19,7 @@ use crate::format::overflow::ExtentRef;
 use crate::ids::{TableId, TxnId};
 use crate::pages::store::Store;
 use crate::pages::{Class, PageRead};
+use crate::sync::atomic::{Ordering, fence};
 use crate::tree::overflow::read_extent;
 use crate::tree::search::{self, Found, FoundValue, Got};
 

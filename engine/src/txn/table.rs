@@ -1,6 +1,5 @@
 //! Handles to tables.
 
-use crate::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -8,6 +7,7 @@ use crate::error::{Error, Result};
 use crate::ids::{TableId, TxnId};
 use crate::limits;
 use crate::sync::Mutex;
+use crate::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 /// A named ordered map from bytes to bytes. Cheap to clone; belongs to the open database that made it.
 ///

@@ -14,11 +14,11 @@ mod admit;
 mod gather;
 mod log_role;
 
-use crate::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use crate::sync::ArrayQueue;
+use crate::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use northstar_io::SyncMethod;
 use northstar_io::planted::planted;
 

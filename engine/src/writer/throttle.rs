@@ -4,8 +4,9 @@
 //! is delayed in proportion to how far ahead it is. So the two meet at the end, instead of writers running at full
 //! speed into a wall.
 
-use crate::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
+
+use crate::sync::atomic::{AtomicU64, Ordering};
 
 /// Progress is counted in parts of this.
 const WHOLE: u64 = 1 << 20;

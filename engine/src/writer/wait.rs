@@ -8,7 +8,6 @@
 //! 1. A ticket is settled once. Its outcome is written before `state` is stored with `Release`.
 //! 2. Every ticket of a list of parked threads wakes its two children after it has seen its own outcome, whoever woke it.
 
-use crate::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::{Arc, OnceLock};
@@ -18,6 +17,7 @@ use northstar_io::planted::planted;
 
 use crate::error::{Error, Result};
 use crate::ids::{Lsn, TxnId};
+use crate::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use crate::sync::thread::{self, Thread};
 use crate::sync::{Condvar, Mutex};
 

@@ -274,7 +274,8 @@ impl Life {
         if let Some(mut pipe) = complaint {
             std::io::Read::read_to_string(&mut pipe, &mut words).during("read a child's errors")?;
         }
-        let met = heard.failed.is_some() && !words.contains("panicked");
+        let out_of_memory = heard.killed && words.starts_with("memory allocation of");
+        let met = (heard.failed.is_some() || out_of_memory) && !words.contains("panicked");
         if words.is_empty() || (self.may_fail && met) {
             return Ok(heard);
         }

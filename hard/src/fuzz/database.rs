@@ -10,6 +10,7 @@
 //!    still finds nothing.
 //! 6. A database that was not changed at all is sound.
 
+use std::io::ErrorKind;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -100,7 +101,6 @@ fn answered<T>(answer: Result<T>, sound: bool, what: &str) -> Option<T> {
 
 /// Fails on an error that is not due to damage.
 fn allowed(error: &Error) {
-    const ENOENT: i32 = 2;
     let due = matches!(
         error,
         Error::Corrupt(_)
@@ -112,7 +112,7 @@ fn allowed(error: &Error) {
             | Error::Full { .. }
             | Error::ReadOnly
     );
-    let missing = matches!(error, Error::Io(source) if source.errno == ENOENT);
+    let missing = matches!(error, Error::Io(source) if source.cause() == ErrorKind::NotFound);
     assert!(due || missing, "{error:?}");
 }
 

@@ -14,7 +14,7 @@ use seccompiler::{
     SeccompRule,
 };
 
-use crate::{During, Failure};
+use crate::{During, Failure, alloc};
 
 /// The user that owns nothing.
 pub const NOBODY: u32 = 65_534;
@@ -34,6 +34,15 @@ pub enum Limit {
     NoLockedMemory,
     /// So many open files at most.
     OpenFiles(u64),
+    /// An allocation fails.
+    Allocation {
+        /// Which, from now on; the next is the first.
+        nth: u64,
+        /// All after it fail as well.
+        for_good: bool,
+    },
+    /// So many bytes of address space at most.
+    AddressSpace(u64),
 }
 
 impl Limit {
@@ -51,15 +60,27 @@ impl Limit {
     /// # Errors
     /// If there is none of that word.
     pub fn of(word: &str) -> Result<Self, Failure> {
-        if let Some(many) = word.strip_prefix("files=")
+        if let Some((kind, many)) = word.split_once('=')
             && let Ok(many) = many.parse()
         {
-            return Ok(Self::OpenFiles(many));
+            return Self::of_number(kind, many);
         }
         let found = Self::BEARABLE
             .into_iter()
             .find(|limit| limit.word() == word);
         found.ok_or_else(|| Failure::Broken(format!("there is no limit {word:?}")))
+    }
+
+    fn of_number(kind: &str, many: u64) -> Result<Self, Failure> {
+        match kind {
+            "files" => Ok(Self::OpenFiles(many)),
+            "space" => Ok(Self::AddressSpace(many)),
+            "allocation" | "allocations-from" => Ok(Self::Allocation {
+                nth: many,
+                for_good: kind == "allocations-from",
+            }),
+            _ => Err(Failure::Broken(format!("there is no limit on {kind:?}"))),
+        }
     }
 
     /// Its word on a command line.
@@ -72,6 +93,15 @@ impl Limit {
             Self::NoRingNoDirect => "no-ring-no-direct".to_owned(),
             Self::NoLockedMemory => "no-locked-memory".to_owned(),
             Self::OpenFiles(many) => format!("files={many}"),
+            Self::AddressSpace(many) => format!("space={many}"),
+            Self::Allocation { nth, for_good } => {
+                let kind = if for_good {
+                    "allocations-from"
+                } else {
+                    "allocation"
+                };
+                format!("{kind}={nth}")
+            }
         }
     }
 
@@ -100,6 +130,16 @@ impl Limit {
                 limited
                     .map_err(std::io::Error::from)
                     .during("limit open files")
+            }
+            Self::AddressSpace(many) => {
+                let limited = setrlimit(Resource::RLIMIT_AS, many, many);
+                limited
+                    .map_err(std::io::Error::from)
+                    .during("limit address space")
+            }
+            Self::Allocation { nth, for_good } => {
+                alloc::fail_at(nth, for_good);
+                Ok(())
             }
         }
     }

@@ -1,7 +1,8 @@
 //! Bits that flip at rest: whatever is read afterwards is right, or an error.
 //!
 //! A flip in the last group of the log cannot be told from a write that a crash tore, so that group may be missing then,
-//! and one more for each further flip in the log; nothing else may. Spec: CR-004, CC-030.
+//! and one more for each further flip in the log; nothing else may. A meta slot that is lost whole costs nothing, while
+//! there is another. Spec: CR-004, CC-011, CC-013, CC-030.
 
 use std::path::Path;
 
@@ -10,7 +11,7 @@ use northstardb::{Db, Error, TxnId};
 
 use super::oracle::{Note, Oracle};
 use super::script::Plan;
-use super::setup::SimSetup;
+use super::setup::{DIR, SimSetup};
 use super::story::{Beginning, Story, tell};
 use crate::exec::{Executor, View};
 use crate::model::State;
@@ -21,27 +22,20 @@ use crate::{During, Failure};
 /// Counted: databases damaged and read.
 pub const FLIPS: &str = "bit flips at rest";
 
+/// Steps of the work whose end is damaged by flips.
+const STEPS: usize = 30;
 /// Flips for each story.
 const FLIPS_PER_SEED: u64 = 200;
+/// Steps of the works after which a meta slot is lost: enough for segments of the log to be recycled.
+const LONGER: [usize; 5] = [60, 120, 180, 240, 300];
 
 /// Damages what the work of `seed` left.
 ///
 /// # Errors
 /// Wrong bytes, or lost ones.
 pub fn run(seed: u64) -> Result<Tally, Failure> {
-    let plan = Plan {
-        lives: 1,
-        steps: 30,
-        ..Plan::of(seed)
-    };
     let setup = SimSetup::of(seed);
-    let work = plan.work(&setup);
-    let steps = work.first().map_or(&[][..], Vec::as_slice);
-    let blank = Beginning {
-        disk: Shadow::new(SimSetup::blank()),
-        oracle: Oracle::default(),
-    };
-    let story = tell(setup, blank, steps, FaultPlan::default())?;
+    let story = story(seed, &setup, STEPS)?;
     let Beginning { mut disk, oracle } = story.ending();
     let image = disk.killed();
     let mut tally = Tally::default();
@@ -74,7 +68,67 @@ pub fn run(seed: u64) -> Result<Tally, Failure> {
         tally.add("rows read right", seen.rows);
     }
     tally.hash = story.hash;
+    for steps in LONGER {
+        lose_slots(seed, steps, &mut rng, &mut tally)?;
+    }
     Ok(tally)
+}
+
+/// The work of a seed, done once.
+fn story(seed: u64, setup: &SimSetup, steps: usize) -> Result<Story, Failure> {
+    let plan = Plan {
+        lives: 1,
+        steps,
+        ..Plan::of(seed)
+    };
+    let work = plan.work(setup);
+    let steps = work.first().map_or(&[][..], Vec::as_slice);
+    let blank = Beginning {
+        disk: Shadow::new(SimSetup::blank()),
+        oracle: Oracle::default(),
+    };
+    tell(*setup, blank, steps, FaultPlan::default())
+}
+
+/// Damages one meta slot whole.
+fn lose_slots(seed: u64, steps: usize, rng: &mut Rng, tally: &mut Tally) -> Result<(), Failure> {
+    let setup = SimSetup::of(seed);
+    let Beginning { mut disk, oracle } = story(seed, &setup, steps)?.ending();
+    let image = disk.killed();
+    for slot in [0, 1] {
+        let Some(damaged) = without_slot(slot, rng, &setup, &image) else {
+            continue;
+        };
+        let seen = read(&setup, damaged, &oracle, oracle.acked());
+        let whole = seen.and_then(|seen| match seen.what() {
+            "of these read whole" => Ok(seen),
+            other => Err(Failure::Broken(format!("a database {other}"))),
+        });
+        let seen = whole.map_err(|failure| {
+            let why = crate::chain(&failure);
+            Failure::Broken(format!(
+                "{why}\n  seed {seed}, without meta slot {slot} after {steps} steps"
+            ))
+        })?;
+        tally.add("databases without a meta slot read whole", 1);
+        tally.add("rows read right", seen.rows);
+    }
+    Ok(())
+}
+
+/// Damages both copies of a meta slot, if the other one was ever written. Slots: FF-010.
+fn without_slot(slot: u64, rng: &mut Rng, setup: &SimSetup, image: &Image) -> Option<Image> {
+    let page = u64::from(setup.page_bytes);
+    let data = Path::new(DIR).join("data");
+    let kind = usize::try_from((1 - slot) * page + KIND_OFFSET).ok()?;
+    if image.bytes(&data)?.get(kind) != Some(&META_KIND) {
+        return None;
+    }
+    let mut damaged = image.clone();
+    for copy in [slot, slot + 2] {
+        damaged.flip(&data, copy * page + rng.below(512), 1 << rng.below(8));
+    }
+    Some(damaged)
 }
 
 /// The last transaction that must be there if so many groups at the end of the log are damaged: only a sound group proves
@@ -146,7 +200,7 @@ fn structure(image: &Image, path: &Path, offset: u64, page: u64) -> &'static str
     let bytes = image.bytes(path).unwrap_or_default();
     let kind = usize::try_from(offset / page * page + KIND_OFFSET);
     match kind.ok().and_then(|at| bytes.get(at)) {
-        Some(1) => "meta pages",
+        Some(&META_KIND) => "meta pages",
         Some(2) => "leaf pages",
         Some(3) => "branch pages",
         Some(4) => "value pages",
@@ -158,6 +212,7 @@ fn structure(image: &Image, path: &Path, offset: u64, page: u64) -> &'static str
 
 /// Where a page says its kind: FF-003.
 const KIND_OFFSET: u64 = 6;
+const META_KIND: u8 = 1;
 
 /// What reading came to.
 struct Seen {

@@ -4,7 +4,6 @@
 //! 1. Groups are written one at a time and in the order they were filled.
 //! 2. A transaction becomes visible after the write of its group was durable, never before.
 
-use crate::sync::atomic::{Ordering, fence};
 use std::time::Duration;
 
 use northstar_io::planted::planted;
@@ -15,6 +14,7 @@ use crate::error::Result;
 use crate::ids::Lsn;
 use crate::log::{LogPosition, LogWriter};
 use crate::marks::{Mark, reached};
+use crate::sync::atomic::{Ordering, fence};
 use crate::sync::{MutexGuard, thread};
 use crate::writer::group::OpenGroup;
 use crate::writer::wait::settle_group;
