@@ -30,6 +30,7 @@ pub mod clock;
 mod compare;
 pub mod crash;
 pub mod exec;
+#[cfg(feature = "internals")]
 pub mod fuzz;
 pub mod golden;
 #[cfg(feature = "internals")]
