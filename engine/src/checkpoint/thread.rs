@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use northstar_io::planted::planted;
+
 use super::run::Checkpointer;
 use crate::error::{Error, Result};
 use crate::sync::{Condvar, Mutex, MutexGuard};
@@ -20,6 +22,8 @@ struct Wanted {
     segment: bool,
     /// Why the last checkpoint failed, until one succeeds.
     failed: Option<Error>,
+    /// There will be none any more.
+    ended: bool,
 }
 
 /// Asks for checkpoints and waits for them.
@@ -38,7 +42,9 @@ impl Signal {
     pub(crate) fn merge(&self) {
         let mut wanted = self.lock();
         wanted.merge = true;
-        wanted.failed = None;
+        if !wanted.ended || planted("a checkpoint is waited for that will never come") {
+            wanted.failed = None;
+        }
         drop(wanted);
         self.changed.notify_all();
     }
@@ -67,6 +73,15 @@ impl Signal {
     /// Tells who waits how it went.
     pub(crate) fn done(&self, outcome: &Result<()>) {
         self.lock().failed = outcome.as_ref().err().cloned();
+        self.changed.notify_all();
+    }
+
+    /// Tells who waits, now or later, that there will be no checkpoint any more.
+    pub(crate) fn end(&self, error: Error) {
+        let mut wanted = self.lock();
+        wanted.ended = true;
+        wanted.failed = Some(error);
+        drop(wanted);
         self.changed.notify_all();
     }
 
@@ -144,7 +159,7 @@ pub(crate) fn run(
             Err(error) => {
                 // Never to be tried again: see `Checkpointer::fatal`.
                 pipeline.halt(&format!("checkpoint: {error}"));
-                return signal.done(&Err(error));
+                return signal.end(error);
             }
         }
     }

@@ -322,7 +322,7 @@ impl Drop for PanicGuard<'_> {
     fn drop(&mut self) {
         if std::thread::panicking() {
             let error = self.0.pipeline.halt("a background thread panicked");
-            self.0.signal.done(&Err(error));
+            self.0.signal.end(error);
         }
     }
 }

@@ -39,6 +39,7 @@ use crate::ids::{TableId, TxnId};
 use crate::sync::atomic::{AtomicU64, Ordering};
 use arena::{Arena, At, NewRecord, Record};
 use filter::Filter;
+use node::ChildAt;
 use table::{TABLE_BYTES_MAX, Tables};
 use tree::{INSERT_BYTES_MAX, Path, Table};
 use version::{DELETE, DELETE_FROM, DELETE_TO, PUT, newer_of, visible};
@@ -47,6 +48,11 @@ pub(crate) use arena::ArenaFull as DeltaFull;
 pub(crate) use cursor::DeltaCursor;
 pub(crate) use range::RangeDeletes;
 pub(crate) use version::Hit;
+
+/// Keys that [`DeltaWriter::warm`] takes at once: about as many misses as a core keeps in flight.
+pub(crate) const WARM_KEYS: usize = 8;
+/// Records below which a delta fits the processor's caches anyway.
+const WARM_LEN: u64 = 8_000;
 
 /// How large a delta may become.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -317,6 +323,22 @@ impl DeltaWriter {
         table.ranges.store(record);
         self.written(record, txn.get());
         Ok(())
+    }
+
+    /// Fetches what writes of these keys will look at, for all of them at once instead of one after the other. Changes
+    /// nothing, and is worth it where the tree is larger than the processor's caches.
+    pub(crate) fn warm(&self, keys: &[(TableId, &[u8])]) {
+        let delta = &*self.delta;
+        if delta.len() < WARM_LEN {
+            return;
+        }
+        let mut ways: [(Option<ChildAt>, &[u8]); WARM_KEYS] = [(None, &[]); WARM_KEYS];
+        for (way, (table, key)) in ways.iter_mut().zip(keys) {
+            let tree = delta.tables.get(&delta.arena, *table);
+            *way = (tree.and_then(|tree| tree.way(&delta.arena, key)), key);
+            delta.filter.warm(filter::hash(*table, key));
+        }
+        while Table::warm_below(&delta.arena, &mut ways) {}
     }
 
     /// A mark at the present state, to roll back to until the next [`DeltaWriter::forget_marks`].

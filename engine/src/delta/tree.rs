@@ -204,6 +204,37 @@ impl Table {
         })
     }
 
+    /// The way to a key begins here; none where there is none, or where a key needs no way because it goes behind all others.
+    pub(super) fn way(&self, arena: &Arena, key: &[u8]) -> Option<ChildAt> {
+        let leaf = arena.get(self.last.load()?);
+        let permutation = leaf.slots.permutation();
+        let highest = permutation.slot(permutation.len().saturating_sub(1));
+        let highest = arena.record(leaf.slots.record(highest)?);
+        (key < highest.key).then(|| self.root.load())?
+    }
+
+    /// Goes down a level on the way to each key and asks the processor for what lies there, so that it is fetched for all
+    /// of them at once. False if nothing was left to do. Writer only.
+    pub(super) fn warm_below(arena: &Arena, ways: &mut [(Option<ChildAt>, &[u8])]) -> bool {
+        let mut any = false;
+        for (here, key) in ways {
+            let Some(Either::High(at)) = *here else {
+                continue;
+            };
+            let branch = arena.get(at);
+            let permutation = branch.slots.permutation();
+            let child = branch.child_index(arena, permutation, key);
+            *here = branch.child(permutation, child);
+            match *here {
+                Some(Either::Low(leaf)) => arena.warm_node(leaf),
+                Some(Either::High(branch)) => arena.warm_node(branch),
+                None => {}
+            }
+            any = true;
+        }
+        any
+    }
+
     /// As [`Table::locate`], from the root, leaving the way in `path`.
     fn descend(&self, arena: &Arena, key: &[u8], path: &mut Path) -> Option<Spot> {
         path.0.clear();
@@ -211,6 +242,7 @@ impl Table {
         loop {
             match here {
                 Either::Low(at) => {
+                    arena.warm_node(at);
                     let leaf = arena.get(at);
                     let permutation = leaf.slots.permutation();
                     let rank = leaf
@@ -224,6 +256,7 @@ impl Table {
                     });
                 }
                 Either::High(at) => {
+                    arena.warm_node(at);
                     let branch = arena.get(at);
                     let permutation = branch.slots.permutation();
                     let child = branch.child_index(arena, permutation, key);

@@ -13,7 +13,7 @@ use crate::format::record::{Op, Record, RecordError};
 use crate::ids::{Lsn, TableId};
 use crate::log::{LogError, LogPosition, ScanEnd, ScanStart, Segments, scan};
 use crate::txn::table::decode_entry;
-use crate::writer::core::apply_op;
+use crate::writer::core::{Ahead, apply_op};
 
 /// What replaying the log gave.
 pub(crate) struct Replayed {
@@ -88,7 +88,9 @@ pub(crate) fn replay(
     let mut last_timestamp_ns = 0;
     let end = scan(segments, start, |group, record: Record<'_>| {
         last_timestamp_ns = record.timestamp_ns.max(last_timestamp_ns);
+        let mut ahead = Ahead::of(record.ops());
         for op in record.ops() {
+            ahead.step(&writer);
             let op = op.map_err(|error| bad_record(group, &error))?;
             if let Op::Put {
                 table: TableId::NAMES,

@@ -9,10 +9,10 @@
 
 use std::sync::Arc;
 
-use crate::delta::{Delta, DeltaFull, DeltaWriter};
+use crate::delta::{Delta, DeltaFull, DeltaWriter, WARM_KEYS};
 use crate::error::{Error, Result};
-use crate::format::record::{Op, OpWriter};
-use crate::ids::TxnId;
+use crate::format::record::{Op, OpWriter, Ops};
+use crate::ids::{TableId, TxnId};
 
 /// What the role owns.
 pub(crate) struct Core {
@@ -39,7 +39,9 @@ impl Core {
     pub(crate) fn apply(&mut self, ops: &OpWriter) -> Result<()> {
         let mark = self.writer.mark();
         let txn = self.next_txn;
+        let mut ahead = Ahead::of(ops.ops());
         let outcome = ops.ops().try_for_each(|op| {
+            ahead.step(&self.writer);
             let op = op.map_err(|error| Error::InvalidOption {
                 option: "batch",
                 found: error.to_string(),
@@ -52,6 +54,42 @@ impl Core {
         }
         self.writer.forget_marks();
         outcome
+    }
+}
+
+/// A walk over operations ahead of that which applies them: fetches what some of them will look at, all at once.
+pub(crate) struct Ahead<'a> {
+    ops: Ops<'a>,
+    /// Operations that were looked at and not yet applied.
+    warm: usize,
+}
+
+impl<'a> Ahead<'a> {
+    /// Nothing fetched so far.
+    pub(crate) const fn of(ops: Ops<'a>) -> Self {
+        Self { ops, warm: 0 }
+    }
+
+    /// To be called before each operation is applied.
+    pub(crate) fn step(&mut self, writer: &DeltaWriter) {
+        if let Some(left) = self.warm.checked_sub(1) {
+            self.warm = left;
+            return;
+        }
+        let mut keys: [(TableId, &[u8]); WARM_KEYS] = [(TableId::NAMES, &[]); WARM_KEYS];
+        let mut many = 0;
+        for op in self.ops.by_ref().take(WARM_KEYS) {
+            if let Ok(Op::Put { table, key, .. } | Op::Delete { table, key }) = op {
+                keys[many] = (table, key);
+                many += 1;
+            }
+            self.warm += 1;
+        }
+        if many > 1 {
+            writer.warm(&keys[..many]);
+        }
+        // The one that is applied now.
+        self.warm = self.warm.saturating_sub(1);
     }
 }
 

@@ -1,9 +1,10 @@
 //! What the threads of a run do, and what they saw: noted, and judged when all is over.
 
+use std::collections::BTreeMap;
 use std::ops::Bound;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use northstar_io::sim::SimDisk;
+use northstar_io::sim::{Fault, FaultPlan, Kept, Rule, SimDisk, What};
 use northstardb::{
     CommitHandle, Db, Durability, Error, ReadTxn, Table, TxnId, WriteBatch, internals,
 };
@@ -13,6 +14,7 @@ use crate::exec::{Pairs, View};
 use crate::model::edge_bytes;
 use crate::ops::{Edit, Fill, key_bytes, table_name, value_bytes};
 use crate::rng::Rng;
+use crate::sim::faults::ERRNOS;
 use crate::{During, Failure};
 
 /// Something that was read.
@@ -40,14 +42,101 @@ pub enum Answer {
 pub struct Book {
     /// Transactions that were committed, and their edits.
     pub committed: Vec<(TxnId, Vec<Edit>)>,
+    /// Edits of which nobody knows whether they were committed: on their way, or ended by an error.
+    pub tried: BTreeMap<u64, Vec<Edit>>,
     /// What was read.
     pub seen: Vec<Seen>,
+    /// Threads that an error of a rough run ended.
+    pub ended: u64,
     /// The newest transaction that somebody knows to be durable.
     known: TxnId,
     /// Snapshots opened.
     pub snapshots: u64,
     /// Checkpoints asked for.
     pub checkpoints: u64,
+    attempts: u64,
+}
+
+impl Book {
+    /// Somebody is about to commit these. Gives the attempt's number.
+    fn attempt(&mut self, edits: &[Edit]) -> u64 {
+        self.attempts += 1;
+        self.tried.insert(self.attempts, edits.to_vec());
+        self.attempts
+    }
+
+    /// An attempt became a transaction.
+    fn committed(&mut self, attempt: u64, txn: TxnId) {
+        let edits = self.tried.remove(&attempt).unwrap_or_default();
+        self.committed.push((txn, edits));
+    }
+}
+
+/// What makes a run rough: then errors end threads, and what they tried may have been committed or not.
+#[derive(Debug, Clone, Default)]
+pub struct Rough {
+    /// What the disk meets.
+    pub faults: FaultPlan,
+    /// Somebody closes the database while others work.
+    pub closed_early: bool,
+}
+
+impl Rough {
+    /// Most runs are not.
+    #[must_use]
+    pub fn of(rng: &mut Rng) -> Self {
+        let mut rough = Self::default();
+        match rng.below(10) {
+            0 => rough.closed_early = true,
+            1..3 => {
+                let (what, fault) = match rng.below(8) {
+                    0..4 => (
+                        rng.pick(&[What::Any, What::Read, What::Write, What::Sync]),
+                        Fault::Error(rng.pick(&ERRNOS)),
+                    ),
+                    4 => (What::Write, Fault::ErrorAfter(libc::EIO)),
+                    5 => (
+                        rng.pick(&[What::Read, What::Write]),
+                        Fault::Short(4096 * rng.index(2)),
+                    ),
+                    _ => {
+                        let kept = rng.pick(&[Kept::Nothing, Kept::All, Kept::Some]);
+                        (What::Sync, Fault::SyncFails(libc::EIO, kept))
+                    }
+                };
+                let within = rng.pick(&[10, 60, 200]);
+                rough.faults.rules.push(Rule {
+                    what,
+                    file: None,
+                    after: rng.below(within),
+                    sticky: rng.chance(30),
+                    fault,
+                });
+            }
+            _ => {}
+        }
+        rough
+    }
+
+    /// Whether anything may go wrong.
+    #[must_use]
+    pub fn is_rough(&self) -> bool {
+        self.closed_early || !self.faults.rules.is_empty()
+    }
+
+    /// Whether this may come of it.
+    #[must_use]
+    pub fn explains(&self, failure: &Failure) -> bool {
+        let Failure::Engine { source, .. } = failure else {
+            return false;
+        };
+        let faulty = !self.faults.rules.is_empty();
+        let of_disk = matches!(
+            source,
+            Error::Io(_) | Error::Full { .. } | Error::Halted { .. }
+        );
+        (faulty && of_disk) || (self.closed_early && matches!(source, Error::Closed))
+    }
 }
 
 /// What all threads of a run share.
@@ -61,6 +150,8 @@ pub struct Stage {
     pub disk: Arc<SimDisk>,
     /// Its tables.
     pub tables: Vec<Table>,
+    /// What may go wrong.
+    pub rough: Rough,
     book: Mutex<Book>,
 }
 
@@ -69,7 +160,12 @@ impl Stage {
     ///
     /// # Errors
     /// The engine's.
-    pub fn new(setting: Arc<Setting>, db: Db, disk: Arc<SimDisk>) -> Result<Self, Failure> {
+    pub fn new(
+        setting: Arc<Setting>,
+        db: Db,
+        disk: Arc<SimDisk>,
+        rough: Rough,
+    ) -> Result<Self, Failure> {
         let open = |slot| db.open_table(&table_name(slot)).during("open a table");
         let tables = (0..TABLES).map(open).collect::<Result<_, _>>()?;
         Ok(Self {
@@ -77,6 +173,7 @@ impl Stage {
             db,
             disk,
             tables,
+            rough,
             book: Mutex::default(),
         })
     }
@@ -208,36 +305,39 @@ impl Stage {
 /// # Errors
 /// A broken promise, or an error of the engine.
 pub fn write(stage: &Stage, mut rng: Rng) -> Result<(), Failure> {
-    let mut pending: Vec<(CommitHandle, Vec<Edit>)> = Vec::new();
+    let mut pending: Vec<(CommitHandle, u64)> = Vec::new();
     let mut last = TxnId::ZERO;
     for _ in 0..rng.between(1, 5) {
         let edits = stage.edits(&mut rng);
         match rng.below(20) {
             0..8 => {
                 let batch = stage.batch(&edits, Durability::Durable);
+                let attempt = stage.book().attempt(&edits);
                 let txn = stage.db.commit(batch).during("commit")?.txn_id;
+                stage.book().committed(attempt, txn);
                 rises(&mut last, txn)?;
                 stage.know(txn);
-                stage.book().committed.push((txn, edits));
             }
             8..10 => {
                 let batch = stage.batch(&edits, Durability::Buffered);
+                let attempt = stage.book().attempt(&edits);
                 let txn = stage.db.commit(batch).during("commit")?.txn_id;
+                stage.book().committed(attempt, txn);
                 rises(&mut last, txn)?;
-                stage.book().committed.push((txn, edits));
             }
             10..14 => {
                 // Some at once, so that groups have many waiters.
                 for _ in 0..rng.pick(&[1, 1, 3, 9]) {
                     let batch = stage.batch(&edits, Durability::Durable);
+                    let attempt = stage.book().attempt(&edits);
                     let handle = stage.db.submit(batch).during("submit")?;
-                    pending.push((handle, edits.clone()));
+                    pending.push((handle, attempt));
                 }
                 if rng.chance(50) {
                     settle(stage, &mut pending, &mut last)?;
                 }
             }
-            _ => exclusive(stage, edits, &mut rng, &mut last)?,
+            _ => exclusive(stage, &edits, &mut rng, &mut last)?,
         }
     }
     settle(stage, &mut pending, &mut last)
@@ -256,15 +356,15 @@ fn rises(last: &mut TxnId, txn: TxnId) -> Result<(), Failure> {
 /// Waits for what was submitted, and checks that it kept its order.
 fn settle(
     stage: &Stage,
-    pending: &mut Vec<(CommitHandle, Vec<Edit>)>,
+    pending: &mut Vec<(CommitHandle, u64)>,
     last: &mut TxnId,
 ) -> Result<(), Failure> {
     let mut before = TxnId::ZERO;
-    for (handle, edits) in pending.drain(..) {
+    for (handle, attempt) in pending.drain(..) {
         let txn = handle.wait().during("wait for a commit")?.txn_id;
+        stage.book().committed(attempt, txn);
         rises(&mut before, txn)?;
         stage.know(txn);
-        stage.book().committed.push((txn, edits));
     }
     *last = (*last).max(before);
     Ok(())
@@ -273,14 +373,14 @@ fn settle(
 /// A write transaction that reads, and then commits or gives up.
 fn exclusive(
     stage: &Stage,
-    edits: Vec<Edit>,
+    edits: &[Edit],
     rng: &mut Rng,
     last: &mut TxnId,
 ) -> Result<(), Failure> {
     let style = stage.setting.style;
     let mut write = stage.db.begin_write().during("begin_write")?;
     let before = stage.look(&write, rng)?;
-    for edit in &edits {
+    for edit in edits {
         if let Edit::Put { slot, key, value } = edit {
             let table = &stage.tables[usize::from(*slot)];
             let (key, value) = (key_bytes(style, *key), value_bytes(*value));
@@ -301,12 +401,13 @@ fn exclusive(
         return Ok(());
     }
     let after = stage.look(&write, rng)?;
+    let attempt = stage.book().attempt(edits);
     let txn = write.commit().during("commit")?.txn_id;
+    stage.book().committed(attempt, txn);
     rises(last, txn)?;
     stage.know(txn);
     stage.note(TxnId::new(txn.get() - 1), before);
     stage.note(txn, after);
-    stage.book().committed.push((txn, edits));
     Ok(())
 }
 
@@ -381,10 +482,23 @@ pub fn tend(stage: &Stage, mut rng: Rng) -> Result<(), Failure> {
             stage.book().checkpoints += 1;
         } else {
             let report = stage.db.check().during("check")?;
-            if !report.faults.is_empty() {
+            // A page that cannot be read is a fault of the disk here, not of what is on it.
+            if !report.faults.is_empty() && stage.rough.faults.rules.is_empty() {
                 return Err(Failure::Broken(format!("check found {:?}", report.faults)));
             }
         }
     }
     Ok(())
+}
+
+/// Closes the database, at some moment.
+///
+/// # Errors
+/// As [`tend`].
+pub fn close(stage: &Stage, mut rng: Rng) -> Result<(), Failure> {
+    let within = rng.pick(&[10, 100, 1_000]);
+    for _ in 0..rng.below(within) {
+        internals::pause();
+    }
+    stage.db.clone().close().during("close")
 }

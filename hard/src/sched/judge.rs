@@ -4,46 +4,176 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 use std::sync::Arc;
 
-use northstar_io::sim::{Event, Shadow, SimDisk};
-use northstardb::TxnId;
+use northstar_io::sim::{Event, Image, Shadow, SimDisk};
+use northstardb::{Db, TxnId};
 
-use super::clients::{Answer, Book, Seen};
+use super::clients::{Answer, Book, Rough, Seen};
 use super::setting::{Setting, Sizes};
 use crate::compare::{compare_names, compare_whole};
 use crate::exec::{Executor, Pair};
 use crate::model::{Bytes, Draft, State};
-use crate::ops::table_name;
+use crate::ops::{Edit, table_name};
 use crate::rng::Rng;
 use crate::sim::storm;
 use crate::{During, Failure};
 
+/// Orders that are tried before a run with many commits of unknown outcome is given up.
+const ORDERS_MAX: usize = 2_000;
+
+/// What came of judging.
+#[derive(Debug, Clone, Copy)]
+pub struct Judged {
+    /// Rows compared.
+    pub rows: u64,
+    /// Too many orders were possible to try all, and none that was tried fits.
+    pub undecided: bool,
+}
+
+/// Holds what was seen and what is left against the commits. Commits of unknown outcome may have become any of the
+/// transactions that nobody knows: what was seen must fit one choice of them.
+///
+/// # Errors
+/// What does not fit, whatever is chosen: said of the first choice.
+pub fn judge(setting: &Setting, sizes: Sizes, book: &Book, left: &Left) -> Result<Judged, Failure> {
+    let db = left.open(setting, sizes)?;
+    let found = db.begin_read().during("begin_read")?.txn_id();
+    drop(db);
+    let known: BTreeMap<TxnId, &[Edit]> = book
+        .committed
+        .iter()
+        .map(|(txn, edits)| (*txn, &edits[..]))
+        .collect();
+    if known.len() < book.committed.len() {
+        return Err(Failure::Broken("two commits have one id".to_owned()));
+    }
+    let seen = book.seen.iter().map(|seen| seen.at);
+    let newest = known.keys().copied().chain(seen).chain([found]).max();
+    let newest = newest.unwrap_or(found);
+    let ids = (setting.at.get() + 1..=newest.get()).map(TxnId::new);
+    let gaps: Vec<TxnId> = ids.filter(|txn| !known.contains_key(txn)).collect();
+    let tried: Vec<&[Edit]> = book.tried.values().map(|edits| &edits[..]).collect();
+    let mut orders = Vec::new();
+    choose(gaps.len(), &tried, &mut Vec::new(), &mut orders);
+    let mut why = None;
+    for order in &orders {
+        let mut all = known.clone();
+        all.extend(gaps.iter().zip(order).map(|(txn, nth)| (*txn, tried[*nth])));
+        let history = History::of(setting, &all);
+        let fits = history.explain(&book.seen).and_then(|rows| {
+            let kept = history.survive(setting, sizes, left)?;
+            Ok(rows + kept)
+        });
+        match fits {
+            Ok(rows) => {
+                return Ok(Judged {
+                    rows,
+                    undecided: false,
+                });
+            }
+            Err(failure) => {
+                why.get_or_insert(failure);
+            }
+        }
+    }
+    if orders.len() >= ORDERS_MAX {
+        return Ok(Judged {
+            rows: 0,
+            undecided: true,
+        });
+    }
+    Err(why.unwrap_or_else(|| {
+        Failure::Broken(format!(
+            "nobody committed {gaps:?}, {} commits are of unknown outcome; the newest seen is {newest:?}, {found:?} was left",
+            tried.len()
+        ))
+    }))
+}
+
+/// Every way to take `many` of `tried` one after the other, those that are the same taken once.
+fn choose(many: usize, tried: &[&[Edit]], order: &mut Vec<usize>, orders: &mut Vec<Vec<usize>>) {
+    if orders.len() >= ORDERS_MAX {
+        return;
+    }
+    if order.len() == many {
+        orders.push(order.clone());
+        return;
+    }
+    for nth in 0..tried.len() {
+        let is_free = |other: usize| !order.contains(&other);
+        let is_first = !(0..nth).any(|other| is_free(other) && tried[other] == tried[nth]);
+        if is_free(nth) && is_first {
+            order.push(nth);
+            choose(many, tried, order, orders);
+            order.pop();
+        }
+    }
+}
+
+/// What a power cut left, somewhere in a run or after it.
+#[derive(Debug)]
+pub struct Left {
+    image: Image,
+    /// The newest transaction that somebody knew to be durable; all that were committed, if absent.
+    known: Option<TxnId>,
+    /// Where and how the power was cut.
+    cut: String,
+}
+
+impl Left {
+    /// Cuts the power.
+    pub fn of(setting: &Setting, disk: &SimDisk, rng: &mut Rng, rough: &Rough) -> Self {
+        let events = disk.take_trace().events;
+        let whole = rng.chance(30);
+        let until = if whole {
+            events.len()
+        } else {
+            rng.index(events.len() + 1)
+        };
+        let mut shadow = Shadow::new(setting.image.clone());
+        let mut known = setting.at;
+        for event in &events[..until] {
+            shadow.apply(event);
+            if let Event::Mark(txn) = event {
+                known = known.max(TxnId::new(*txn));
+            }
+        }
+        let plan = storm::draw(rng, shadow.units());
+        let all = events.len();
+        Self {
+            // Closed, or dropped after a last flush: nothing may be missing.
+            known: (!whole || rough.is_rough()).then_some(known),
+            cut: format!("power cut, {plan:?}, behind event {until} of {all}"),
+            image: shadow.crash(plan, &mut || rng.word()),
+        }
+    }
+
+    fn open(&self, setting: &Setting, sizes: Sizes) -> Result<Db, Failure> {
+        let disk = Setting::quiet_disk(self.image.clone());
+        setting.open(&disk, sizes, false).map_err(|failure| {
+            let why = crate::chain(&failure);
+            Failure::Broken(format!("{why}\n  {}", self.cut))
+        })
+    }
+}
+
 /// Every state, by the transaction that made it.
 #[derive(Debug)]
-pub struct History(BTreeMap<TxnId, Arc<State>>);
+struct History(BTreeMap<TxnId, Arc<State>>);
 
 impl History {
-    /// What the commits in the book came to, one after the other.
-    ///
-    /// # Errors
-    /// If two have one id, or one has none.
-    pub fn of(setting: &Setting, book: &mut Book) -> Result<Self, Failure> {
+    /// What transactions came to, one after the other.
+    fn of(setting: &Setting, commits: &BTreeMap<TxnId, &[Edit]>) -> Self {
         let mut states = BTreeMap::from([(setting.at, Arc::clone(&setting.state))]);
-        let (mut at, mut state) = (setting.at, Arc::clone(&setting.state));
-        book.committed.sort_by_key(|(txn, _)| *txn);
-        for (txn, edits) in &book.committed {
-            if *txn != TxnId::new(at.get() + 1) {
-                return Err(Failure::Broken(format!(
-                    "{txn:?} follows {at:?} in the order of commits"
-                )));
-            }
+        let mut state = Arc::clone(&setting.state);
+        for (txn, edits) in commits {
             let mut draft = Draft::new(State::clone(&state), setting.style, false);
-            for edit in edits {
+            for edit in *edits {
                 draft.apply(edit);
             }
-            (at, state) = (*txn, Arc::new(draft.state));
-            states.insert(at, Arc::clone(&state));
+            state = Arc::new(draft.state);
+            states.insert(*txn, Arc::clone(&state));
         }
-        Ok(Self(states))
+        Self(states)
     }
 
     fn state(&self, at: TxnId) -> Result<&Arc<State>, Failure> {
@@ -60,7 +190,7 @@ impl History {
     ///
     /// # Errors
     /// The first answer that is not that of its transaction's state.
-    pub fn explain(&self, seen: &[Seen]) -> Result<u64, Failure> {
+    fn explain(&self, seen: &[Seen]) -> Result<u64, Failure> {
         let mut rows = 0;
         for Seen { at, slot, what } in seen {
             let state = self.state(*at)?;
@@ -135,56 +265,20 @@ impl History {
         ))
     }
 
-    /// Cuts the power somewhere in the run, or after it, and compares what is left. Returns how many rows that was.
+    /// Compares what a power cut left. Returns how many rows that was.
     ///
     /// # Errors
     /// If it is not a prefix, or lacks something that somebody knew.
-    pub fn survive(
-        &self,
-        setting: &Setting,
-        sizes: Sizes,
-        disk: &SimDisk,
-        rng: &mut Rng,
-    ) -> Result<u64, Failure> {
-        let events = disk.take_trace().events;
-        let whole = rng.chance(30);
-        let until = if whole {
-            events.len()
-        } else {
-            rng.index(events.len() + 1)
-        };
-        let mut shadow = Shadow::new(setting.image.clone());
-        let mut known = setting.at;
-        for event in &events[..until] {
-            shadow.apply(event);
-            if let Event::Mark(txn) = event {
-                known = known.max(TxnId::new(*txn));
-            }
-        }
-        if whole {
-            // Closed, or dropped after a last flush: nothing may be missing.
-            known = self.newest();
-        }
-        let plan = storm::draw(rng, shadow.units());
-        let image = shadow.crash(plan, &mut || rng.word());
-        self.compare(setting, sizes, image, known)
+    fn survive(&self, setting: &Setting, sizes: Sizes, left: &Left) -> Result<u64, Failure> {
+        let db = left.open(setting, sizes)?;
+        self.compare(setting, &db, left.known.unwrap_or_else(|| self.newest()))
             .map_err(|failure| {
-                Failure::Broken(format!(
-                    "{}\n  power cut, {plan:?}, behind event {until} of {}",
-                    crate::chain(&failure),
-                    events.len()
-                ))
+                let why = crate::chain(&failure);
+                Failure::Broken(format!("{why}\n  {}", left.cut))
             })
     }
 
-    fn compare(
-        &self,
-        setting: &Setting,
-        sizes: Sizes,
-        image: northstar_io::sim::Image,
-        known: TxnId,
-    ) -> Result<u64, Failure> {
-        let db = setting.open(&Setting::quiet_disk(image), sizes, false)?;
+    fn compare(&self, setting: &Setting, db: &Db, known: TxnId) -> Result<u64, Failure> {
         let read = db.begin_read().during("begin_read")?;
         let at = read.txn_id();
         if at < known {

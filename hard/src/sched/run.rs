@@ -5,9 +5,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use northstar_io::sim::QUEUED_READ;
 
-use super::clients::{self, Book, Stage};
+use super::clients::{self, Book, Rough, Stage};
 use super::explorer::{self, Explorer};
-use super::judge::History;
+use super::judge::{Left, judge};
 use super::policy::Policy;
 use super::setting::{KINDS, Setting, Sizes};
 use crate::During;
@@ -51,27 +51,31 @@ impl Runner {
         let setting = self.setting(rng.below(KINDS))?;
         let policy = Policy::of(seed);
         let sizes = Sizes::of(&mut rng, policy.still);
-        let disk = setting.disk();
+        let rough = Rough::of(&mut Rng::new(seed).fork(31));
+        let disk = setting.disk(rough.faults.clone());
         let left: Arc<Mutex<Option<Book>>> = Arc::default();
         let ran = self.explorer.run(policy, {
             let (setting, disk, left) =
                 (Arc::clone(&setting), Arc::clone(&disk), Arc::clone(&left));
-            let mut rng = rng.fork(1);
+            let (mut rng, rough) = (rng.fork(1), rough.clone());
             move || {
                 let played = setting
                     .open(&disk, sizes, true)
-                    .and_then(|db| Stage::new(setting, db, disk))
+                    .and_then(|db| Stage::new(setting, db, disk, rough.clone()))
                     .and_then(|stage| play(stage, &mut rng));
                 match played {
+                    // It could not even be opened.
+                    Err(failure) if rough.explains(&failure) => {
+                        *left.lock().unwrap_or_else(PoisonError::into_inner) =
+                            Some(Book::default());
+                    }
                     Ok(book) => *left.lock().unwrap_or_else(PoisonError::into_inner) = Some(book),
                     Err(failure) => explorer::fail(failure),
                 }
             }
         })?;
         let book = left.lock().unwrap_or_else(PoisonError::into_inner).take();
-        let mut book = book.expect("a run that did not fail leaves its book");
-        let history = History::of(&setting, &mut book)?;
-        let mut rows = history.explain(&book.seen)?;
+        let book = book.expect("a run that did not fail leaves its book");
         // A page that was asked for ahead and then retired may be read while its place is written anew.
         let (late, broken): (Vec<_>, Vec<_>) = disk
             .violations()
@@ -80,9 +84,23 @@ impl Runner {
         if let Some(broken) = broken.first() {
             return Err(Failure::Broken(broken.clone()));
         }
-        rows += history.survive(&setting, sizes, &disk, &mut rng)?;
+        let left = Left::of(&setting, &disk, &mut rng, &rough);
+        let judged = judge(&setting, sizes, &book, &left)?;
+        let rows = judged.rows;
         let mut tally = Tally::default();
         tally.add(SCHEDULES, 1);
+        if rough.closed_early {
+            tally.add("of these closed early", 1);
+        }
+        if !rough.faults.rules.is_empty() {
+            tally.add("of these on a faulty disk", 1);
+        }
+        tally.add(
+            "of these with too many orders to judge",
+            judged.undecided.into(),
+        );
+        tally.add("threads ended by an error", book.ended);
+        tally.add("commits of unknown outcome", book.tried.len() as u64);
         tally.add("steps", ran.steps);
         tally.add("switches", ran.switches);
         tally.add("transactions", book.committed.len() as u64);
@@ -101,10 +119,12 @@ fn play(stage: Stage, rng: &mut Rng) -> Result<Book, Failure> {
     let (writers, readers) = (rng.pick(&[1, 2, 2, 3]), rng.pick(&[0, 1, 1, 2]));
     let tenders = u64::from(rng.chance(40));
     let close = rng.chance(70);
+    let closers = u64::from(stage.rough.closed_early);
     let works = [
         ("writer", writers, clients::write as Work),
         ("reader", readers, clients::read as Work),
         ("tender", tenders, clients::tend as Work),
+        ("closer", closers, clients::close as Work),
     ];
     let stage = Arc::new(stage);
     let mut threads = Vec::new();
@@ -115,10 +135,10 @@ fn play(stage: Stage, rng: &mut Rng) -> Result<Book, Failure> {
                 rng.fork(1_000 + 10 * nth + threads.len() as u64),
             );
             let name = format!("{name} {nth}");
-            threads.push(explorer::spawn(&name, move || {
-                if let Err(failure) = work(&stage, rng) {
-                    explorer::fail(failure);
-                }
+            threads.push(explorer::spawn(&name, move || match work(&stage, rng) {
+                Err(failure) if stage.rough.explains(&failure) => stage.book().ended += 1,
+                Err(failure) => explorer::fail(failure),
+                Ok(()) => {}
             }));
         }
     }
@@ -130,9 +150,13 @@ fn play(stage: Stage, rng: &mut Rng) -> Result<Book, Failure> {
             "a thread that has ended holds on to its stage".to_owned(),
         ));
     };
+    let rough = stage.rough.clone();
     let (db, book) = stage.leave();
     if close {
-        db.close().during("close")?;
+        match db.close().during("close") {
+            Err(failure) if rough.explains(&failure) => {}
+            other => other?,
+        }
     } else {
         drop(db);
     }

@@ -105,7 +105,7 @@ impl Setting {
             value_bytes_max: [300, 1_500][usize::from(kind & 4 != 0)],
             frames: [8, 16][usize::from(rng.chance(50))],
         };
-        let disk = disk(&Shadow::new(blank), false, false);
+        let disk = Self::quiet_disk(blank);
         let sizes = Sizes::of(&mut rng, false);
         let db = setting.open(&disk, sizes, false)?;
         let mut draft = Draft::new(State::default(), setting.style, false);
@@ -143,14 +143,24 @@ impl Setting {
 
     /// A disk on which a run begins.
     #[must_use]
-    pub fn disk(&self) -> Arc<SimDisk> {
-        disk(&Shadow::new(self.image.clone()), true, true)
+    pub fn disk(&self, faults: FaultPlan) -> Arc<SimDisk> {
+        let hook: Arc<dyn Hook> = Arc::new(Interrupted);
+        SimDisk::new(SimOptions {
+            begin: Shadow::new(self.image.clone()),
+            direct: true,
+            faults,
+            trace: true,
+            hook: Some(hook),
+        })
     }
 
     /// A disk that holds `image`, which nothing interrupts.
     #[must_use]
     pub fn quiet_disk(image: Image) -> Arc<SimDisk> {
-        disk(&Shadow::new(image), false, false)
+        SimDisk::new(SimOptions {
+            direct: true,
+            ..SimOptions::new(image)
+        })
     }
 
     /// Opens the database on `disk`: with threads of its own inside a run, without them outside.
@@ -184,18 +194,4 @@ impl Setting {
         };
         internals::open(options, Path::new(DIR), world).during("open")
     }
-}
-
-fn disk(begin: &Shadow, trace: bool, interrupted: bool) -> Arc<SimDisk> {
-    let hook = interrupted.then(|| {
-        let hook: Arc<dyn Hook> = Arc::new(Interrupted);
-        hook
-    });
-    SimDisk::new(SimOptions {
-        begin: begin.clone(),
-        direct: true,
-        faults: FaultPlan::default(),
-        trace,
-        hook,
-    })
 }

@@ -26,8 +26,10 @@ pub const FLIPS: &str = "bit flips at rest";
 const STEPS: usize = 30;
 /// Flips for each story.
 const FLIPS_PER_SEED: u64 = 200;
-/// Steps of the works after which a meta slot is lost: enough for segments of the log to be recycled.
-const LONGER: [usize; 5] = [60, 120, 180, 240, 300];
+/// Steps of the work in which a meta slot is lost: enough for segments of the log to be recycled.
+const LONGER: usize = 300;
+/// Moments of that work at which one is.
+const MOMENTS: usize = 20;
 
 /// Damages what the work of `seed` left.
 ///
@@ -68,9 +70,7 @@ pub fn run(seed: u64) -> Result<Tally, Failure> {
         tally.add("rows read right", seen.rows);
     }
     tally.hash = story.hash;
-    for steps in LONGER {
-        lose_slots(seed, steps, &mut rng, &mut tally)?;
-    }
+    lose_slots(seed, &mut rng, &mut tally)?;
     Ok(tally)
 }
 
@@ -90,28 +90,42 @@ fn story(seed: u64, setup: &SimSetup, steps: usize) -> Result<Story, Failure> {
     tell(*setup, blank, steps, FaultPlan::default())
 }
 
-/// Damages one meta slot whole.
-fn lose_slots(seed: u64, steps: usize, rng: &mut Rng, tally: &mut Tally) -> Result<(), Failure> {
+/// Kills the process at random moments of longer work, and damages one meta slot whole.
+fn lose_slots(seed: u64, rng: &mut Rng, tally: &mut Tally) -> Result<(), Failure> {
     let setup = SimSetup::of(seed);
-    let Beginning { mut disk, oracle } = story(seed, &setup, steps)?.ending();
-    let image = disk.killed();
-    for slot in [0, 1] {
-        let Some(damaged) = without_slot(slot, rng, &setup, &image) else {
-            continue;
-        };
-        let seen = read(&setup, damaged, &oracle, oracle.acked());
-        let whole = seen.and_then(|seen| match seen.what() {
-            "of these read whole" => Ok(seen),
-            other => Err(Failure::Broken(format!("a database {other}"))),
-        });
-        let seen = whole.map_err(|failure| {
-            let why = crate::chain(&failure);
-            Failure::Broken(format!(
-                "{why}\n  seed {seed}, without meta slot {slot} after {steps} steps"
-            ))
-        })?;
-        tally.add("databases without a meta slot read whole", 1);
-        tally.add("rows read right", seen.rows);
+    let story = story(seed, &setup, LONGER)?;
+    let moment = |_| rng.index(story.events.len() + 1);
+    let mut moments: Vec<usize> = (0..MOMENTS).map(moment).collect();
+    moments.sort_unstable();
+    let Beginning {
+        mut disk,
+        mut oracle,
+    } = story.beginning.clone();
+    let mut passed = 0;
+    for moment in moments {
+        for event in &story.events[passed..moment] {
+            story.pass(event, &mut disk, &mut oracle);
+        }
+        passed = moment;
+        let image = disk.clone().killed();
+        for slot in [0, 1] {
+            let Some(damaged) = without_slot(slot, rng, &setup, &image) else {
+                continue;
+            };
+            let seen = read(&setup, damaged, &oracle, oracle.acked());
+            let whole = seen.and_then(|seen| match seen.what() {
+                "of these read whole" => Ok(seen),
+                other => Err(Failure::Broken(format!("a database {other}"))),
+            });
+            let seen = whole.map_err(|failure| {
+                let why = crate::chain(&failure);
+                Failure::Broken(format!(
+                    "{why}\n  seed {seed}, killed behind event {moment}, without meta slot {slot}"
+                ))
+            })?;
+            tally.add("databases without a meta slot read whole", 1);
+            tally.add("rows read right", seen.rows);
+        }
     }
     Ok(())
 }
