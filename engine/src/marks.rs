@@ -48,6 +48,7 @@ marks! {
     ThreadLed: "the log thread wrote a group",
     Throttled: "a commit was slowed down",
     FrozeFull: "a delta was frozen because it was full",
+    DeltaRenewed: "a delta was full of writes that were taken back, and replaced",
     SliceCut: "a slice ended inside a table",
     RangeMerged: "a range delete was merged",
     SubtreeDropped: "a range delete dropped a subtree unread",

@@ -232,7 +232,14 @@ impl Disk for NativeDisk {
             .create(true)
             .truncate(false)
             .open(path);
-        let mut file = opened.map_err(|error| failed(&error))?;
+        // Who may only read it can lock it all the same: a lock is no matter of rights.
+        let (mut file, writable) = match opened {
+            Ok(file) => (file, true),
+            Err(error) => {
+                let file = OpenOptions::new().read(true).open(path);
+                (file.map_err(|_| failed(&error))?, false)
+            }
+        };
         match file.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {
@@ -245,6 +252,9 @@ impl Disk for NativeDisk {
                 });
             }
             Err(TryLockError::Error(error)) => return Err(failed(&error).into()),
+        }
+        if !writable {
+            return Ok(Box::new(NativeLock { _file: file }));
         }
         // For whoever is refused: the lock itself is the kernel's and ends with this process.
         file.set_len(0).map_err(|error| failed(&error))?;

@@ -29,7 +29,7 @@ mod on {
         ANY.store(name.is_some(), Ordering::Relaxed);
     }
 
-    /// How often the fault that is on has made a difference: never, if its name is not in the sources.
+    /// How often the fault that is on was come by: never, if its name is not in the sources.
     pub fn times_asked() -> u64 {
         ASKED.load(Ordering::Relaxed)
     }

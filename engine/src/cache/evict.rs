@@ -171,13 +171,13 @@ impl Cache {
             let Some(meta) = self.arena.meta(clock.hand) else {
                 break;
             };
+            if meta.pins.load(Ordering::Relaxed) > 0 {
+                continue;
+            }
             let Some(id) = meta.id() else {
                 on_the_way = true;
                 continue;
             };
-            if meta.pins.load(Ordering::Relaxed) > 0 {
-                continue;
-            }
             let (rank, heat) = (meta.rank(), meta.heat());
             let last_turn = step >= (TURNS - 1) * turn;
             if rank == Rank::Branch && !crowded && !last_turn {

@@ -11,6 +11,7 @@ pub(crate) mod write;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use northstar_io::planted::planted;
 use northstar_io::{Disk, SyncMethod};
 
 use self::batch::WriteBatch;
@@ -192,13 +193,19 @@ impl Db {
         engine.pipeline.commit(request)
     }
 
-    /// Hands a batch over and returns at once; the handle tells its outcome. Batches of one thread commit in the
-    /// order they were submitted.
+    /// Hands a batch over without waiting for it to become durable; the handle tells its outcome. Batches of one thread
+    /// commit in the order they were submitted.
+    ///
+    /// It blocks where there is no room: while checkpoints are behind, or when 4,096 batches wait for the writer. So it is
+    /// no place for a thread that keeps a [`WriteTxn`] open. An empty batch waits for what was committed before it.
     ///
     /// # Errors
     /// As [`Db::commit`], except [`Error::Halted`], which the handle reports if it happens later.
     pub fn submit(&self, batch: WriteBatch) -> Result<CommitHandle> {
         let engine = self.writable()?;
+        if batch.is_empty() {
+            return engine.nothing_to_commit(batch).map(CommitHandle::settled);
+        }
         let request = engine.request(batch, Ticket::detached())?;
         engine.pipeline.submit(request)
     }
@@ -350,6 +357,10 @@ impl Handle {
             None => engine.pipeline.check_running(),
         };
         engine.pipeline.shut();
+        // Whoever was about to write first has either done so or finds the database closed: the file lock ends here.
+        if !planted("closing does not wait for who writes first") {
+            engine.checkpointer.lock().segments.shut();
+        }
         engine.shapes.shared.close();
         engine.shapes.shared.store.leave();
         outcome
@@ -405,6 +416,9 @@ impl Engine {
     /// Gives the log's space back, unless somebody is about to need it.
     fn shrink_log(&self) -> Result<()> {
         let checkpointer = self.checkpointer.lock();
+        if self.closed.load(Ordering::Acquire) {
+            return Err(Error::Closed);
+        }
         if self.shapes.load().active.is_empty() {
             checkpointer.shrink_log()?;
         }

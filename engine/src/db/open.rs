@@ -275,17 +275,22 @@ fn assemble(parts: Assembly<'_>) -> Result<Db> {
         // interrupted. After a clean close there is nothing to cut, and the first commit sees to it.
         engine.awaken()?;
     }
-    let mut threads = Vec::new();
+    // Made before the threads: if one of them cannot be had, its end stops the other.
+    let handle = Handle {
+        engine: Arc::clone(&engine),
+        threads: Mutex::default(),
+    };
     if !options.read_only && world.threads {
-        threads.push(spawn("northstar-log", {
+        let log = spawn("northstar-log", {
             let (engine, flush) = (Arc::clone(&engine), options.buffered_flush);
             move || {
                 let _guard = PanicGuard(&engine);
                 engine.pipeline.run_log_thread(flush);
             }
-        })?);
-        threads.push(spawn("northstar-ckpt", {
-            let (engine, idle) = (Arc::clone(&engine), options.idle_after);
+        });
+        handle.threads.lock().push(log?);
+        let checkpoints = spawn("northstar-ckpt", {
+            let (engine, idle) = (engine, options.idle_after);
             move || {
                 let _guard = PanicGuard(&engine);
                 let Engine {
@@ -297,13 +302,11 @@ fn assemble(parts: Assembly<'_>) -> Result<Db> {
                 } = &*engine;
                 thread::run(signal, checkpointer, pipeline, shapes, idle);
             }
-        })?);
+        });
+        handle.threads.lock().push(checkpoints?);
     }
     Ok(Db {
-        handle: Arc::new(Handle {
-            engine,
-            threads: Mutex::new(threads),
-        }),
+        handle: Arc::new(handle),
     })
 }
 
@@ -459,6 +462,9 @@ impl Engine {
         if self.awake.load(Ordering::Acquire) {
             return Ok(());
         }
+        if self.closed.load(Ordering::Acquire) {
+            return Err(Error::Closed);
+        }
         let end = self.pipeline.position();
         let segments = Arc::clone(&checkpointer.segments);
         let (known, machine) = match self.sync_method {
@@ -517,8 +523,8 @@ fn load_roots(store: &Store, meta: &Meta) -> Result<Roots> {
         };
         let id = row.key.try_into().map(u32::from_be_bytes);
         let id = id.map_err(|_| bad("a key that is no table id"))?;
-        if id >= meta.next_table.get() {
-            return Err(bad("a table id above the highest given"));
+        if !(TableId::FIRST_USER.get()..meta.next_table.get()).contains(&id) {
+            return Err(bad("a table id that was never given out"));
         }
         let RowValue::Inline(value) = row.value else {
             return Err(bad("a value too large"));

@@ -62,6 +62,11 @@ impl Default for Options {
     }
 }
 
+/// 1 TiB: what is kept of each page in memory is about 1/250 of it.
+const MEMORY_BUDGET_MAX: usize = 1 << 40;
+/// Cleaning up after less would keep the writer from those who need it.
+const IDLE_AFTER_MIN: Duration = Duration::from_millis(1);
+
 impl Options {
     /// The defaults: 512 MiB of memory, 64 MiB of it for buffered changes, 16 KiB pages.
     pub fn new() -> Self {
@@ -71,7 +76,8 @@ impl Options {
     /// Bytes of memory for everything: page cache, buffered changes, log buffers. Default 512 MiB.
     ///
     /// Three deltas are set aside (see [`Options::delta_bytes`]), and 14 MiB for log and I/O buffers; the rest is page
-    /// cache, but 4 MiB at least. At least 16 MiB.
+    /// cache, but 4 MiB at least: so a budget below 72 MiB is exceeded by what these need. A transaction that is larger than
+    /// a delta takes more while it lasts. From 16 MiB to 1 TiB.
     pub fn memory_budget(mut self, bytes: usize) -> Self {
         self.memory_budget = bytes;
         self
@@ -122,7 +128,8 @@ impl Options {
         self
     }
 
-    /// After this long without commits, buffered changes are merged and free space is given back. Default 1 s.
+    /// After this long without commits, buffered changes are merged and free space is given back. Default 1 s, at least
+    /// 1 ms.
     pub fn idle_after(mut self, quiet: Duration) -> Self {
         self.idle_after = quiet;
         self
@@ -138,7 +145,7 @@ impl Options {
     ///
     /// # Errors
     /// [`Error::Locked`], [`Error::NotADatabase`], [`Error::NewerFormat`], [`Error::Corrupt`],
-    /// [`Error::InvalidOption`], [`Error::Io`].
+    /// [`Error::InvalidOption`], [`Error::Io`], [`Error::Full`].
     pub fn open(self, path: impl AsRef<Path>) -> Result<Db> {
         Db::open_with(&self.checked()?, path.as_ref())
     }
@@ -170,13 +177,14 @@ impl Options {
                 "a power of two from 65536 to 1073741824",
             ));
         }
-        if self.memory_budget < 16 << 20 {
+        if !(16 << 20..=MEMORY_BUDGET_MAX).contains(&self.memory_budget) {
             return Err(invalid(
                 "memory_budget",
                 &self.memory_budget,
-                "at least 16777216",
+                "from 16777216 to 1099511627776",
             ));
         }
+        self.idle_after = self.idle_after.max(IDLE_AFTER_MIN);
         if self.value_bytes_max > 128 << 20 {
             return Err(invalid(
                 "value_bytes_max",

@@ -128,7 +128,7 @@ impl WriteTxn {
         if let Some(id) = self.view.table_id(name)? {
             return Ok(self.engine.tables.handle(id, name));
         }
-        let id = self.engine.tables.new_id();
+        let id = self.engine.tables.new_id()?;
         self.put_raw(TableId::NAMES, name.as_bytes(), &encode_entry(id))?;
         let table = self.engine.tables.handle(id, name);
         self.table_changes
@@ -318,7 +318,7 @@ impl WriteTxn {
     /// A transaction without changes commits nothing and answers with the id of the last commit it saw.
     ///
     /// # Errors
-    /// [`Error::Halted`]: the outcome is unknown until the database is reopened.
+    /// [`Error::Full`]: nothing is changed. [`Error::Halted`]: the outcome is unknown until the database is reopened.
     pub fn commit(self) -> Result<Commit> {
         self.commit_with(Durability::Durable)
     }
@@ -375,6 +375,7 @@ impl Drop for WriteTxn {
                 .drain(..)
                 .rev()
                 .for_each(|(_, change)| change.undo());
+            self.engine.pipeline.after_rollback(&mut core);
             self.engine.pipeline.return_core(core);
         }
     }

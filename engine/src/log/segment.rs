@@ -65,6 +65,8 @@ struct Workshop {
     leftovers: BTreeSet<String>,
     /// The log was cut: `head`, `end` and `prepared` mean something.
     started: bool,
+    /// The database was closed: another process may have it, and nothing is made or removed any more.
+    shut: bool,
 }
 
 fn segment_name(number: u64) -> String {
@@ -220,6 +222,9 @@ impl Segments {
     /// there.
     pub(crate) fn prepare(&self, bytes: u64) -> Result<(), IoError> {
         let mut workshop = self.workshop.lock();
+        if workshop.shut {
+            return Ok(());
+        }
         let wanted = self.last_for(bytes);
         let mut made = Vec::new();
         let mut outcome = Ok(());
@@ -251,6 +256,11 @@ impl Segments {
         (end.saturating_sub(1) / self.segment_bytes).max(head)
     }
 
+    /// Nothing is made ready or removed from now on.
+    pub(crate) fn shut(&self) {
+        self.workshop.lock().shut = true;
+    }
+
     /// Removes segments that are ready and will not be needed soon: those beyond the one after the present one, and
     /// beyond `keep` bytes more than is claimed.
     ///
@@ -258,8 +268,8 @@ impl Segments {
     /// The disk's. What was not removed is used later.
     pub(crate) fn drop_prepared(&self, keep: u64) -> Result<(), IoError> {
         let workshop = self.workshop.lock();
-        if !workshop.started {
-            // Where the log ends, and so what is needed of it, is not known here yet.
+        if !workshop.started || workshop.shut {
+            // Where the log ends, and so what is needed of it, is not known here yet, or no longer.
             return Ok(());
         }
         let needed = || {
@@ -302,6 +312,9 @@ impl Segments {
         let keep_spares = usize::try_from(spare_bytes / self.segment_bytes).unwrap_or(usize::MAX);
         let first_kept = self.locate(lsn).0;
         let mut workshop = self.workshop.lock();
+        if workshop.shut {
+            return Ok(());
+        }
         let old: Vec<u64> = self.segments.lock().range(..first_kept).copied().collect();
         let surplus = workshop.spares.len().saturating_sub(keep_spares);
         let surplus: Vec<u64> = workshop.spares.iter().copied().take(surplus).collect();
@@ -430,7 +443,11 @@ impl Segments {
     fn rename_spare(&self, workshop: &mut Workshop, path: &Path) -> Result<bool, IoError> {
         while let Some(spare) = workshop.spares.pop_first() {
             let from = self.dir.join(spare_name(spare));
-            if self.disk.open(&from, OpenMode::Write)?.len()? == self.segment_bytes {
+            let opened = self.disk.open(&from, OpenMode::Write);
+            let len = opened.and_then(|file| file.len()).inspect_err(|_| {
+                workshop.spares.insert(spare);
+            })?;
+            if len == self.segment_bytes {
                 self.disk.rename(&from, path)?;
                 reached(Mark::SegmentFromSpare);
                 return Ok(true);
@@ -467,8 +484,15 @@ impl Segments {
             .inspect_err(|_| {
                 workshop.leftovers.remove(&name);
             })?;
-        content(&*file)?;
-        file.sync()?;
+        let made = content(&*file).and_then(|()| file.sync());
+        drop(file);
+        if made.is_err() {
+            // What it took of a disk that is full others need.
+            if self.disk.remove(&temporary).is_ok() {
+                workshop.leftovers.remove(&name);
+            }
+            return made;
+        }
         self.disk.rename(&temporary, path)?;
         workshop.leftovers.remove(&name);
         Ok(())

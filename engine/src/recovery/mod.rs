@@ -101,6 +101,18 @@ pub(crate) fn replay(
                 let id = decode_entry(&String::from_utf8_lossy(key), value)?;
                 next_table = next_table.max(id.next());
             }
+            let table = op.table();
+            let given_out = TableId::FIRST_USER <= table && table < next_table;
+            if !given_out && table != TableId::NAMES {
+                return Err(Error::Corrupt(Corruption {
+                    file: "log",
+                    offset: Some(group.get()),
+                    detail: format!(
+                        "{:?} changes {table:?}, which was never given out; the next new table is {next_table:?}",
+                        record.txn
+                    ),
+                }));
+            }
             apply_op(&mut writer, &op, record.txn)?;
         }
         // Replay takes nothing back.

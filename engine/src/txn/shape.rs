@@ -21,36 +21,35 @@ use crate::pages::store::Store;
 use crate::sync::Mutex;
 use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-/// Tree roots by table. Table ids are dense, so this is an array.
+/// Tree roots by table: of the tables that have one, in the order of their ids.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Roots {
-    by_id: Vec<Option<TreeRoot>>,
+    by_id: Vec<(TableId, TreeRoot)>,
 }
 
 impl Roots {
     /// The root of a table's tree; `None` while the tree is empty.
     pub(crate) fn get(&self, table: TableId) -> Option<&TreeRoot> {
-        self.by_id.get(table.get() as usize)?.as_ref()
+        let place = self.place(table).ok()?;
+        self.by_id.get(place).map(|(_, root)| root)
+    }
+
+    fn place(&self, table: TableId) -> Result<usize, usize> {
+        self.by_id.binary_search_by_key(&table, |(id, _)| *id)
     }
 
     pub(crate) fn set(&mut self, table: TableId, root: Option<TreeRoot>) {
-        let index = table.get() as usize;
-        if index >= self.by_id.len() {
-            if root.is_none() {
-                return;
-            }
-            self.by_id.resize(index + 1, None);
-        }
-        if let Some(place) = self.by_id.get_mut(index) {
-            *place = root;
+        match (self.place(table), root) {
+            (Ok(at), Some(root)) => self.by_id[at].1 = root,
+            (Ok(at), None) => drop(self.by_id.remove(at)),
+            (Err(at), Some(root)) => self.by_id.insert(at, (table, root)),
+            (Err(_), None) => {}
         }
     }
 
     /// Every non-empty tree.
     pub(crate) fn iter(&self) -> impl Iterator<Item = (TableId, &TreeRoot)> {
-        self.by_id.iter().enumerate().filter_map(|(index, root)| {
-            Some((TableId::new(u32::try_from(index).ok()?), root.as_ref()?))
-        })
+        self.by_id.iter().map(|(id, root)| (*id, root))
     }
 }
 
@@ -177,5 +176,37 @@ impl Shapes {
         self.current.store(Arc::new(next));
         // SeqCst: before any scan of the registry that follows, see the registry's invariant 2.
         self.shared.shape_seq.store(seq, Ordering::SeqCst);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ids::{PageId, PageRef};
+
+    #[test]
+    fn roots_take_memory_by_their_number_and_not_by_the_highest_id() {
+        let root = |page| TreeRoot {
+            page: PageRef {
+                id: PageId::new(page),
+                checksum: 0,
+                generation: Generation::default(),
+            },
+            level: 0,
+            rows: page,
+        };
+        let mut roots = Roots::default();
+        for id in [u32::MAX, 16, 99] {
+            roots.set(TableId::new(id), Some(root(id.into())));
+        }
+        roots.set(TableId::new(99), None);
+        roots.set(TableId::new(98), None);
+        let ids: Vec<_> = roots
+            .iter()
+            .map(|(id, root)| (id.get(), root.rows))
+            .collect();
+        assert_eq!(ids, [(16, 16), (u32::MAX, u64::from(u32::MAX))]);
+        assert!(roots.get(TableId::new(99)).is_none());
+        assert_eq!(roots.by_id.len(), 2);
     }
 }

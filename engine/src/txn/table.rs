@@ -67,6 +67,9 @@ impl Table {
     }
 }
 
+/// Tables with handles from which on some are looked for that have none any more.
+const HANDLES_LOOKED_AT: usize = 1024;
+
 /// The handles given out by one open database.
 #[derive(Debug)]
 pub(crate) struct Tables {
@@ -86,9 +89,19 @@ impl Tables {
         }
     }
 
-    /// An id for a new table.
-    pub(crate) fn new_id(&self) -> TableId {
-        TableId::new(self.next_id.fetch_add(1, Ordering::Relaxed))
+    /// An id for a new table. Writer only.
+    ///
+    /// # Errors
+    /// [`Error::TooLarge`] when all were given out.
+    pub(crate) fn new_id(&self) -> Result<TableId> {
+        let id = self.next_id.load(Ordering::Relaxed);
+        check_len(
+            "number of tables ever made",
+            id as usize + 1,
+            limits::NARROW_IDS_MAX as usize,
+        )?;
+        self.next_id.store(id + 1, Ordering::Relaxed);
+        Ok(TableId::new(id))
     }
 
     /// The id the next new table will get.
@@ -99,6 +112,12 @@ impl Tables {
     /// A handle to a table that exists.
     pub(crate) fn handle(&self, id: TableId, name: &str) -> Table {
         let mut dropped = self.dropped.lock();
+        if dropped.len() >= HANDLES_LOOKED_AT && dropped.len().is_power_of_two() {
+            // Of a table that lives and has no handles nothing is remembered.
+            dropped.retain(|_, at| {
+                Arc::strong_count(at) > 1 || at.load(Ordering::Relaxed) != u64::MAX
+            });
+        }
         let dropped = dropped
             .entry(id)
             .or_insert_with(|| Arc::new(AtomicU64::new(u64::MAX)));

@@ -15,6 +15,7 @@ mod gather;
 mod log_role;
 
 use std::sync::{Arc, OnceLock};
+use std::task::Waker;
 use std::time::Duration;
 
 use crate::sync::ArrayQueue;
@@ -122,6 +123,11 @@ pub(crate) struct Pipeline {
     /// The log thread sleeps or is about to.
     log_thread_idle: AtomicBool,
     log_thread_gone: AtomicBool,
+    /// Tasks whose commits are settled. Waking one may run anything, also a commit or the end of the database: so it is
+    /// done by whoever settled them once it has given its roles back.
+    to_wake: Mutex<Vec<Waker>>,
+    /// There are some.
+    has_to_wake: AtomicBool,
     halted: OnceLock<Error>,
     segments: Arc<Segments>,
     log_stats: Mutex<(Arc<LogCounters>, SyncMethod)>,
@@ -206,6 +212,8 @@ impl Pipeline {
             log_thread_idle: AtomicBool::new(false),
             log_thread_gone: AtomicBool::new(!parts.background),
             background: parts.background,
+            to_wake: Mutex::default(),
+            has_to_wake: AtomicBool::new(false),
             halted: OnceLock::new(),
             progress: Progress::default(),
             counters: Counters::default(),
@@ -237,8 +245,15 @@ impl Pipeline {
         self.halted.get().is_none()
     }
 
-    /// Halts the writer for the life of the handle. The first reason stays.
+    /// Halts the writer for the life of the handle. The first reason stays. Not for holders of a role.
     pub(crate) fn halt(&self, reason: &str) -> Error {
+        let first = self.halt_later(reason);
+        self.wake_tasks();
+        first
+    }
+
+    /// As [`Pipeline::halt`], but tasks that learn of it are still to be woken.
+    fn halt_later(&self, reason: &str) -> Error {
         self.end(Error::Halted {
             reason: reason.into(),
         })
@@ -247,6 +262,25 @@ impl Pipeline {
     /// The database is closed: whoever still waits for the writer learns it.
     pub(crate) fn shut(&self) {
         self.end(Error::Closed);
+        self.wake_tasks();
+    }
+
+    /// Notes tasks to wake.
+    fn wake_later(&self, tasks: impl IntoIterator<Item = Waker>) {
+        let mut tasks = tasks.into_iter().peekable();
+        if tasks.peek().is_some() {
+            self.to_wake.lock().extend(tasks);
+            self.has_to_wake.store(true, Ordering::SeqCst);
+        }
+    }
+
+    /// Wakes the tasks that were noted. For callers that hold no role.
+    pub(crate) fn wake_tasks(&self) {
+        if self.has_to_wake.load(Ordering::SeqCst) {
+            self.has_to_wake.store(false, Ordering::SeqCst);
+            let tasks = std::mem::take(&mut *self.to_wake.lock());
+            tasks.into_iter().for_each(Waker::wake);
+        }
     }
 
     fn end(&self, error: Error) -> Error {
@@ -254,16 +288,21 @@ impl Pipeline {
         let mut open = self.open.lock();
         let mut tickets = std::mem::take(&mut open.tickets);
         drop(open);
-        settle_group(&mut tickets, Lsn::default(), Some(&first));
-        while let Some(request) = self.queue.pop() {
-            request.ticket.reject(&first);
-        }
+        self.wake_later(settle_group(&mut tickets, Lsn::default(), Some(&first)));
+        self.reject_waiting(&first);
         self.open_swapped.notify_all();
         self.open_wanted.notify_all();
         // Whoever looked before the halt is waiting by the time the lock is had.
         drop(self.core.lock());
         self.core_returned.notify_all();
         first
+    }
+
+    /// Refuses the batches that wait for the writer role.
+    fn reject_waiting(&self, error: &Error) {
+        while let Some(request) = self.queue.pop() {
+            self.wake_later(request.ticket.reject(error));
+        }
     }
 
     /// Takes the writer role if it is free.
@@ -326,6 +365,7 @@ impl Pipeline {
         if unseen {
             self.show_to_log();
         }
+        self.wake_tasks();
     }
 
     /// Applies batches that wait for the role, `at_most` of them. Says how many.
@@ -399,7 +439,8 @@ impl Pipeline {
             .and_then(|()| core.apply(&ops))
             .and_then(|()| self.append(core, ops, &tag, (durability, &ticket, claim)));
         if let Err(error) = outcome {
-            ticket.reject(&error);
+            self.wake_later(ticket.reject(&error));
+            self.after_rollback(core);
         }
     }
 
@@ -444,7 +485,7 @@ impl Pipeline {
             Durability::Durable => open.tickets.push(Arc::clone(ticket)),
             Durability::Buffered => {
                 let mut now = vec![Arc::clone(ticket)];
-                settle_group(&mut now, Lsn::default(), None);
+                self.wake_later(settle_group(&mut now, Lsn::default(), None));
             }
         }
         // SeqCst: the second hand-over rule, pairs with the loads in `hand_on` and `run_log_thread`.
@@ -474,6 +515,29 @@ impl Pipeline {
             // No memory for another delta: this one goes on growing, and the next commit tries again.
             let _tried = self.freeze(core);
         }
+        Ok(())
+    }
+
+    /// After writes were taken back: what they took of the delta is not given back, so a delta that is full of them makes
+    /// room for another.
+    pub(crate) fn after_rollback(&self, core: &mut Box<Core>) {
+        if (core.delta.used_bytes() as u64) < self.delta_bytes {
+            return;
+        }
+        // No memory for another delta: the next roll-back tries again.
+        let _tried = match core.delta.is_empty() {
+            true => self.renew(core),
+            false => self.freeze(core).map(drop),
+        };
+    }
+
+    /// Replaces the active delta, of which nothing stands, by a new one.
+    fn renew(&self, core: &mut Box<Core>) -> Result<()> {
+        let (delta, writer) = (self.new_delta)()?;
+        core.delta = Arc::clone(&delta);
+        core.writer = writer;
+        reached(Mark::DeltaRenewed);
+        self.shapes.publish(|shape| shape.active = delta);
         Ok(())
     }
 
@@ -573,9 +637,8 @@ impl Pipeline {
         }
         // A halt may have emptied the queue just before.
         if let Some(error) = self.halted.get() {
-            while let Some(request) = self.queue.pop() {
-                request.ticket.reject(error);
-            }
+            self.reject_waiting(error);
+            self.wake_tasks();
         }
         Ok(())
     }
@@ -617,6 +680,7 @@ impl Pipeline {
 
     /// The second hand-over rule: whoever gave the log role back finds a successor for what came meanwhile.
     fn hand_on(&self) {
+        self.wake_tasks();
         if !is_raised(&self.pending) || planted("the log role is given back without a look") {
             return;
         }

@@ -120,11 +120,9 @@ impl Ticket {
         self.state.store(FAILED, Ordering::SeqCst);
     }
 
-    fn wake_task(&self) {
-        let waker = self.waker.lock().take();
-        if let Some(waker) = waker {
-            waker.wake();
-        }
+    /// What wakes the task that waits, if one does. Waking may run anything: nothing may be held meanwhile.
+    fn task(&self) -> Option<Waker> {
+        self.waker.lock().take()
     }
 
     fn wake_thread(&self) {
@@ -133,11 +131,11 @@ impl Ticket {
         }
     }
 
-    /// Fails a ticket that never reached a group.
-    pub(crate) fn reject(&self, error: &Error) {
+    /// Fails a ticket that never reached a group. Gives back the task to wake.
+    pub(crate) fn reject(&self, error: &Error) -> Option<Waker> {
         self.fail(error);
-        self.wake_task();
         self.wake_thread();
+        self.task()
     }
 
     /// Asks a blocked owner to take the log role.
@@ -194,8 +192,15 @@ impl Ticket {
     }
 }
 
-/// Settles every ticket of a group and starts the waking. `error` is `None` when the group is durable.
-pub(crate) fn settle_group(tickets: &mut Vec<Arc<Ticket>>, lsn: Lsn, error: Option<&Error>) {
+/// Settles every ticket of a group and starts the waking of threads. `error` is `None` when the group is durable. Gives
+/// back the tasks to wake.
+#[must_use = "these tasks are asleep"]
+pub(crate) fn settle_group(
+    tickets: &mut Vec<Arc<Ticket>>,
+    lsn: Lsn,
+    error: Option<&Error>,
+) -> Vec<Waker> {
+    let mut tasks = Vec::new();
     let settle = |ticket: &Ticket| match error {
         None => ticket.settle(lsn),
         Some(error) => ticket.fail(error),
@@ -205,7 +210,7 @@ pub(crate) fn settle_group(tickets: &mut Vec<Arc<Ticket>>, lsn: Lsn, error: Opti
     let (parked, awake): (Vec<_>, Vec<_>) = tickets.drain(..).partition(|t| t.is_parked());
     for ticket in &awake {
         settle(ticket);
-        ticket.wake_task();
+        tasks.extend(ticket.task());
         if ticket.is_parked() && !planted("a waiter that has just parked is not woken") {
             ticket.wake_thread();
         }
@@ -215,7 +220,7 @@ pub(crate) fn settle_group(tickets: &mut Vec<Arc<Ticket>>, lsn: Lsn, error: Opti
             settle(ticket);
             ticket.wake_thread();
         }
-        return;
+        return tasks;
     }
     let list: Arc<[Arc<Ticket>]> = parked.into();
     // Children before parents: a parent that is awake wakes its children as soon as it is settled.
@@ -227,6 +232,7 @@ pub(crate) fn settle_group(tickets: &mut Vec<Arc<Ticket>>, lsn: Lsn, error: Opti
     for root in list.iter().take(2) {
         root.wake_thread();
     }
+    tasks
 }
 
 /// A commit on its way: wait for it, poll it, or `.await` it on any executor.
@@ -254,6 +260,14 @@ impl CommitHandle {
             ticket,
             parked: Arc::default(),
         }
+    }
+
+    /// Of a commit that is over.
+    pub(crate) fn settled(commit: Commit) -> Self {
+        let ticket = Ticket::detached();
+        ticket.number(commit.txn_id);
+        ticket.settle(commit.lsn);
+        Self::new(ticket)
     }
 
     /// The outcome, if it is known already.
@@ -315,7 +329,7 @@ mod tests {
                 drop(waiting);
                 std::thread::yield_now();
             };
-            settle_group(&mut group, Lsn::new(7), None);
+            assert!(settle_group(&mut group, Lsn::new(7), None).is_empty());
         });
     }
 
@@ -324,7 +338,8 @@ mod tests {
         let handle = CommitHandle::new(Ticket::detached());
         assert!(handle.try_wait().is_none());
         let mut group = vec![Arc::clone(&handle.ticket)];
-        settle_group(&mut group, Lsn::default(), Some(&Error::Closed));
+        let tasks = settle_group(&mut group, Lsn::default(), Some(&Error::Closed));
+        assert!(tasks.is_empty());
         assert!(matches!(handle.wait(), Err(Error::Closed)));
     }
 }

@@ -58,6 +58,18 @@ pub(crate) enum Op<'a> {
     },
 }
 
+impl Op<'_> {
+    /// The table it changes.
+    pub(crate) const fn table(&self) -> TableId {
+        match *self {
+            Self::Put { table, .. }
+            | Self::Delete { table, .. }
+            | Self::DeleteRange { table, .. }
+            | Self::DropTable { table } => table,
+        }
+    }
+}
+
 /// Checked walk over the operations of a record. Ends after the first error.
 #[derive(Debug, Clone)]
 pub(crate) struct Ops<'a> {

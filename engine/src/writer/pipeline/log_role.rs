@@ -9,7 +9,7 @@ use std::time::Duration;
 use northstar_io::planted::planted;
 
 use super::gather::Gather;
-use super::{Pipeline, try_take};
+use super::{Pipeline, is_raised, try_take};
 use crate::error::Result;
 use crate::ids::Lsn;
 use crate::log::{LogPosition, LogWriter};
@@ -89,7 +89,7 @@ impl Pipeline {
                 // Looked at before those who are woken can join.
                 let joined = Gather::wants(woken).then(|| self.open.lock().tickets.len());
                 role.gather.wrote(woken, joined.unwrap_or(0), took);
-                settle_group(&mut group.tickets, end.lsn, None);
+                self.wake_later(settle_group(&mut group.tickets, end.lsn, None));
             }
             Err(error) => {
                 reached(Mark::LogFailed);
@@ -97,9 +97,10 @@ impl Pipeline {
                     true => crate::error::Error::Halted {
                         reason: error.to_string().into(),
                     },
-                    false => self.halt(&error.to_string()),
+                    false => self.halt_later(&error.to_string()),
                 };
-                settle_group(&mut group.tickets, Lsn::default(), Some(&error));
+                let tasks = settle_group(&mut group.tickets, Lsn::default(), Some(&error));
+                self.wake_later(tasks);
             }
         }
         group.records.recycle(sealed);
@@ -134,7 +135,11 @@ impl Pipeline {
     pub(crate) fn frozen_boundary(&self) -> Result<LogPosition> {
         let mut role = self.take_log();
         while self.boundary.lock().is_none() && self.drive(&mut role) {}
-        self.check_running()?;
+        if let Err(halted) = self.check_running() {
+            drop(role);
+            self.hand_on();
+            return Err(halted);
+        }
         // Unresolved: no group holds a newer record: the next one will start where the log ends now.
         let resolved = self.boundary.lock().take();
         let unresolved = self.open.lock().freezes.take();
@@ -166,12 +171,24 @@ impl Pipeline {
     pub(super) fn wake_log_thread(&self) {
         if self.log_thread_gone.load(Ordering::SeqCst) {
             // A write transaction that outlived its database: nobody else is left to write.
-            if let Some(mut role) = try_take(&self.log) {
-                self.drive(&mut role);
-            }
+            self.drive_all();
         } else if self.log_thread_idle.load(Ordering::SeqCst) {
             self.kick.lock().now = true;
             self.kicked.notify_one();
+        }
+    }
+
+    /// Writes what there is, by one who has nobody to leave it to. If somebody else has the log role, that one looks at
+    /// `pending` when it gives it back, and comes here.
+    fn drive_all(&self) {
+        while let Some(mut role) = try_take(&self.log) {
+            while self.drive(&mut role) {}
+            drop(role);
+            self.wake_tasks();
+            // The second hand-over rule: something may have been appended before the role was given back.
+            if !is_raised(&self.pending) || !self.running() {
+                break;
+            }
         }
     }
 
@@ -230,11 +247,14 @@ impl Pipeline {
                 let mut role = self.log.lock();
                 while self.drive(&mut role) {
                     reached(Mark::ThreadLed);
-                    if self.log_waiters.load(Ordering::Relaxed) > 0 {
+                    if self.log_waiters.load(Ordering::Relaxed) > 0
+                        || self.has_to_wake.load(Ordering::SeqCst)
+                    {
                         break;
                     }
                 }
                 drop(role);
+                self.wake_tasks();
                 // As `hand_on`: pairs with the fence in `try_take`.
                 fence(Ordering::SeqCst);
                 self.let_others_lead();
@@ -251,7 +271,11 @@ impl Pipeline {
                 // First gone, then a last look: whoever appends later sees that nobody can be woken.
                 self.log_thread_gone.store(true, Ordering::SeqCst);
                 self.serve_stranded();
-                self.drive(&mut self.log.lock());
+                if planted("the log thread ends without another look") {
+                    self.drive(&mut self.log.lock());
+                    return;
+                }
+                self.drive_all();
                 return;
             }
             if self.pending.load(Ordering::SeqCst) && self.running() {

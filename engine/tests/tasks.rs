@@ -1,0 +1,104 @@
+//! Promise: whoever is woken by a commit may do anything, and what was taken back or came to nothing leaves nothing behind.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod common;
+
+use std::pin::pin;
+use std::sync::{Arc, Mutex, mpsc};
+use std::task::{Context, Poll, Wake, Waker};
+use std::time::Duration;
+
+use common::small;
+use northstardb::{Db, Durability, Error, Options, Table, WriteBatch};
+
+/// Commits another batch as soon as it is woken, by the thread that wakes it, and lets go of the database.
+struct Inline {
+    db: Mutex<Option<(Db, Table)>>,
+    done: mpsc::SyncSender<bool>,
+}
+
+impl Wake for Inline {
+    fn wake(self: Arc<Self>) {
+        let taken = self.db.lock().unwrap().take();
+        if let Some((db, table)) = taken {
+            let committed = db.commit(put(&table, b"second")).is_ok();
+            drop((db, table));
+            self.done.send(committed).unwrap();
+        }
+    }
+}
+
+fn put(table: &Table, key: &[u8]) -> WriteBatch {
+    let mut batch = WriteBatch::new();
+    batch.put(table, key, b"value");
+    batch
+}
+
+#[test]
+fn a_task_may_commit_and_drop_the_last_handle_while_it_is_woken() {
+    for durability in [Durability::Durable, Durability::Buffered] {
+        let dir = tempfile::tempdir().unwrap();
+        let db = small().open(dir.path().join("db")).unwrap();
+        let table = db.table("t").unwrap();
+        // Until this ends the batch waits, so that the task is asleep when its commit is settled.
+        let write = db.begin_write().unwrap();
+        let mut first = put(&table, b"first");
+        first.durability(durability);
+        let mut handle = pin!(db.submit(first).unwrap());
+        let (done, finished) = mpsc::sync_channel(1);
+        let waker = Waker::from(Arc::new(Inline {
+            db: Mutex::new(Some((db, table))),
+            done,
+        }));
+        let mut context = Context::from_waker(&waker);
+        assert!(handle.as_mut().poll(&mut context).is_pending());
+        write.abort();
+        let committed = finished.recv_timeout(Duration::from_secs(60));
+        assert!(committed.unwrap(), "{durability:?}");
+        assert!(matches!(
+            handle.as_mut().poll(&mut context),
+            Poll::Ready(Ok(_))
+        ));
+    }
+}
+
+#[test]
+fn writes_that_were_taken_back_give_their_memory_back() {
+    let options = Options::new().memory_budget(64 << 20).delta_bytes(1 << 20);
+    let db = options.memory().unwrap();
+    let table = db.table("t").unwrap();
+    for round in 0..300_u32 {
+        let mut write = db.begin_write().unwrap();
+        write
+            .put(&table, round.to_le_bytes(), vec![7; 64 << 10])
+            .unwrap();
+        write.abort();
+        let used = db.stats().unwrap().delta_bytes;
+        assert!(used < 2 << 20, "{used} bytes after {round} roll-backs");
+    }
+    db.commit(put(&table, b"k")).unwrap();
+    assert_eq!(db.begin_read().unwrap().iter(&table).unwrap().count(), 1);
+}
+
+#[test]
+fn an_empty_batch_takes_no_transaction() {
+    let db = Db::memory().unwrap();
+    let table = db.table("t").unwrap();
+    let last = db.commit(put(&table, b"k")).unwrap();
+    let mut empty = WriteBatch::new();
+    empty.tag(b"a note");
+    assert_eq!(
+        db.submit(empty).unwrap().wait().unwrap().txn_id,
+        last.txn_id
+    );
+    let next = db.commit(put(&table, b"l")).unwrap();
+    assert_eq!(next.txn_id.get(), last.txn_id.get() + 1);
+}
+
+#[test]
+fn a_budget_that_no_machine_has_is_refused() {
+    match Options::new().memory_budget(usize::MAX).memory() {
+        Err(Error::InvalidOption { option, .. }) => assert_eq!(option, "memory_budget"),
+        other => panic!("{other:?}"),
+    }
+}
