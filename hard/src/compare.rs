@@ -21,6 +21,25 @@ pub(crate) fn compare_names(view: &dyn View, state: &State, what: &str) -> Resul
     )))
 }
 
+/// As [`compare_whole`], and every table of the state has a handle: of a present state.
+///
+/// # Errors
+/// The first difference.
+pub(crate) fn compare_present(
+    view: &dyn View,
+    state: &State,
+    handles: &Handles,
+    what: &str,
+) -> Result<u64, Failure> {
+    let mut names = state.tables.keys();
+    match names.find(|name| !handles.contains_key(*name)) {
+        Some(name) => Err(Failure::Broken(format!(
+            "{what}: there is no handle of table {name:?}"
+        ))),
+        None => compare_whole(view, state, handles, what),
+    }
+}
+
 /// Compares every row of every table that has a handle, forward and backward. Returns how many rows that was.
 ///
 /// # Errors

@@ -122,11 +122,18 @@ pub const JOBS: &[Job] = &[
     Job {
         name: "rot",
         question: "Is anything read wrong after bits have flipped at rest, in any structure?",
-        goals: &[Goal {
-            what: rot::FLIPS,
-            ci: 100_000,
-            nightly: 1_000_000,
-        }],
+        goals: &[
+            Goal {
+                what: rot::FLIPS,
+                ci: 100_000,
+                nightly: 1_000_000,
+            },
+            Goal {
+                what: rot::SLOTS,
+                ci: 10_000,
+                nightly: 100_000,
+            },
+        ],
         chunk: 10,
         alone: false,
         run: |seeds| each(seeds, rot::run),

@@ -27,7 +27,8 @@ impl Looked {
     /// # Errors
     /// Names the faults that were not found, or are in the table and not in the sources.
     pub fn verdict(&self) -> Result<(), Failure> {
-        let missed = self.0.iter().filter(|(_, found)| found.seed.is_none());
+        let found = |found: &Found| found.reached && found.seed.is_some();
+        let missed = self.0.iter().filter(|(_, one)| !found(one));
         let missed: Vec<_> = missed
             .map(|(fault, found)| match found.reached {
                 true => format!("{:?}", fault.what),

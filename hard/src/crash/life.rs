@@ -1,8 +1,9 @@
 //! One database that lives through many children, and the model of what they did.
 
 use std::io::{BufRead, BufReader};
+use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Mutex, PoisonError, mpsc};
 use std::time::Duration;
 
@@ -266,21 +267,25 @@ impl Life {
         }
         drop(spawning);
         drop(now);
-        let killed = killer
+        let died = killer
             .join()
             .map_err(|_| Failure::Broken("the killer panicked".to_owned()))?;
-        heard.killed = killed.during("wait for a child")?;
+        let Died { sent, status } = died.during("wait for a child")?;
         let mut words = String::new();
         if let Some(mut pipe) = complaint {
             std::io::Read::read_to_string(&mut pipe, &mut words).during("read a child's errors")?;
         }
-        let out_of_memory = heard.killed && words.starts_with("memory allocation of");
-        let met = (heard.failed.is_some() || out_of_memory) && !words.contains("panicked");
-        if words.is_empty() || (self.may_fail && met) {
+        let signal = status.signal();
+        let aborted = signal == Some(libc::SIGABRT) && words.starts_with("memory allocation of");
+        let killed = sent && signal == Some(libc::SIGKILL) && words.is_empty();
+        let met = (heard.failed.is_some() && signal.is_none()) || aborted;
+        let met = self.may_fail && met && !words.contains("panicked");
+        heard.killed = killed || aborted;
+        if killed || met || (status.success() && words.is_empty()) {
             return Ok(heard);
         }
         Err(Failure::Broken(format!(
-            "the child failed: {}",
+            "the child failed ({status}): {}",
             words.trim()
         )))
     }
@@ -416,12 +421,21 @@ pub struct Heard {
     pub txn: u64,
 }
 
-/// Waits for the word, then for the delay, then kills. False when the child was done before.
-fn kill(mut child: Child, wait: &mpsc::Receiver<Duration>) -> std::io::Result<bool> {
-    if let Ok(delay) = wait.recv() {
+/// How a child ended.
+struct Died {
+    /// It was sent the signal that kills.
+    sent: bool,
+    status: ExitStatus,
+}
+
+/// Waits for the word, then for the delay, then kills.
+fn kill(mut child: Child, wait: &mpsc::Receiver<Duration>) -> std::io::Result<Died> {
+    let delay = wait.recv();
+    let sent = delay.is_ok();
+    if let Ok(delay) = delay {
         std::thread::sleep(delay);
         child.kill()?;
     }
     let status = child.wait()?;
-    Ok(std::os::unix::process::ExitStatusExt::signal(&status).is_some())
+    Ok(Died { sent, status })
 }

@@ -1,8 +1,8 @@
-//! Every state that a block device could have been left in: recorded once, opened at each flush and between.
+//! States that a block device could have been left in: recorded once, opened at a sample of the flushes and between them.
 //!
 //! A database works on a real file system, which lies on a loop device over a device that logs all its requests. After
-//! each acknowledgement the length of that log is noted. Then the image is made again as it was at a flush, alone or with
-//! any of the requests up to the next one; it is mounted, which repairs the file system, opened, and held against the
+//! each acknowledgement the length of that log is noted. Then the image is made again as it was at a flush, alone and with
+//! some of the requests up to the next one; it is mounted, which repairs the file system, opened, and held against the
 //! model: what was acknowledged before that flush was logged is there, and it is a prefix.
 //!
 //! - Spec: HD-018.

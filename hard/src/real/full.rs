@@ -324,10 +324,13 @@ impl Seen {
         let gone: Vec<_> = gone.into_iter().filter(|_| self.rng.chance(90)).collect();
         for keys in gone.chunks(20) {
             let change: Change = keys.iter().map(|key| (key.clone(), None)).collect();
+            let mut merged = false;
             while !self.commit(change.clone(), tally)? {
-                if !self.merge(tally)? {
+                // What is merged frees log, but it may not be enough for the next segment.
+                if !self.merge(tally)? || merged {
                     self.relent("deletes", tally)?;
                 }
+                merged = true;
             }
             tally.add("rows deleted on a full disk", keys.len() as u64);
         }

@@ -132,6 +132,7 @@ impl Limit {
                     .during("limit open files")
             }
             Self::AddressSpace(many) => {
+                take_stack();
                 let limited = setrlimit(Resource::RLIMIT_AS, many, many);
                 limited
                     .map_err(std::io::Error::from)
@@ -143,6 +144,13 @@ impl Limit {
             }
         }
     }
+}
+
+/// Takes as much of this thread's stack as it may need: where there is no address space left for it, a process ends in a way
+/// that looks like a wild access.
+fn take_stack() {
+    let taken = [0u8; 2 << 20];
+    std::hint::black_box(&taken);
 }
 
 /// Gives up the rights of the superuser, who is above some limits. Others have nothing to give up.

@@ -5,10 +5,13 @@ use std::ops::Bound;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use northstar_io::sim::{Fault, FaultPlan, Kept, Rule, SimDisk, What};
+use northstardb::internals::Joined;
 use northstardb::{
-    CommitHandle, Db, Durability, Error, ReadTxn, Table, TxnId, WriteBatch, internals,
+    Commit, CommitHandle, Db, Durability, Error, ReadTxn, Table, TxnId, WriteBatch, WriteTxn,
+    internals,
 };
 
+use super::explorer;
 use super::setting::{Setting, TABLES};
 use crate::exec::{Pairs, View};
 use crate::model::edge_bytes;
@@ -16,6 +19,9 @@ use crate::ops::{Edit, Fill, key_bytes, table_name, value_bytes};
 use crate::rng::Rng;
 use crate::sim::faults::ERRNOS;
 use crate::{During, Failure};
+
+/// The mark of the moment at which closing had returned: nothing is written from then on.
+pub const CLOSED: u64 = u64::MAX;
 
 /// Something that was read.
 #[derive(Debug)]
@@ -124,19 +130,28 @@ impl Rough {
         self.closed_early || !self.faults.rules.is_empty()
     }
 
-    /// Whether this may come of it.
+    /// Whether this may come of what has happened to the disk so far.
     #[must_use]
-    pub fn explains(&self, failure: &Failure) -> bool {
+    pub fn explains(&self, failure: &Failure, disk: &SimDisk) -> bool {
         let Failure::Engine { source, .. } = failure else {
             return false;
         };
-        let faulty = !self.faults.rules.is_empty();
+        let faulty = has_failed(disk);
         let of_disk = matches!(
             source,
             Error::Io(_) | Error::Full { .. } | Error::Halted { .. }
         );
         (faulty && of_disk) || (self.closed_early && matches!(source, Error::Closed))
     }
+}
+
+/// Whether an operation of the disk has failed, or moved nothing at all.
+#[must_use]
+pub fn has_failed(disk: &SimDisk) -> bool {
+    let atlas = disk.atlas();
+    atlas
+        .iter()
+        .any(|injected| !matches!(injected.fault, Fault::Short(1..)))
 }
 
 /// What all threads of a run share.
@@ -281,6 +296,28 @@ impl Stage {
         (0..count).map(edit).collect()
     }
 
+    /// Makes edits in a write transaction.
+    fn perform(&self, write: &mut WriteTxn, edits: &[Edit]) -> Result<(), Failure> {
+        let style = self.setting.style;
+        for edit in edits {
+            if let Edit::Put { slot, key, value } = edit {
+                let table = &self.tables[usize::from(*slot)];
+                let (key, value) = (key_bytes(style, *key), value_bytes(*value));
+                write.put(table, key, value).during("put")?;
+            } else if let Edit::Delete { slot, key } = edit {
+                let table = &self.tables[usize::from(*slot)];
+                write
+                    .delete(table, key_bytes(style, *key))
+                    .during("delete")?;
+            } else if let Edit::DeleteRange { slot, from, to } = edit {
+                let table = &self.tables[usize::from(*slot)];
+                let range = (edge_bytes(style, *from), edge_bytes(style, *to));
+                write.delete_range(table, range).during("delete_range")?;
+            }
+        }
+        Ok(())
+    }
+
     fn batch(&self, edits: &[Edit], durability: Durability) -> WriteBatch {
         let style = self.setting.style;
         let mut batch = WriteBatch::new();
@@ -377,25 +414,9 @@ fn exclusive(
     rng: &mut Rng,
     last: &mut TxnId,
 ) -> Result<(), Failure> {
-    let style = stage.setting.style;
     let mut write = stage.db.begin_write().during("begin_write")?;
     let before = stage.look(&write, rng)?;
-    for edit in edits {
-        if let Edit::Put { slot, key, value } = edit {
-            let table = &stage.tables[usize::from(*slot)];
-            let (key, value) = (key_bytes(style, *key), value_bytes(*value));
-            write.put(table, key, value).during("put")?;
-        } else if let Edit::Delete { slot, key } = edit {
-            let table = &stage.tables[usize::from(*slot)];
-            write
-                .delete(table, key_bytes(style, *key))
-                .during("delete")?;
-        } else if let Edit::DeleteRange { slot, from, to } = edit {
-            let table = &stage.tables[usize::from(*slot)];
-            let range = (edge_bytes(style, *from), edge_bytes(style, *to));
-            write.delete_range(table, range).during("delete_range")?;
-        }
-    }
+    stage.perform(&mut write, edits)?;
     if rng.chance(20) {
         write.abort();
         return Ok(());
@@ -483,7 +504,7 @@ pub fn tend(stage: &Stage, mut rng: Rng) -> Result<(), Failure> {
         } else {
             let report = stage.db.check().during("check")?;
             // A page that cannot be read is a fault of the disk here, not of what is on it.
-            if !report.faults.is_empty() && stage.rough.faults.rules.is_empty() {
+            if !report.faults.is_empty() && !has_failed(&stage.disk) {
                 return Err(Failure::Broken(format!("check found {:?}", report.faults)));
             }
         }
@@ -500,5 +521,62 @@ pub fn close(stage: &Stage, mut rng: Rng) -> Result<(), Failure> {
     for _ in 0..rng.below(within) {
         internals::pause();
     }
-    stage.db.clone().close().during("close")
+    stage.db.clone().close().during("close")?;
+    stage.disk.mark(CLOSED);
+    Ok(())
+}
+
+/// The last thing that happens to a database: a write transaction that outlives its handle, with a batch behind it.
+#[derive(Debug)]
+pub struct Outlived {
+    write: WriteTxn,
+    edits: Vec<Edit>,
+    handle: CommitHandle,
+    behind: Vec<Edit>,
+}
+
+impl Outlived {
+    /// Begins it.
+    ///
+    /// # Errors
+    /// The engine's.
+    pub fn begin(stage: &Stage, rng: &mut Rng) -> Result<Self, Failure> {
+        let mut write = stage.db.begin_write().during("begin_write")?;
+        let (edits, behind) = (stage.edits(rng), stage.edits(rng));
+        stage.perform(&mut write, &edits)?;
+        let durability = rng.pick(&[Durability::Durable, Durability::Buffered]);
+        let batch = stage.batch(&behind, durability);
+        let handle = stage.db.submit(batch).during("submit")?;
+        Ok(Self {
+            write,
+            edits,
+            handle,
+            behind,
+        })
+    }
+
+    /// Commits both, by a thread each, while the handle goes.
+    pub fn end(self, book: &Arc<Mutex<Book>>) -> [Arc<dyn Joined>; 2] {
+        let note =
+            |book: &Arc<Mutex<Book>>, edits, commit: northstardb::Result<Commit>| match commit
+                .during("commit beyond the handle")
+            {
+                Ok(commit) => {
+                    let mut book = book.lock().unwrap_or_else(PoisonError::into_inner);
+                    book.committed.push((commit.txn_id, edits));
+                }
+                Err(failure) => explorer::fail(failure),
+            };
+        let (one, other) = (Arc::clone(book), Arc::clone(book));
+        let Self {
+            write,
+            edits,
+            handle,
+            behind,
+        } = self;
+        [
+            explorer::spawn("outliving", move || note(&one, edits, write.commit())),
+            explorer::spawn("behind it", move || note(&other, behind, handle.wait())),
+        ]
+    }
 }

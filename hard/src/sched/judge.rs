@@ -7,9 +7,9 @@ use std::sync::Arc;
 use northstar_io::sim::{Event, Image, Shadow, SimDisk};
 use northstardb::{Db, TxnId};
 
-use super::clients::{Answer, Book, Rough, Seen};
+use super::clients::{Answer, Book, CLOSED, Seen};
 use super::setting::{Setting, Sizes};
-use crate::compare::{compare_names, compare_whole};
+use crate::compare::{compare_names, compare_present};
 use crate::exec::{Executor, Pair};
 use crate::model::{Bytes, Draft, State};
 use crate::ops::{Edit, table_name};
@@ -37,7 +37,15 @@ pub struct Judged {
 pub fn judge(setting: &Setting, sizes: Sizes, book: &Book, left: &Left) -> Result<Judged, Failure> {
     let db = left.open(setting, sizes)?;
     let found = db.begin_read().during("begin_read")?.txn_id();
+    // Whatever the order was.
+    let report = db.check().during("check")?;
     drop(db);
+    if !report.faults.is_empty() || left.known.is_some_and(|known| found < known) {
+        let (known, faults, cut) = (left.known, report.faults, &left.cut);
+        return Err(Failure::Broken(format!(
+            "{found:?} was found, {known:?} was known to be durable, check found {faults:?}\n  {cut}"
+        )));
+    }
     let known: BTreeMap<TxnId, &[Edit]> = book
         .committed
         .iter()
@@ -121,8 +129,21 @@ pub struct Left {
 
 impl Left {
     /// Cuts the power.
-    pub fn of(setting: &Setting, disk: &SimDisk, rng: &mut Rng, rough: &Rough) -> Self {
+    ///
+    /// # Errors
+    /// If something was written after the database had been closed.
+    pub fn of(
+        setting: &Setting,
+        disk: &SimDisk,
+        rng: &mut Rng,
+        failed: bool,
+    ) -> Result<Self, Failure> {
         let events = disk.take_trace().events;
+        let is_closed = |event: &Event| matches!(event, Event::Mark(CLOSED));
+        let mut later = events.iter().skip_while(|event| !is_closed(event));
+        if let Some(late) = later.find(|event| !matches!(event, Event::Mark(_))) {
+            return Err(Failure::Broken(format!("after closing came {late}")));
+        }
         let whole = rng.chance(30);
         let until = if whole {
             events.len()
@@ -133,18 +154,20 @@ impl Left {
         let mut known = setting.at;
         for event in &events[..until] {
             shadow.apply(event);
-            if let Event::Mark(txn) = event {
+            if let Event::Mark(txn) = event
+                && !is_closed(event)
+            {
                 known = known.max(TxnId::new(*txn));
             }
         }
         let plan = storm::draw(rng, shadow.units());
         let all = events.len();
-        Self {
+        Ok(Self {
             // Closed, or dropped after a last flush: nothing may be missing.
-            known: (!whole || rough.is_rough()).then_some(known),
+            known: (!whole || failed).then_some(known),
             cut: format!("power cut, {plan:?}, behind event {until} of {all}"),
             image: shadow.crash(plan, &mut || rng.word()),
-        }
+        })
     }
 
     fn open(&self, setting: &Setting, sizes: Sizes) -> Result<Db, Failure> {
@@ -290,11 +313,7 @@ impl History {
         let what = "what a power cut left";
         compare_names(&read, state, what)?;
         let exec = Executor::new(db.clone(), setting.style)?;
-        let rows = compare_whole(&read, state, &exec.handles, what)?;
-        let report = db.check().during("check")?;
-        if !report.faults.is_empty() {
-            return Err(Failure::Broken(format!("check found {:?}", report.faults)));
-        }
+        let rows = compare_present(&read, state, &exec.handles, what)?;
         Ok(rows)
     }
 }

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use northstar_io::sim::QUEUED_READ;
 
-use super::clients::{self, Book, Rough, Stage};
+use super::clients::{self, Book, Outlived, Rough, Stage, has_failed};
 use super::explorer::{self, Explorer};
 use super::judge::{Left, judge};
 use super::policy::Policy;
@@ -57,7 +57,7 @@ impl Runner {
         let ran = self.explorer.run(policy, {
             let (setting, disk, left) =
                 (Arc::clone(&setting), Arc::clone(&disk), Arc::clone(&left));
-            let (mut rng, rough) = (rng.fork(1), rough.clone());
+            let (mut rng, rough, there) = (rng.fork(1), rough.clone(), Arc::clone(&disk));
             move || {
                 let played = setting
                     .open(&disk, sizes, true)
@@ -65,7 +65,7 @@ impl Runner {
                     .and_then(|stage| play(stage, &mut rng));
                 match played {
                     // It could not even be opened.
-                    Err(failure) if rough.explains(&failure) => {
+                    Err(failure) if rough.explains(&failure, &there) => {
                         *left.lock().unwrap_or_else(PoisonError::into_inner) =
                             Some(Book::default());
                     }
@@ -84,7 +84,8 @@ impl Runner {
         if let Some(broken) = broken.first() {
             return Err(Failure::Broken(broken.clone()));
         }
-        let left = Left::of(&setting, &disk, &mut rng, &rough);
+        let failed = has_failed(&disk);
+        let left = Left::of(&setting, &disk, &mut rng, failed)?;
         let judged = judge(&setting, sizes, &book, &left)?;
         let rows = judged.rows;
         let mut tally = Tally::default();
@@ -92,8 +93,8 @@ impl Runner {
         if rough.closed_early {
             tally.add("of these closed early", 1);
         }
-        if !rough.faults.rules.is_empty() {
-            tally.add("of these on a faulty disk", 1);
+        if failed {
+            tally.add("of these on a disk that failed", 1);
         }
         tally.add(
             "of these with too many orders to judge",
@@ -119,6 +120,7 @@ fn play(stage: Stage, rng: &mut Rng) -> Result<Book, Failure> {
     let (writers, readers) = (rng.pick(&[1, 2, 2, 3]), rng.pick(&[0, 1, 1, 2]));
     let tenders = u64::from(rng.chance(40));
     let close = rng.chance(70);
+    let outlive = !stage.rough.is_rough() && rng.chance(15);
     let closers = u64::from(stage.rough.closed_early);
     let works = [
         ("writer", writers, clients::write as Work),
@@ -136,7 +138,9 @@ fn play(stage: Stage, rng: &mut Rng) -> Result<Book, Failure> {
             );
             let name = format!("{name} {nth}");
             threads.push(explorer::spawn(&name, move || match work(&stage, rng) {
-                Err(failure) if stage.rough.explains(&failure) => stage.book().ended += 1,
+                Err(failure) if stage.rough.explains(&failure, &stage.disk) => {
+                    stage.book().ended += 1;
+                }
                 Err(failure) => explorer::fail(failure),
                 Ok(()) => {}
             }));
@@ -150,11 +154,23 @@ fn play(stage: Stage, rng: &mut Rng) -> Result<Book, Failure> {
             "a thread that has ended holds on to its stage".to_owned(),
         ));
     };
-    let rough = stage.rough.clone();
+    let (rough, disk) = (stage.rough.clone(), Arc::clone(&stage.disk));
+    let outlived = outlive.then(|| Outlived::begin(&stage, rng)).transpose()?;
     let (db, book) = stage.leave();
+    if let Some(outlived) = outlived {
+        let book = Arc::new(Mutex::new(book));
+        let threads = outlived.end(&book);
+        drop(db);
+        for thread in threads {
+            thread.join();
+        }
+        return Ok(std::mem::take(
+            &mut *book.lock().unwrap_or_else(PoisonError::into_inner),
+        ));
+    }
     if close {
         match db.close().during("close") {
-            Err(failure) if rough.explains(&failure) => {}
+            Err(failure) if rough.explains(&failure, &disk) => {}
             other => other?,
         }
     } else {

@@ -13,6 +13,7 @@ use super::oracle::{Note, Oracle};
 use super::script::Plan;
 use super::setup::{DIR, SimSetup};
 use super::story::{Beginning, Story, tell};
+use crate::compare::compare_names;
 use crate::exec::{Executor, View};
 use crate::model::State;
 use crate::rng::Rng;
@@ -24,6 +25,9 @@ pub const FLIPS: &str = "bit flips at rest";
 
 /// Steps of the work whose end is damaged by flips.
 const STEPS: usize = 30;
+/// Counted: databases that lost a meta slot whole.
+pub const SLOTS: &str = "databases without a meta slot read whole";
+
 /// Flips for each story.
 const FLIPS_PER_SEED: u64 = 200;
 /// Steps of the work in which a meta slot is lost: enough for segments of the log to be recycled.
@@ -123,7 +127,7 @@ fn lose_slots(seed: u64, rng: &mut Rng, tally: &mut Tally) -> Result<(), Failure
                     "{why}\n  seed {seed}, killed behind event {moment}, without meta slot {slot}"
                 ))
             })?;
-            tally.add("databases without a meta slot read whole", 1);
+            tally.add(SLOTS, 1);
             tally.add("rows read right", seen.rows);
         }
     }
@@ -139,10 +143,9 @@ fn without_slot(slot: u64, rng: &mut Rng, setup: &SimSetup, image: &Image) -> Op
         return None;
     }
     let mut damaged = image.clone();
-    for copy in [slot, slot + 2] {
-        damaged.flip(&data, copy * page + rng.below(512), 1 << rng.below(8));
-    }
-    Some(damaged)
+    let mut flip = |copy| damaged.flip(&data, copy * page + rng.below(512), 1 << rng.below(8));
+    let flipped = flip(slot) && flip(slot + 2);
+    flipped.then_some(damaged)
 }
 
 /// The last transaction that must be there if so many groups at the end of the log are damaged: only a sound group proves
@@ -281,6 +284,10 @@ fn read(setup: &SimSetup, image: Image, oracle: &Oracle, least: TxnId) -> Result
         }
         Err(other) => return Err(other),
     };
+    match compare_names(&read, &state, "damaged files") {
+        Err(Failure::Engine { source, .. }) if names_damage(&source) => seen.errors += 1,
+        other => other?,
+    }
     for (name, table) in &exec.handles {
         rows(&read, &state, name, table, &mut seen)?;
     }

@@ -10,7 +10,7 @@ use northstardb::{Db, Error, ReadTxn, TxnId};
 use super::allow::Allowed;
 use super::oracle::{Note, Oracle};
 use super::setup::SimSetup;
-use crate::compare::compare_whole;
+use crate::compare::{compare_names, compare_present, compare_whole};
 use crate::exec::{Ended, Executor, Handles};
 use crate::model::{Draft, State};
 use crate::ops::{End, Step, Txn, Way};
@@ -98,6 +98,8 @@ pub fn tell(
     faults: FaultPlan,
 ) -> Result<Story, Failure> {
     beginning.disk.killed();
+    // Its own faults are to come; what was damaged before stays so.
+    beginning.oracle.allowed.errors = false;
     let disk = setup.disk(beginning.disk.clone(), true, faults);
     let mut teller = Teller {
         setup,
@@ -129,7 +131,10 @@ pub fn tell(
                 Failure::Broken(format!("{why}\n  at step {at}, {step:?}"))
             })?;
     }
-    teller.held.clear();
+    teller.release_all()?;
+    if teller.exec.is_some() {
+        teller.attempt(Teller::look)?;
+    }
     teller.exec = None;
     let broken = teller.disk.violations();
     if !broken.is_empty() {
@@ -237,6 +242,36 @@ impl Teller {
         let exec = Executor::new(db, self.setup.shape.key_style)?;
         self.handles_at = BTreeMap::from([(at, exec.handles.clone())]);
         self.exec = Some(exec);
+        self.look()
+    }
+
+    /// Everything is as it was committed last.
+    fn look(&mut self) -> Result<(), Failure> {
+        let exec = self.exec.as_ref().expect("open");
+        let read = exec.db.begin_read().during("begin_read")?;
+        // Buffered commits are shown once they are durable.
+        let at = read.txn_id();
+        let Some(state) = self.oracle.state(at) else {
+            return Err(Failure::Broken(format!(
+                "a reader is at {at:?}, which nobody began"
+            )));
+        };
+        let handles = self.handles_at.range(..=at).next_back();
+        let handles = handles
+            .map(|(_, handles)| handles.clone())
+            .unwrap_or_default();
+        compare_names(&read, &state, "now")?;
+        compare_present(&read, &state, &handles, "now").map(drop)
+    }
+
+    /// Reads what was held.
+    fn release_all(&mut self) -> Result<(), Failure> {
+        for held in std::mem::take(&mut self.held) {
+            let what = "a held snapshot, at last";
+            self.attempt(|_| {
+                compare_whole(&held.read, &held.state, &held.handles, what).map(drop)
+            })?;
+        }
         Ok(())
     }
 
@@ -249,7 +284,7 @@ impl Teller {
                 self.flushed()
             }
             Step::Reopen => {
-                self.held.clear();
+                self.release_all()?;
                 let closed = self.exec.take().expect("open").db.close();
                 if let Err(error) = closed {
                     if !self.may_fail_with(&error) {
@@ -264,7 +299,7 @@ impl Teller {
                 self.open()
             }
             Step::DropAndReopen => {
-                self.held.clear();
+                self.release_all()?;
                 self.exec = None;
                 self.open()
             }
@@ -313,6 +348,12 @@ impl Teller {
 
     /// After a halt nobody commits any more.
     fn refused(&mut self, txn: &Txn) -> Result<(), Failure> {
+        let style = self.setup.shape.key_style;
+        let mut draft = Draft::new(self.latest.clone(), style, txn.way != Way::Exclusive);
+        for edit in &txn.edits {
+            draft.apply(edit);
+        }
+        let nothing = draft.state == self.latest;
         let mut exec = self.exec.take().expect("open between steps");
         let ended = exec.run(txn, &mut |_, _, _, _, _| Ok(()), None);
         self.exec = Some(exec);
@@ -321,7 +362,9 @@ impl Teller {
                 source: Error::Halted { .. },
                 ..
             }) => Ok(()),
-            Ok(Ended::Committed(commit)) if commit.txn_id <= self.oracle.newest() => Ok(()),
+            Ok(Ended::Committed(commit)) if nothing && commit.txn_id <= self.oracle.newest() => {
+                Ok(())
+            }
             other => Err(Failure::Broken(format!(
                 "after a halt a transaction came to {other:?}"
             ))),
@@ -382,6 +425,11 @@ impl Teller {
             self.becomes(begun, at, draft.state);
             let handles = self.exec.as_ref().map(|exec| exec.handles.clone());
             self.handles_at.insert(at, handles.unwrap_or_default());
+        } else if draft.state != self.latest {
+            return Err(Failure::Broken(format!(
+                "a transaction that changes something came to {at:?}, the newest is {:?}",
+                self.oracle.newest()
+            )));
         }
         if txn.end == End::Durable {
             self.note(Note::Acked(at));

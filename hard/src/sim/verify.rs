@@ -6,7 +6,7 @@ use northstardb::{Error, TxnId};
 use super::oracle::Oracle;
 use super::setup::SimSetup;
 use super::storm::listed;
-use crate::compare::{Compare, compare_names, compare_whole};
+use crate::compare::{Compare, compare_names, compare_present};
 use crate::exec::Executor;
 use crate::rng::Rng;
 use crate::{During, Failure};
@@ -84,7 +84,7 @@ fn look_at(
     let what = "what a crash left";
     compare_names(&read, &state, what)?;
     let exec = Executor::new(db.clone(), setup.shape.key_style)?;
-    found.rows += compare_whole(&read, &state, &exec.handles, what)?;
+    found.rows += compare_present(&read, &state, &exec.handles, what)?;
     let mut compare = Compare {
         rng,
         keys: setup.shape.keys,
