@@ -7,11 +7,14 @@ use std::process::ExitCode;
 use clap::{Args, Parser, Subcommand};
 use indicatif::{ProgressBar, ProgressStyle};
 
+use crate::compare::Thresholds;
 use crate::error::{BenchError, Result};
 use crate::figures::Verdict;
+use crate::gate;
 use crate::machine::{Git, Machine};
 use crate::profile::{Profile, Scale};
 use crate::report::{self, Run};
+use crate::results::Record;
 use crate::row::{Ctx, Row};
 use crate::scratch::Scratch;
 use crate::suites;
@@ -19,7 +22,8 @@ use crate::units::{Unit, show};
 
 /// Measures NorthstarDB beside the floors of the machine it runs on.
 ///
-/// Exit codes: 0 all rows ran; 1 a row failed, or with --check a figure was missed; 2 bad use.
+/// Exit codes: 0 done, or the gate passed; 1 a row failed, a figure was missed with --check, or a critical row regressed;
+/// 2 bad use; 3 the machine was too noisy to judge.
 #[derive(Debug, Parser)]
 #[command(name = "nsbench", version, args_conflicts_with_subcommands = true)]
 struct Cli {
@@ -35,6 +39,45 @@ enum Command {
     Run(RunArgs),
     /// Name every row and the question it answers.
     List(SelectArgs),
+    /// Hold two sets of results against each other.
+    #[command(visible_alias = "compare-dirs")]
+    Compare {
+        /// Results before: a directory or one file.
+        before: PathBuf,
+        /// Results after.
+        after: PathBuf,
+        /// Show also what did not shift.
+        #[arg(long)]
+        all: bool,
+        #[command(flatten)]
+        limits: LimitArgs,
+    },
+    /// Decide whether a change may pass: hold the last run, or two builds run in turn, against each other.
+    Gate(GateArgs),
+    /// Measure and keep what later runs are held against.
+    CaptureBaseline(BaselineArgs),
+    /// Measure anew and replace a kept baseline, unless it would become worse.
+    RefreshBaselines {
+        #[command(flatten)]
+        baseline: BaselineArgs,
+        /// Replace it even where it becomes worse.
+        #[arg(long)]
+        accept: bool,
+    },
+    /// Say whether files are results of this version.
+    Validate {
+        /// Files or directories.
+        #[arg(required = true)]
+        paths: Vec<PathBuf>,
+    },
+    /// Print results as comma-separated values, one line for each row and repeat.
+    Dump {
+        /// Files or directories.
+        #[arg(required = true)]
+        paths: Vec<PathBuf>,
+    },
+    /// Print the JSON schema of a result.
+    Schema,
     /// Try what must hold whatever the work is, with work from many seeds.
     PropertyTest {
         /// Seeds for each property.
@@ -55,7 +98,7 @@ enum Command {
     },
 }
 
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 struct SelectArgs {
     /// Only rows whose name contains this.
     #[arg(long, env = "NSBENCH_FILTER", value_name = "SUBSTR")]
@@ -77,7 +120,8 @@ struct RunArgs {
         value_name = "PROFILE"
     )]
     profile: String,
-    /// Write one JSON file for each row and repeat below this directory.
+    /// Write the results, one JSON file for each row and repeat, below this directory (default: `nsbench-results` in
+    /// the build's target directory, where those of the run before are removed).
     #[arg(long, env = "NSBENCH_JSON", value_name = "DIR")]
     json: Option<PathBuf>,
     /// Put the databases below this directory (default: the build's target directory); removed afterwards.
@@ -100,6 +144,105 @@ struct RunArgs {
     tiny: bool,
 }
 
+#[derive(Debug, Args)]
+struct LimitArgs {
+    /// Percent of operations a second that may be lost.
+    #[arg(long, default_value_t = 5.0, value_name = "PERCENT")]
+    threshold_throughput: f64,
+    /// Percent by which the 99th percentile may rise.
+    #[arg(long, default_value_t = 10.0, value_name = "PERCENT")]
+    threshold_p99: f64,
+    /// Percent by which a ratio to a floor may become worse.
+    #[arg(long, default_value_t = 10.0, value_name = "PERCENT")]
+    threshold_floor: f64,
+    /// Percent by which allocations and bytes an operation may rise.
+    #[arg(long, default_value_t = 5.0, value_name = "PERCENT")]
+    threshold_alloc: f64,
+    /// Percent by which flushes a transaction may rise.
+    #[arg(long, default_value_t = 0.0, value_name = "PERCENT")]
+    threshold_fsync: f64,
+}
+
+impl LimitArgs {
+    fn thresholds(&self) -> Thresholds {
+        Thresholds {
+            throughput: self.threshold_throughput / 100.0,
+            p99: self.threshold_p99 / 100.0,
+            floor: self.threshold_floor / 100.0,
+            counts: self.threshold_alloc / 100.0,
+            fsyncs: self.threshold_fsync / 100.0,
+        }
+    }
+}
+
+#[derive(Debug, Args)]
+struct GateArgs {
+    /// The kept results (default: those of the profile below `baselines`).
+    baseline: Option<PathBuf>,
+    /// The results to judge (default: those of the last run).
+    #[arg(long, env = "NSBENCH_JSON", value_name = "DIR")]
+    results: Option<PathBuf>,
+    /// Judge this build against another build of nsbench instead, both run in turn.
+    #[arg(long, value_name = "NSBENCH", conflicts_with_all = ["baseline", "results"])]
+    against: Option<PathBuf>,
+    /// Runs of each build and row.
+    #[arg(long, default_value_t = 5, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1000), requires = "against")]
+    repeats: u32,
+    /// Profile of these runs.
+    #[arg(
+        long,
+        default_value = "auto",
+        value_name = "PROFILE",
+        requires = "against"
+    )]
+    profile: String,
+    /// Smaller and shorter runs.
+    #[arg(long, requires = "against")]
+    quick: bool,
+    #[command(flatten)]
+    select: SelectArgs,
+    #[command(flatten)]
+    limits: LimitArgs,
+}
+
+#[derive(Debug, Args)]
+struct BaselineArgs {
+    /// Which profile.
+    #[arg(long, default_value = "auto", value_name = "PROFILE")]
+    profile: String,
+    /// Where baselines are kept, each in a directory named as its profile.
+    #[arg(long, default_value = "baselines", value_name = "DIR")]
+    baselines: PathBuf,
+    /// Runs of each row.
+    #[arg(long, default_value_t = 5, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1000))]
+    repeats: u32,
+    /// Put the databases below this directory.
+    #[arg(long, env = "NSBENCH_DIR", value_name = "SCRATCH")]
+    dir: Option<PathBuf>,
+    #[command(flatten)]
+    select: SelectArgs,
+}
+
+/// What a command came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Ended {
+    /// All is well.
+    Met,
+    /// Something failed, or became worse.
+    Regressed,
+    /// It cannot be told.
+    Noisy,
+}
+
+impl From<bool> for Ended {
+    fn from(met: bool) -> Self {
+        match met {
+            true => Self::Met,
+            false => Self::Regressed,
+        }
+    }
+}
+
 /// Parses the command line and does what it says.
 pub(crate) fn main() -> ExitCode {
     let cli = Cli::parse();
@@ -107,16 +250,33 @@ pub(crate) fn main() -> ExitCode {
         None => run(&cli.run),
         Some(Command::Run(args)) => run(&args),
         Some(Command::List(select)) => list(&select),
+        Some(Command::Compare {
+            before,
+            after,
+            all,
+            limits,
+        }) => gate::show(&before, &after, &limits.thresholds(), all),
+        Some(Command::Gate(args)) => judge(&args),
+        Some(Command::CaptureBaseline(args)) => capture(&args, None),
+        Some(Command::RefreshBaselines { baseline, accept }) => capture(&baseline, Some(accept)),
+        Some(Command::Validate { paths }) => validate(&paths),
+        Some(Command::Dump { paths }) => dump(&paths),
+        Some(Command::Schema) => {
+            say(&Record::schema());
+            Ok(Ended::Met)
+        }
         Some(Command::PropertyTest {
             count,
             seed,
             filter,
-        }) => crate::properties::run(seed..seed.saturating_add(count), filter.as_deref()),
-        Some(Command::Child { task }) => crate::child::serve(&task).map(|()| true),
+        }) => crate::properties::run(seed..seed.saturating_add(count), filter.as_deref())
+            .map(Ended::from),
+        Some(Command::Child { task }) => crate::child::serve(&task).map(|()| Ended::Met),
     };
     match done {
-        Ok(true) => ExitCode::SUCCESS,
-        Ok(false) => ExitCode::from(1),
+        Ok(Ended::Met) => ExitCode::SUCCESS,
+        Ok(Ended::Regressed) => ExitCode::from(1),
+        Ok(Ended::Noisy) => ExitCode::from(3),
         Err(error) => {
             complain(&format!("nsbench: {error}"));
             ExitCode::from(error.exit_code())
@@ -164,7 +324,7 @@ impl SelectArgs {
     }
 }
 
-fn list(select: &SelectArgs) -> Result<bool> {
+fn list(select: &SelectArgs) -> Result<Ended> {
     let mut suite = "";
     for row in select.rows()? {
         if row.suite() != suite {
@@ -173,7 +333,7 @@ fn list(select: &SelectArgs) -> Result<bool> {
         }
         say(&format!("  {:<44} {}\n", row.name, row.question));
     }
-    Ok(true)
+    Ok(Ended::Met)
 }
 
 /// The target directory the program was built into, or a hidden folder where it was started.
@@ -188,9 +348,141 @@ fn default_dir() -> PathBuf {
     )
 }
 
-fn run(args: &RunArgs) -> Result<bool> {
+fn judge(args: &GateArgs) -> Result<Ended> {
+    let limits = args.limits.thresholds();
+    let Some(other) = &args.against else {
+        let results = args.results.clone();
+        let results = results.unwrap_or_else(|| gate::latest(&default_dir()));
+        return gate::against_baseline(args.baseline.as_deref(), &results, &limits);
+    };
+    let scratch = Scratch::create(&default_dir())?;
+    let mut arguments = vec!["--profile".to_owned(), args.profile.clone()];
+    if args.quick {
+        arguments.push("--quick".to_owned());
+    }
+    let rows = args.select.rows()?;
+    gate::against_build(
+        other,
+        &rows,
+        &arguments,
+        args.repeats,
+        scratch.path(),
+        &limits,
+    )
+}
+
+/// Measures what is kept: `refresh` replaces what is there, if it did not become worse or that is accepted.
+fn capture(args: &BaselineArgs, refresh: Option<bool>) -> Result<Ended> {
+    let scratch = Scratch::create(&args.dir.clone().unwrap_or_else(default_dir))?;
+    let machine = Machine::read(scratch.path());
+    let (profile, _) = Profile::find(&args.profile, &machine)?;
+    if let Some(why) = profile.unfit(&machine) {
+        return Err(BenchError::Profile {
+            name: profile.name,
+            why: format!("no baseline from this machine: {why}"),
+        });
+    }
+    let kept = args.baselines.join(&profile.name);
+    if cfg!(debug_assertions) || Git::read().is_some_and(|git| git.dirty) {
+        return Err(BenchError::Incomparable(
+            "a baseline is measured by a release build of a clean commit".to_owned(),
+        ));
+    }
+    if refresh.is_none() && kept.exists() {
+        return Err(BenchError::Incomparable(format!(
+            "{} exists; refresh-baselines replaces it",
+            kept.display()
+        )));
+    }
+    let measured = scratch.path().join("baseline");
+    let run_args = RunArgs {
+        select: args.select.clone(),
+        profile: profile.name,
+        json: Some(measured.clone()),
+        dir: args.dir.clone(),
+        quick: false,
+        seed: 1,
+        repeats: args.repeats,
+        check: false,
+        tiny: false,
+    };
+    if run(&run_args)? != Ended::Met {
+        return Ok(Ended::Regressed);
+    }
+    if let Some(accept) = refresh {
+        let limits = Thresholds::default();
+        let compared = gate::against_baseline(Some(&kept), &measured, &limits)?;
+        if compared != Ended::Met && !accept {
+            say("the baseline stays as it is; --accept replaces it all the same\n");
+            return Ok(compared);
+        }
+    }
+    for record in Record::read_all(&measured)?.into_values().flatten() {
+        record.write(&kept)?;
+    }
+    say(&format!("kept in {}\n", kept.display()));
+    Ok(Ended::Met)
+}
+
+fn validate(paths: &[PathBuf]) -> Result<Ended> {
+    for path in paths {
+        let all = Record::read_all(path)?;
+        let count: usize = all.values().map(Vec::len).sum();
+        let rows = all.len();
+        say(&format!(
+            "{}: {count} results of {rows} rows\n",
+            path.display()
+        ));
+    }
+    Ok(Ended::Met)
+}
+
+fn dump(paths: &[PathBuf]) -> Result<Ended> {
+    say(
+        "row,repeat,ops_per_sec,p50_ns,p95_ns,p99_ns,p99_9_ns,max_ns,allocs_per_op,fsyncs_per_txn,bytes_written,bytes_read\n",
+    );
+    for path in paths {
+        for record in Record::read_all(path)?.into_values().flatten() {
+            let results = &record.results;
+            let latency = results.latency_ns;
+            let optional = |value: Option<f64>| value.map_or(String::new(), |v| v.to_string());
+            let bytes = |of: fn(&crate::results::Io) -> u64| {
+                results
+                    .io
+                    .as_ref()
+                    .map_or(String::new(), |io| of(io).to_string())
+            };
+            say(&format!(
+                "{},{},{},{},{},{},{},{},{},{},{},{}\n",
+                record.short(),
+                record.repeat,
+                results.ops_per_sec,
+                latency.p50,
+                latency.p95,
+                latency.p99,
+                latency.p99_9,
+                latency.max,
+                results.allocs_per_op,
+                optional(results.fsyncs_per_txn),
+                bytes(|io| io.bytes_written),
+                bytes(|io| io.bytes_read),
+            ));
+        }
+    }
+    Ok(Ended::Met)
+}
+
+fn run(args: &RunArgs) -> Result<Ended> {
     let rows = args.select.rows()?;
     let dir = args.dir.clone().unwrap_or_else(default_dir);
+    let json = args
+        .json
+        .clone()
+        .unwrap_or_else(|| gate::latest(&default_dir()));
+    if args.json.is_none() && json.exists() {
+        // Only one run is the last.
+        std::fs::remove_dir_all(&json).map_err(BenchError::file(&json))?;
+    }
     let scratch = Scratch::create(&dir)?;
     let machine = Machine::read(scratch.path());
     let (profile, why) = Profile::find(&args.profile, &machine)?;
@@ -209,7 +501,7 @@ fn run(args: &RunArgs) -> Result<bool> {
         profile,
     };
     say(&heading(&run, &why));
-    measure_all(&rows, args, &run, scratch.path())
+    measure_all(&rows, args, &run, scratch.path(), &json)
 }
 
 fn heading(run: &Run, why: &str) -> String {
@@ -247,7 +539,13 @@ fn heading(run: &Run, why: &str) -> String {
     text
 }
 
-fn measure_all(rows: &[Row], args: &RunArgs, run: &Run, scratch: &Path) -> Result<bool> {
+fn measure_all(
+    rows: &[Row],
+    args: &RunArgs,
+    run: &Run,
+    scratch: &Path,
+    json: &Path,
+) -> Result<Ended> {
     let started = crate::clock::now();
     let mut ctx = Ctx::new(scratch.to_owned(), run.scale, run.seed);
     let bar = progress(rows.len() as u64 * u64::from(args.repeats));
@@ -266,9 +564,7 @@ fn measure_all(rows: &[Row], args: &RunArgs, run: &Run, scratch: &Path) -> Resul
                     verdicts
                         .retain(|old| !outcome.figures.iter().any(|new| new.id == old.figure.id));
                     verdicts.extend(report::verdicts(run, &outcome));
-                    if let Some(dir) = &args.json {
-                        report::write_json(dir, run, row, &outcome, repeat)?;
-                    }
+                    report::record(run, row, &outcome, repeat).write(json)?;
                 }
                 Err(error) => {
                     failed += 1;
@@ -306,7 +602,7 @@ fn measure_all(rows: &[Row], args: &RunArgs, run: &Run, scratch: &Path) -> Resul
             " (not full size: indications only)"
         },
     ));
-    Ok(failed == 0 && !(args.check && missed > 0))
+    Ok((failed == 0 && !(args.check && missed > 0)).into())
 }
 
 /// A bar on standard error; invisible unless that is a terminal.

@@ -33,6 +33,17 @@ pub(crate) enum BenchError {
         /// What is wrong with it.
         why: String,
     },
+    /// A file that is no result.
+    #[error("result {path}: {why}")]
+    Result {
+        /// Which file.
+        path: PathBuf,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// Results that say nothing about each other.
+    #[error("these results cannot be compared: {0}")]
+    Incomparable(String),
     /// No row has what was asked for.
     #[error("no row matches {0}; `nsbench list` names them all")]
     NoRow(String),
@@ -56,7 +67,11 @@ impl BenchError {
     /// 2 for what the user can fix on the command line, 1 for everything else.
     pub(crate) fn exit_code(&self) -> u8 {
         match self {
-            Self::Profile { .. } | Self::NoRow(_) | Self::NoProperty(_) => 2,
+            Self::Profile { .. }
+            | Self::Result { .. }
+            | Self::Incomparable(_)
+            | Self::NoRow(_)
+            | Self::NoProperty(_) => 2,
             Self::Engine(_)
             | Self::Io(_)
             | Self::File { .. }

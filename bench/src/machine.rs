@@ -3,10 +3,11 @@
 use std::path::Path;
 use std::process::Command;
 
-use serde::Serialize;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 
 /// The facts a figure depends on.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 pub(crate) struct Machine {
     /// As the processor names itself.
     pub(crate) cpu_model: Option<String>,
@@ -120,7 +121,8 @@ fn disk_of(source: &str) -> Option<String> {
 }
 
 /// The commit of the source tree the run was started in, if it is ours.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
 pub(crate) struct Git {
     /// Full hash.
     pub(crate) sha: String,

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{BenchError, Result};
@@ -42,7 +43,7 @@ pub(crate) struct Detect {
 }
 
 /// Sizes and durations of the rows.
-#[derive(Debug, Clone, Copy, Deserialize, Serialize)]
+#[derive(Debug, Clone, Copy, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Scale {
     /// Rows of the `_1m` tables.
@@ -126,6 +127,13 @@ impl Profile {
                 why: "is none of auto, ci, dev_nvme and not the path of a .toml file".into(),
             }),
         }
+    }
+}
+
+impl Profile {
+    /// Why a machine is not one of this profile's; `ci` takes any.
+    pub(crate) fn unfit(&self, machine: &Machine) -> Option<String> {
+        self.detect.as_ref()?.refuses(machine)
     }
 }
 

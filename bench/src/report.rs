@@ -1,21 +1,18 @@
-//! What a run shows and keeps: a line or two for each row, the table of figures, one JSON file a row and repeat.
+//! What a run shows and keeps: a line or two for each row, the table of figures, a record for each repeat.
 
-use std::collections::BTreeMap;
-use std::path::Path;
 use std::time::SystemTime;
 
 use comfy_table::{CellAlignment, Table, presets};
-use serde::Serialize;
 
-use crate::error::{BenchError, Result};
 use crate::figures::{self, Side, Verdict, judge};
 use crate::machine::{Git, Machine};
 use crate::profile::{Profile, Scale};
+use crate::results::{
+    Alloc, Build, Config, FigureResult, FloorResult, Io, Latency, ProfileFacts, Record, Results,
+    SCHEMA,
+};
 use crate::row::{Outcome, Row};
 use crate::units::{Unit, show};
-
-/// Schema of the JSON files; raised when a field changes its meaning.
-const SCHEMA: u32 = 1;
 
 /// What all results of a run have in common.
 #[derive(Debug)]
@@ -186,175 +183,35 @@ pub(crate) fn verdicts(run: &Run, outcome: &Outcome) -> Vec<Verdict> {
         .collect()
 }
 
-#[derive(Debug, Serialize)]
-struct Json<'a> {
-    schema: u32,
-    bench_name: &'a str,
-    question: &'a str,
-    unit: &'a str,
-    profile: JsonProfile<'a>,
-    build: JsonBuild,
-    git: &'a Option<Git>,
-    config: JsonConfig<'a>,
-    results: JsonResults<'a>,
-    repeat: u32,
-    repeats: u32,
-    timestamp_unix_s: u64,
-}
-
-#[derive(Debug, Serialize)]
-struct JsonProfile<'a> {
-    name: &'a str,
-    #[serde(flatten)]
-    machine: &'a Machine,
-}
-
-#[derive(Debug, Serialize)]
-struct JsonBuild {
-    version: &'static str,
-    mode: &'static str,
-    target: &'static str,
-}
-
-#[derive(Debug, Serialize)]
-struct JsonConfig<'a> {
-    seed: u64,
-    size: &'static str,
-    scale: &'a Scale,
-    threads: usize,
-    db: BTreeMap<&'static str, &'static str>,
-}
-
-#[derive(Debug, Serialize)]
-struct JsonResults<'a> {
-    ops_total: u64,
-    duration_ns: u64,
-    ops_per_sec: f64,
-    latency_ns: BTreeMap<&'static str, f64>,
-    bytes: BTreeMap<&'static str, Option<u64>>,
-    io: BTreeMap<&'static str, Option<u64>>,
-    fsyncs_per_txn: Option<f64>,
-    alloc: BTreeMap<&'static str, u64>,
-    allocs_per_op: f64,
-    floors: Vec<JsonFloor>,
-    figures: Vec<JsonFigure>,
-    extra: &'a BTreeMap<&'static str, f64>,
-    errors_total: u64,
-    notes: &'a [String],
-}
-
-#[derive(Debug, Serialize)]
-struct JsonFloor {
-    what: &'static str,
-    value: f64,
-    ratio: f64,
-}
-
-#[derive(Debug, Serialize)]
-struct JsonFigure {
-    id: &'static str,
-    value: f64,
-    limit: f64,
-    floor: Option<f64>,
-    met: Option<bool>,
-}
-
-fn results<'a>(run: &Run, outcome: &'a Outcome) -> JsonResults<'a> {
-    let (sample, cost) = (&outcome.sample, outcome.cost);
-    JsonResults {
-        ops_total: sample.ops,
-        duration_ns: u64::try_from(sample.elapsed.as_nanos()).unwrap_or(u64::MAX),
-        ops_per_sec: sample.per_second(),
-        latency_ns: [
-            ("p50", 50.0),
-            ("p95", 95.0),
-            ("p99", 99.0),
-            ("p99_9", 99.9),
-            ("max", 100.0),
-        ]
-        .map(|(name, percentile)| (name, sample.nanos(percentile)))
-        .into(),
-        bytes: [
-            ("read", cost.map(|cost| cost.bytes_read)),
-            ("write", cost.map(|cost| cost.bytes_written)),
-        ]
-        .into(),
-        io: [
-            ("txns", cost.map(|cost| cost.txns)),
-            (
-                "fsync",
-                cost.map(|cost| cost.log_flushes + cost.data_flushes),
-            ),
-            ("fsync_log", cost.map(|cost| cost.log_flushes)),
-            ("fsync_data", cost.map(|cost| cost.data_flushes)),
-            ("page_reads", cost.map(|cost| cost.page_reads)),
-        ]
-        .into(),
-        fsyncs_per_txn: cost.and_then(|cost| cost.flushes_per_txn()),
-        alloc: [
-            ("count", sample.allocs.count),
-            ("bytes", sample.allocs.bytes),
-        ]
-        .into(),
-        allocs_per_op: sample.allocs_per_op(),
-        floors: outcome
-            .floors
-            .iter()
-            .map(|floor| JsonFloor {
-                what: floor.what,
-                value: floor.value,
-                ratio: floor.ratio,
-            })
-            .collect(),
-        figures: verdicts(run, outcome)
-            .iter()
-            .map(|verdict| JsonFigure {
-                id: verdict.figure.id,
-                value: verdict.measured.value,
-                limit: verdict.limit,
-                floor: verdict.measured.floor,
-                met: verdict.met,
-            })
-            .collect(),
-        extra: &outcome.extra,
-        errors_total: 0,
-        notes: &outcome.notes,
-    }
-}
-
-/// Writes one result to `dir/<suite>/<words>_r000.json`.
-pub(crate) fn write_json(
-    dir: &Path,
-    run: &Run,
-    row: &Row,
-    outcome: &Outcome,
-    repeat: u32,
-) -> Result<()> {
-    let json = Json {
+/// The result of one repeat.
+pub(crate) fn record(run: &Run, row: &Row, outcome: &Outcome, repeat: u32) -> Record {
+    let mode = match cfg!(debug_assertions) {
+        true => "debug",
+        false => "release",
+    };
+    Record {
         schema: SCHEMA,
-        bench_name: row.name,
-        question: row.question,
-        unit: row.unit,
-        profile: JsonProfile {
-            name: &run.profile.name,
-            machine: &run.machine,
+        bench_name: row.name.to_owned(),
+        question: row.question.to_owned(),
+        unit: row.unit.to_owned(),
+        profile: ProfileFacts {
+            name: run.profile.name.clone(),
+            machine: run.machine.clone(),
         },
-        build: JsonBuild {
-            version: env!("CARGO_PKG_VERSION"),
-            mode: if cfg!(debug_assertions) {
-                "debug"
-            } else {
-                "release"
-            },
-            target: std::env::consts::ARCH,
+        build: Build {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            mode: mode.to_owned(),
+            target: std::env::consts::ARCH.to_owned(),
         },
-        git: &run.git,
-        config: JsonConfig {
+        git: run.git.clone(),
+        config: Config {
             seed: run.seed,
-            size: run.size,
-            scale: &run.scale,
+            size: run.size.to_owned(),
+            scale: run.scale,
             threads: outcome.sample.threads,
-            db: [("checksum", "crc32c"), ("sync_mode", "group_commit")].into(),
+            db: [("checksum", "crc32c"), ("sync_mode", "group_commit")]
+                .map(|(name, value)| (name.to_owned(), value.to_owned()))
+                .into(),
         },
         results: results(run, outcome),
         repeat,
@@ -362,12 +219,57 @@ pub(crate) fn write_json(
         timestamp_unix_s: SystemTime::UNIX_EPOCH
             .elapsed()
             .map_or(0, |since| since.as_secs()),
-    };
-    let path = dir.join(format!("{}_r{repeat:03}.json", row.short()));
-    let folder = path.parent().unwrap_or(dir);
-    std::fs::create_dir_all(folder).map_err(BenchError::file(folder))?;
-    let mut text = serde_json::to_string_pretty(&json)
-        .map_err(|error| BenchError::file(&path)(std::io::Error::other(error)))?;
-    text.push('\n');
-    std::fs::write(&path, text).map_err(BenchError::file(&path))
+    }
+}
+
+fn results(run: &Run, outcome: &Outcome) -> Results {
+    let (sample, cost) = (&outcome.sample, outcome.cost);
+    let floors = outcome.floors.iter().map(|floor| FloorResult {
+        what: floor.what.to_owned(),
+        value: floor.value,
+        unit: floor.unit.name().to_owned(),
+        ratio: floor.ratio,
+    });
+    let verdicts = verdicts(run, outcome);
+    let figures = verdicts.iter().map(|verdict| FigureResult {
+        id: verdict.figure.id.to_owned(),
+        value: verdict.measured.value,
+        limit: verdict.limit,
+        floor: verdict.measured.floor,
+        met: verdict.met,
+    });
+    let extra = outcome.extra.iter();
+    Results {
+        ops_total: sample.ops,
+        duration_ns: u64::try_from(sample.elapsed.as_nanos()).unwrap_or(u64::MAX),
+        ops_per_sec: sample.per_second(),
+        latency_ns: Latency {
+            p50: sample.nanos(50.0),
+            p95: sample.nanos(95.0),
+            p99: sample.nanos(99.0),
+            p99_9: sample.nanos(99.9),
+            max: sample.nanos(100.0),
+        },
+        io: cost.map(|cost| Io {
+            txns: cost.txns,
+            fsync_log: cost.log_flushes,
+            fsync_data: cost.data_flushes,
+            bytes_read: cost.bytes_read,
+            bytes_written: cost.bytes_written,
+            page_reads: cost.page_reads,
+        }),
+        fsyncs_per_txn: cost.and_then(|cost| cost.flushes_per_txn()),
+        alloc: Alloc {
+            count: sample.allocs.count,
+            bytes: sample.allocs.bytes,
+        },
+        allocs_per_op: sample.allocs_per_op(),
+        floors: floors.collect(),
+        figures: figures.collect(),
+        extra: extra
+            .map(|(name, value)| ((*name).to_owned(), *value))
+            .collect(),
+        errors_total: 0,
+        notes: outcome.notes.clone(),
+    }
 }

@@ -17,6 +17,20 @@ pub(crate) enum Unit {
     Count,
 }
 
+impl Unit {
+    /// Its name in results.
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::Nanos => "ns",
+            Self::PerSecond => "per_second",
+            Self::Bytes => "bytes",
+            Self::BytesPerSecond => "bytes_per_second",
+            Self::Ratio => "ratio",
+            Self::Count => "count",
+        }
+    }
+}
+
 fn scaled(value: f64, base: f64, names: &[&str]) -> String {
     let mut value = value;
     let mut name = 0;
