@@ -25,6 +25,7 @@ pub(crate) fn compare_names(view: &dyn View, state: &State, what: &str) -> Resul
 ///
 /// # Errors
 /// The first difference.
+#[cfg(feature = "internals")]
 pub(crate) fn compare_present(
     view: &dyn View,
     state: &State,
