@@ -417,7 +417,17 @@ fn capture(args: &BaselineArgs, refresh: Option<bool>) -> Result<Ended> {
             return Ok(compared);
         }
     }
-    for record in Record::read_all(&measured)?.into_values().flatten() {
+    let measured = Record::read_all(&measured)?;
+    if kept.exists() {
+        // Of a row that was measured anew no older repeat stays.
+        for (name, records) in Record::read_all(&kept)? {
+            for old in records.iter().filter(|_| measured.contains_key(&name)) {
+                let path = old.path(&kept);
+                std::fs::remove_file(&path).map_err(BenchError::file(&path))?;
+            }
+        }
+    }
+    for record in measured.into_values().flatten() {
         record.write(&kept)?;
     }
     say(&format!("kept in {}\n", kept.display()));

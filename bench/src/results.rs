@@ -284,6 +284,13 @@ impl Record {
     /// # Errors
     /// The first that is none, or if there is none at all.
     pub(crate) fn read_all(path: &Path) -> Result<BTreeMap<String, Vec<Self>>> {
+        let none = || BenchError::Result {
+            path: path.to_owned(),
+            why: "holds no results, expected files that end in .json".to_owned(),
+        };
+        if !path.exists() {
+            return Err(none());
+        }
         let mut files = Vec::new();
         find(path, &mut files)?;
         let mut all: BTreeMap<String, Vec<Self>> = BTreeMap::new();
@@ -295,10 +302,7 @@ impl Record {
                 .push(record);
         }
         if all.is_empty() {
-            return Err(BenchError::Result {
-                path: path.to_owned(),
-                why: "holds no results, expected files that end in .json".to_owned(),
-            });
+            return Err(none());
         }
         for repeats in all.values_mut() {
             repeats.sort_by_key(|record| record.repeat);

@@ -108,7 +108,7 @@ fn the_gate_is_green_red_or_undecided() {
     code(2, &|_, now| now["schema"] = 1.into());
     code(2, &|_, now| now["config"]["size"] = "full".into());
     let (code, text) = nsbench(&["gate", "no/such/place"]);
-    assert_ne!(code, 0, "{text}");
+    assert_eq!(code, 2, "{text}");
 }
 
 #[test]

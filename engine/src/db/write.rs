@@ -272,7 +272,8 @@ impl WriteTxn {
         }
     }
 
-    /// Undoes everything since `savepoint`, which stays good. Savepoints taken later end to be good.
+    /// Undoes everything since `savepoint`, which stays good. Savepoints taken later end to be good. The memory of what is
+    /// undone is given back when the transaction ends.
     ///
     /// # Errors
     /// [`Error::InvalidOption`] for a savepoint of another transaction, or one that was rolled back over.

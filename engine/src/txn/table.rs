@@ -67,7 +67,7 @@ impl Table {
     }
 }
 
-/// Tables with handles from which on some are looked for that have none any more.
+/// Tables from which on those are looked for that have no handles any more.
 const HANDLES_LOOKED_AT: usize = 1024;
 
 /// The handles given out by one open database.
@@ -76,7 +76,24 @@ pub(crate) struct Tables {
     instance: u64,
     /// The id the next new table gets. Ids are never given twice, also when the creating transaction aborts.
     next_id: AtomicU32,
-    dropped: Mutex<BTreeMap<TableId, Arc<AtomicU64>>>,
+    handles: Mutex<Handles>,
+}
+
+/// What the handles of each table share.
+#[derive(Debug)]
+struct Handles {
+    dropped: BTreeMap<TableId, Arc<AtomicU64>>,
+    /// At so many, those that have no handles any more are looked for.
+    look_at: usize,
+}
+
+impl Handles {
+    /// Forgets tables that live and have no handles.
+    fn forget_unused(&mut self) {
+        self.dropped
+            .retain(|_, at| Arc::strong_count(at) > 1 || at.load(Ordering::Relaxed) != u64::MAX);
+        self.look_at = HANDLES_LOOKED_AT.max(2 * self.dropped.len());
+    }
 }
 
 impl Tables {
@@ -85,7 +102,10 @@ impl Tables {
         Self {
             instance,
             next_id: AtomicU32::new(next.get()),
-            dropped: Mutex::default(),
+            handles: Mutex::new(Handles {
+                dropped: BTreeMap::new(),
+                look_at: HANDLES_LOOKED_AT,
+            }),
         }
     }
 
@@ -111,14 +131,12 @@ impl Tables {
 
     /// A handle to a table that exists.
     pub(crate) fn handle(&self, id: TableId, name: &str) -> Table {
-        let mut dropped = self.dropped.lock();
-        if dropped.len() >= HANDLES_LOOKED_AT && dropped.len().is_power_of_two() {
-            // Of a table that lives and has no handles nothing is remembered.
-            dropped.retain(|_, at| {
-                Arc::strong_count(at) > 1 || at.load(Ordering::Relaxed) != u64::MAX
-            });
+        let mut handles = self.handles.lock();
+        if handles.dropped.len() >= handles.look_at {
+            handles.forget_unused();
         }
-        let dropped = dropped
+        let dropped = handles
+            .dropped
             .entry(id)
             .or_insert_with(|| Arc::new(AtomicU64::new(u64::MAX)));
         Table {
@@ -184,6 +202,29 @@ pub(crate) fn decode_entry(name: &str, row: &[u8]) -> Result<TableId> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn tables_without_handles_are_forgotten_and_dropped_ones_are_not() {
+        let tables = Tables::new(1, TableId::FIRST_USER);
+        let id = |nth: usize| TableId::new(u32::try_from(nth).unwrap() + 16);
+        let kept = tables.handle(id(0), "kept");
+        tables.handle(id(1), "dropped").drop_from(TxnId::new(7));
+        for nth in 2..3 * HANDLES_LOOKED_AT {
+            tables.handle(id(nth), "t");
+        }
+        let known = tables.handles.lock().dropped.len();
+        assert!(known <= HANDLES_LOOKED_AT, "{known}");
+        // Both are what they were, whoever asks again.
+        kept.drop_from(TxnId::new(9));
+        let again = |nth, at| {
+            tables
+                .handle(id(nth), "t")
+                .resolve(1, TxnId::new(at))
+                .is_ok()
+        };
+        assert_eq!((again(0, 8), again(0, 9)), (true, false));
+        assert_eq!((again(1, 6), again(1, 7)), (true, false));
+    }
 
     #[test]
     fn a_name_of_a_system_table_or_of_an_impossible_id_is_damage() {

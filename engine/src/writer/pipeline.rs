@@ -13,9 +13,9 @@
 mod admit;
 mod gather;
 mod log_role;
+mod tasks;
 
 use std::sync::{Arc, OnceLock};
-use std::task::Waker;
 use std::time::Duration;
 
 use crate::sync::ArrayQueue;
@@ -25,6 +25,7 @@ use northstar_io::planted::planted;
 
 use self::gather::Gather;
 use self::log_role::{Kick, LogRole};
+use self::tasks::Asleep;
 use super::core::Core;
 use super::group::OpenGroup;
 use super::handover::{is_raised, try_take};
@@ -123,11 +124,7 @@ pub(crate) struct Pipeline {
     /// The log thread sleeps or is about to.
     log_thread_idle: AtomicBool,
     log_thread_gone: AtomicBool,
-    /// Tasks whose commits are settled. Waking one may run anything, also a commit or the end of the database: so it is
-    /// done by whoever settled them once it has given its roles back.
-    to_wake: Mutex<Vec<Waker>>,
-    /// There are some.
-    has_to_wake: AtomicBool,
+    asleep: Asleep,
     halted: OnceLock<Error>,
     segments: Arc<Segments>,
     log_stats: Mutex<(Arc<LogCounters>, SyncMethod)>,
@@ -212,8 +209,7 @@ impl Pipeline {
             log_thread_idle: AtomicBool::new(false),
             log_thread_gone: AtomicBool::new(!parts.background),
             background: parts.background,
-            to_wake: Mutex::default(),
-            has_to_wake: AtomicBool::new(false),
+            asleep: Asleep::default(),
             halted: OnceLock::new(),
             progress: Progress::default(),
             counters: Counters::default(),
@@ -248,7 +244,7 @@ impl Pipeline {
     /// Halts the writer for the life of the handle. The first reason stays. Not for holders of a role.
     pub(crate) fn halt(&self, reason: &str) -> Error {
         let first = self.halt_later(reason);
-        self.wake_tasks();
+        self.asleep.wake();
         first
     }
 
@@ -262,25 +258,7 @@ impl Pipeline {
     /// The database is closed: whoever still waits for the writer learns it.
     pub(crate) fn shut(&self) {
         self.end(Error::Closed);
-        self.wake_tasks();
-    }
-
-    /// Notes tasks to wake.
-    fn wake_later(&self, tasks: impl IntoIterator<Item = Waker>) {
-        let mut tasks = tasks.into_iter().peekable();
-        if tasks.peek().is_some() {
-            self.to_wake.lock().extend(tasks);
-            self.has_to_wake.store(true, Ordering::SeqCst);
-        }
-    }
-
-    /// Wakes the tasks that were noted. For callers that hold no role.
-    pub(crate) fn wake_tasks(&self) {
-        if self.has_to_wake.load(Ordering::SeqCst) {
-            self.has_to_wake.store(false, Ordering::SeqCst);
-            let tasks = std::mem::take(&mut *self.to_wake.lock());
-            tasks.into_iter().for_each(Waker::wake);
-        }
+        self.asleep.wake();
     }
 
     fn end(&self, error: Error) -> Error {
@@ -288,7 +266,8 @@ impl Pipeline {
         let mut open = self.open.lock();
         let mut tickets = std::mem::take(&mut open.tickets);
         drop(open);
-        self.wake_later(settle_group(&mut tickets, Lsn::default(), Some(&first)));
+        self.asleep
+            .add(settle_group(&mut tickets, Lsn::default(), Some(&first)));
         self.reject_waiting(&first);
         self.open_swapped.notify_all();
         self.open_wanted.notify_all();
@@ -301,7 +280,7 @@ impl Pipeline {
     /// Refuses the batches that wait for the writer role.
     fn reject_waiting(&self, error: &Error) {
         while let Some(request) = self.queue.pop() {
-            self.wake_later(request.ticket.reject(error));
+            self.asleep.add(request.ticket.reject(error));
         }
     }
 
@@ -365,7 +344,7 @@ impl Pipeline {
         if unseen {
             self.show_to_log();
         }
-        self.wake_tasks();
+        self.asleep.wake();
     }
 
     /// Applies batches that wait for the role, `at_most` of them. Says how many.
@@ -439,7 +418,7 @@ impl Pipeline {
             .and_then(|()| core.apply(&ops))
             .and_then(|()| self.append(core, ops, &tag, (durability, &ticket, claim)));
         if let Err(error) = outcome {
-            self.wake_later(ticket.reject(&error));
+            self.asleep.add(ticket.reject(&error));
             self.after_rollback(core);
         }
     }
@@ -470,7 +449,7 @@ impl Pipeline {
             if let Some(mut role) = try_take(&self.log) {
                 self.drive_now(&mut role);
                 drop(role);
-                self.hand_on();
+                self.pass_on();
             }
             open = self.open.lock();
             if !open.is_empty() && !self.fits(open.records.len(), payload) && self.running() {
@@ -485,7 +464,8 @@ impl Pipeline {
             Durability::Durable => open.tickets.push(Arc::clone(ticket)),
             Durability::Buffered => {
                 let mut now = vec![Arc::clone(ticket)];
-                self.wake_later(settle_group(&mut now, Lsn::default(), None));
+                self.asleep
+                    .add(settle_group(&mut now, Lsn::default(), None));
             }
         }
         // SeqCst: the second hand-over rule, pairs with the loads in `hand_on` and `run_log_thread`.
@@ -638,7 +618,7 @@ impl Pipeline {
         // A halt may have emptied the queue just before.
         if let Some(error) = self.halted.get() {
             self.reject_waiting(error);
-            self.wake_tasks();
+            self.asleep.wake();
         }
         Ok(())
     }
@@ -680,7 +660,12 @@ impl Pipeline {
 
     /// The second hand-over rule: whoever gave the log role back finds a successor for what came meanwhile.
     fn hand_on(&self) {
-        self.wake_tasks();
+        self.asleep.wake();
+        self.pass_on();
+    }
+
+    /// As [`Pipeline::hand_on`], by one who still has the writer role: tasks are woken when that is given back.
+    fn pass_on(&self) {
         if !is_raised(&self.pending) || planted("the log role is given back without a look") {
             return;
         }

@@ -89,7 +89,8 @@ impl Pipeline {
                 // Looked at before those who are woken can join.
                 let joined = Gather::wants(woken).then(|| self.open.lock().tickets.len());
                 role.gather.wrote(woken, joined.unwrap_or(0), took);
-                self.wake_later(settle_group(&mut group.tickets, end.lsn, None));
+                self.asleep
+                    .add(settle_group(&mut group.tickets, end.lsn, None));
             }
             Err(error) => {
                 reached(Mark::LogFailed);
@@ -100,7 +101,7 @@ impl Pipeline {
                     false => self.halt_later(&error.to_string()),
                 };
                 let tasks = settle_group(&mut group.tickets, Lsn::default(), Some(&error));
-                self.wake_later(tasks);
+                self.asleep.add(tasks);
             }
         }
         group.records.recycle(sealed);
@@ -184,7 +185,7 @@ impl Pipeline {
         while let Some(mut role) = try_take(&self.log) {
             while self.drive(&mut role) {}
             drop(role);
-            self.wake_tasks();
+            self.asleep.wake();
             // The second hand-over rule: something may have been appended before the role was given back.
             if !is_raised(&self.pending) || !self.running() {
                 break;
@@ -247,14 +248,12 @@ impl Pipeline {
                 let mut role = self.log.lock();
                 while self.drive(&mut role) {
                     reached(Mark::ThreadLed);
-                    if self.log_waiters.load(Ordering::Relaxed) > 0
-                        || self.has_to_wake.load(Ordering::SeqCst)
-                    {
+                    if self.log_waiters.load(Ordering::Relaxed) > 0 || self.asleep.any() {
                         break;
                     }
                 }
                 drop(role);
-                self.wake_tasks();
+                self.asleep.wake();
                 // As `hand_on`: pairs with the fence in `try_take`.
                 fence(Ordering::SeqCst);
                 self.let_others_lead();
