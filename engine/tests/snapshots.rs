@@ -6,7 +6,7 @@ mod common;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use common::{key, load, loaded, now, rows, small, value};
-use northstardb::{Db, Error, ReadTxn, TxnId, WriteTxn};
+use northstardb::{Db, Error, ReadTxn, TxnId, WriteBatch, WriteTxn};
 
 #[test]
 fn a_snapshot_keeps_its_state_through_commits_checkpoints_and_drops() {
@@ -58,6 +58,68 @@ fn every_transaction_in_memory_can_be_read_as_of() {
         assert_eq!(read.txn_id(), txn);
         assert_eq!(rows(&read, &table), expected, "as of {txn:?}");
     }
+}
+
+#[test]
+fn an_earlier_state_opens_tables_by_the_names_they_had() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("db");
+    let db = Db::open(&path).unwrap();
+    let first = db.table("name").unwrap();
+    load(&db, &first, 0..5, 10);
+    let named = db.begin_read().unwrap().txn_id();
+    let renamed = db.rename_table("name", "old").unwrap().txn_id;
+    let second = db.table("name").unwrap();
+    load(&db, &second, 7..9, 10);
+    let both = db.begin_read().unwrap().txn_id();
+    let dropped = db.drop_table("old").unwrap().txn_id;
+    load(&db, &second, 20..22, 10);
+    let look = |db: &Db| {
+        let open = |txn, name: &str| db.begin_read_at(txn).unwrap().open_table(name);
+        let same = |txn, name, id, expected: std::ops::Range<u64>| {
+            let table = open(txn, name).unwrap();
+            assert_eq!(table.id(), id, "{name} as of {txn:?}");
+            let read = db.begin_read_at(txn).unwrap();
+            assert_eq!(
+                rows(&read, &table),
+                loaded(expected, 10),
+                "{name} as of {txn:?}"
+            );
+        };
+        same(named, "name", first.id(), 0..5);
+        same(renamed, "old", first.id(), 0..5);
+        same(both, "old", first.id(), 0..5);
+        same(both, "name", second.id(), 7..9);
+        for (txn, name) in [(named, "old"), (renamed, "name"), (dropped, "old")] {
+            let found = open(txn, name);
+            assert!(
+                matches!(found, Err(Error::UnknownTable { .. })),
+                "{found:?}"
+            );
+        }
+        // What an earlier state calls a table is gone from the later ones, for reading and for writing.
+        let gone = open(both, "old").unwrap();
+        let read = db.begin_read_at(dropped).unwrap();
+        let found = read.contains(&gone, key(0));
+        assert!(
+            matches!(found, Err(Error::UnknownTable { .. })),
+            "{found:?}"
+        );
+        let mut batch = WriteBatch::new();
+        batch.put(&gone, key(0), "lost");
+        let found = db.commit(batch);
+        assert!(
+            matches!(found, Err(Error::UnknownTable { .. })),
+            "{found:?}"
+        );
+    };
+    look(&db);
+    // Replayed, they are what they were.
+    drop(db);
+    let db = Db::open(&path).unwrap();
+    assert!(db.stats().unwrap().replayed_records > 0);
+    look(&db);
+    assert!(db.check().unwrap().faults.is_empty());
 }
 
 #[test]

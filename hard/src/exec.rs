@@ -17,6 +17,19 @@ use crate::{During, Failure};
 /// Table handles by name.
 pub type Handles = BTreeMap<String, Table>;
 
+/// The tables of a state, by the names they have in it.
+///
+/// # Errors
+/// The engine's; a table that is listed and cannot be opened is one.
+pub fn tables_of(read: &ReadTxn) -> Result<Handles, Failure> {
+    let names = read.tables().during("list tables")?;
+    let open = |name: String| {
+        let table = read.open_table(&name).during("open a listed table")?;
+        Ok((name, table))
+    };
+    names.into_iter().map(open).collect()
+}
+
 /// What a transaction came to.
 #[derive(Debug)]
 pub enum Ended {
@@ -48,11 +61,7 @@ impl Executor {
     /// # Errors
     /// When the engine cannot list its tables.
     pub fn new(db: Db, style: KeyStyle) -> Result<Self, Failure> {
-        let mut handles = Handles::new();
-        for name in db.tables().during("list tables")? {
-            let table = db.open_table(&name).during("open a listed table")?;
-            handles.insert(name, table);
-        }
+        let handles = tables_of(&db.begin_read().during("begin_read")?)?;
         Ok(Self { db, handles, style })
     }
 

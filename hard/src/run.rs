@@ -1,13 +1,12 @@
 //! Engine against model: the same steps on both, compared after each one.
 
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use northstardb::{Backend, CommitHandle, Db, Error, Options, ReadTxn, Table, TxnId};
+use northstardb::{Backend, CommitHandle, Db, Error, Options, ReadTxn, TxnId};
 
 use crate::compare::{Compare, compare_names, compare_whole};
-use crate::exec::{Ended, Executor, Handles, View};
+use crate::exec::{Ended, Executor, Handles, View, tables_of};
 use crate::model::{Draft, Model, State};
 use crate::ops::{End, Shape, Step, Stream, Txn, Way};
 use crate::rng::Rng;
@@ -140,8 +139,6 @@ struct Runner {
     rng: Rng,
     exec: Option<Executor>,
     model: Model,
-    /// The tables each transaction left, so that old snapshots are read with the handles of their time.
-    handles_at: BTreeMap<TxnId, Handles>,
     /// The state after the last hand-over, which the model may not hold yet.
     latest: State,
     durable: TxnId,
@@ -166,7 +163,6 @@ impl Runner {
             dir,
             exec: Some(exec),
             model: Model::new(at),
-            handles_at: BTreeMap::new(),
             latest: State::default(),
             durable: at,
             pending: Vec::new(),
@@ -315,16 +311,6 @@ impl Runner {
         if durable {
             self.durable = self.durable.max(txn);
         }
-        let handles = self
-            .exec
-            .as_ref()
-            .expect("open between steps")
-            .handles
-            .clone();
-        self.handles_at.insert(txn, handles);
-        if self.handles_at.len() > KEPT {
-            self.handles_at.pop_first();
-        }
         Ok(())
     }
 
@@ -343,18 +329,10 @@ impl Runner {
         }
         let state = self.model.at(at).unwrap_or_default();
         Ok(Held {
+            handles: tables_of(&read)?,
             read,
             state,
-            handles: self.handles_at(at),
         })
-    }
-
-    fn handles_at(&self, txn: TxnId) -> Handles {
-        self.handles_at
-            .range(..=txn)
-            .next_back()
-            .map(|(_, handles)| handles.clone())
-            .unwrap_or_default()
     }
 
     fn reopen(&mut self, close: bool) -> Result<(), Failure> {
@@ -386,20 +364,6 @@ impl Runner {
         self.model.cut(at);
         self.durable = at;
         let exec = Executor::new(db, self.setup.shape.key_style)?;
-        self.handles_at.split_off(&TxnId::new(at.get() + 1));
-        for handles in self.handles_at.values_mut() {
-            let now = |old: &Table| {
-                exec.handles
-                    .values()
-                    .find(|new| new.id() == old.id())
-                    .cloned()
-            };
-            *handles = handles
-                .iter()
-                .filter_map(|(name, old)| Some((name.clone(), now(old)?)))
-                .collect();
-        }
-        self.handles_at.insert(at, exec.handles.clone());
         self.exec = Some(exec);
         self.totals.reopened += 1;
         let now = self.snapshot()?;
@@ -421,13 +385,8 @@ impl Runner {
                     )));
                 }
                 let state = self.model.at(txn).unwrap_or_default();
-                compare_names(&read, &state, &format!("as of {txn:?}"))?;
-                self.rows_of(
-                    &read,
-                    &state,
-                    &self.handles_at(txn),
-                    &format!("as of {txn:?}"),
-                )
+                let handles = tables_of(&read)?;
+                self.whole(&read, &state, &handles, &format!("as of {txn:?}"))
             }
             Err(Error::SnapshotGone { horizon, .. }) => {
                 self.totals.gone += 1;
@@ -468,16 +427,6 @@ impl Runner {
         what: &str,
     ) -> Result<(), Failure> {
         compare_names(view, state, what)?;
-        self.rows_of(view, state, handles, what)
-    }
-
-    fn rows_of(
-        &mut self,
-        view: &dyn View,
-        state: &State,
-        handles: &Handles,
-        what: &str,
-    ) -> Result<(), Failure> {
         self.totals.rows += compare_whole(view, state, handles, what)?;
         Ok(())
     }

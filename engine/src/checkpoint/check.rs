@@ -66,7 +66,7 @@ impl Checkpointer {
         let Some(root) = roots.get(TableId::NAMES) else {
             return Ok(());
         };
-        let mut names = Names::new(self.tables.next_id());
+        let mut names = Names::new(self.shapes.shared.tables.next_id());
         let mut cursor = Cursor::new(&*self.store, Some(root.page), Class::Once);
         cursor.seek(Bound::Unbounded)?;
         while let Some(row) = cursor.row() {

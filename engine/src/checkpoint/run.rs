@@ -17,7 +17,6 @@ use crate::pages::write::PageSink;
 use crate::sync::atomic::Ordering;
 use crate::tree::merge::{Change, ChangeKind, Forget, MergeError, RangeDelete, merge};
 use crate::txn::shape::{Roots, Shapes};
-use crate::txn::table::Tables;
 use crate::writer::pipeline::Pipeline;
 
 /// Empty flips before free space is given back: two until the older slot has let go of its pages, two for the map of
@@ -31,7 +30,6 @@ pub(crate) struct Checkpointer {
     pub(crate) pipeline: Arc<Pipeline>,
     pub(crate) store: Arc<Store>,
     pub(crate) segments: Arc<Segments>,
-    pub(crate) tables: Arc<Tables>,
     pub(crate) clock: Clock,
     /// The meta page as it is on disk.
     pub(crate) meta: Meta,
@@ -304,7 +302,7 @@ impl Checkpointer {
         meta.names = roots.get(TableId::NAMES).copied();
         meta.roots = roots.get(TableId::ROOTS).copied();
         meta.tree_txn = tree_txn;
-        meta.next_table = self.tables.next_id();
+        meta.next_table = self.shapes.shared.tables.next_id();
         meta.checkpoint_ns = self.clock.wall_ns().max(self.meta.checkpoint_ns);
         meta.durable_through = self.pipeline.position().lsn;
         if let Some(position) = log_start {

@@ -28,7 +28,7 @@ use crate::sync::atomic::{AtomicBool, Ordering};
 use crate::sync::thread::{JoinHandle, is_current};
 use crate::txn::shape::Shapes;
 use crate::txn::snapshot::Snapshot;
-use crate::txn::table::{Table, Tables, check_name};
+use crate::txn::table::{Table, check_name};
 use crate::writer::pipeline::{Pipeline, Request};
 use crate::writer::wait::{Commit, CommitHandle, Ticket};
 
@@ -71,7 +71,6 @@ struct Handle {
 pub(crate) struct Engine {
     pub(crate) shapes: Arc<Shapes>,
     pub(crate) pipeline: Arc<Pipeline>,
-    pub(crate) tables: Arc<Tables>,
     pub(crate) checkpointer: Mutex<Checkpointer>,
     pub(crate) signal: Arc<Signal>,
     pub(crate) disk: Arc<dyn Disk>,
@@ -216,8 +215,9 @@ impl Db {
     /// As [`Db::begin_write`]; [`Error::TooLarge`] for the name.
     pub fn table(&self, name: &str) -> Result<Table> {
         check_name(name)?;
-        if let Some(table) = self.existing(name)? {
-            return Ok(table);
+        match self.open_table(name) {
+            Err(Error::UnknownTable { .. }) => {}
+            found => return found,
         }
         let mut txn = self.begin_write()?;
         let table = txn.table(name)?;
@@ -230,14 +230,7 @@ impl Db {
     /// # Errors
     /// [`Error::UnknownTable`].
     pub fn open_table(&self, name: &str) -> Result<Table> {
-        self.existing(name)?.ok_or_else(|| Error::UnknownTable {
-            name: name.to_owned(),
-        })
-    }
-
-    fn existing(&self, name: &str) -> Result<Option<Table>> {
-        let id = self.begin_read()?.table_id(name)?;
-        Ok(id.map(|id| self.handle.engine.tables.handle(id, name)))
+        self.begin_read()?.open_table(name)
     }
 
     /// Names of the tables, in order.

@@ -31,7 +31,6 @@ use crate::sync::atomic::{AtomicBool, Ordering};
 use crate::sync::{self, Mutex};
 use crate::tree::cursor::Cursor;
 use crate::txn::shape::{Roots, Shape, Shapes, Shared};
-use crate::txn::table::Tables;
 use crate::writer::core::Core;
 use crate::writer::pipeline::{Parts, Pipeline};
 
@@ -182,11 +181,12 @@ fn assemble(parts: Assembly<'_>) -> Result<Db> {
         end,
         next_table,
         last_timestamp_ns,
+        dropped,
     } = replayed;
     let visible = end.end.last_txn;
     let has_older = older.is_some();
     let key_bytes_max = key_bytes_max(store.page_bytes()).min(limits::KEY_BYTES_MAX);
-    let shared = Arc::new(Shared::new(Arc::clone(&store), visible, lock));
+    let shared = Arc::new(Shared::new(Arc::clone(&store), visible, next_table, lock));
     let shapes = Arc::new(Shapes::new(Shape {
         seq: 1,
         generation: meta.generation,
@@ -196,7 +196,10 @@ fn assemble(parts: Assembly<'_>) -> Result<Db> {
         roots: Arc::new(roots),
         shared: Arc::clone(&shared),
     }));
-    let tables = Arc::new(Tables::new(shared.instance, next_table));
+    for (table, txn) in dropped {
+        // States before can still be read, and their handles are good for them alone.
+        shared.tables.handle(table, "").drop_from(txn);
+    }
     let signal = Arc::new(Signal::default());
     let log = LogWriter::read_only(Arc::clone(&segments), end.end);
     let (on_freeze, on_spare) = {
@@ -237,7 +240,6 @@ fn assemble(parts: Assembly<'_>) -> Result<Db> {
         pipeline: Arc::clone(&pipeline),
         store,
         segments,
-        tables: Arc::clone(&tables),
         clock,
         older_log_start: older
             .as_ref()
@@ -254,7 +256,6 @@ fn assemble(parts: Assembly<'_>) -> Result<Db> {
     let engine = Arc::new(Engine {
         shapes,
         pipeline,
-        tables,
         checkpointer: Mutex::new(checkpointer),
         signal,
         disk,

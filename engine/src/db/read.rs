@@ -48,7 +48,7 @@ impl ReadTxn {
     }
 
     pub(crate) fn resolve(&self, table: &Table) -> Result<TableId> {
-        table.resolve(self.snapshot.shape().shared.instance, self.txn_id())
+        table.resolve(self.snapshot.shape().shared.tables.instance, self.txn_id())
     }
 
     /// The value of `key`, without copying it where it lies in one piece.
@@ -214,6 +214,31 @@ impl ReadTxn {
         Range::new(&self.snapshot, TableId::NAMES, all)
             .map(|row| row.map(|(name, _)| String::from_utf8_lossy(&name).into_owned()))
             .collect()
+    }
+
+    /// Opens a table that exists in this state, by the name it has here. The handle is as any other of that table: if it was
+    /// dropped since, later transactions answer [`Error::UnknownTable`].
+    ///
+    /// ```
+    /// # fn main() -> northstardb::Result<()> {
+    /// # let db = northstardb::Db::memory()?;
+    /// db.table("drafts")?;
+    /// let before = db.begin_read()?;
+    /// db.rename_table("drafts", "letters")?;
+    /// let drafts = before.open_table("drafts")?;
+    /// assert_eq!(drafts.id(), db.open_table("letters")?.id());
+    /// # drop(before); db.close() }
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::UnknownTable`], [`Error::Corrupt`], [`Error::Io`].
+    pub fn open_table(&self, name: &str) -> Result<Table> {
+        match self.table_id(name)? {
+            Some(id) => Ok(self.snapshot.shape().shared.tables.handle(id, name)),
+            None => Err(Error::UnknownTable {
+                name: name.to_owned(),
+            }),
+        }
     }
 
     /// The id of the table named `name` in this state.

@@ -9,12 +9,12 @@ use super::range::{Span, span};
 use super::read::ReadTxn;
 use crate::delta::Mark;
 use crate::error::{Error, Result};
-use crate::format::record::{OpMark, OpWriter};
+use crate::format::record::{Op, OpMark, OpWriter};
 use crate::ids::{TableId, TxnId};
 use crate::limits;
 use crate::txn::snapshot::Snapshot;
-use crate::txn::table::{Table, check_len, check_name, encode_entry};
-use crate::writer::core::{Core, delta_full};
+use crate::txn::table::{Table, Tables, check_len, check_name, encode_entry};
+use crate::writer::core::{Core, apply_op};
 use crate::writer::pipeline::Durability;
 use crate::writer::wait::{Commit, Ticket};
 
@@ -115,6 +115,10 @@ impl WriteTxn {
         }
     }
 
+    fn tables(&self) -> &Tables {
+        &self.engine.shapes.shared.tables
+    }
+
     fn core(&mut self) -> Result<&mut Core> {
         self.core.as_deref_mut().ok_or(Error::Closed)
     }
@@ -126,11 +130,11 @@ impl WriteTxn {
     pub fn table(&mut self, name: &str) -> Result<Table> {
         check_name(name)?;
         if let Some(id) = self.view.table_id(name)? {
-            return Ok(self.engine.tables.handle(id, name));
+            return Ok(self.tables().handle(id, name));
         }
-        let id = self.engine.tables.new_id()?;
-        self.put_raw(TableId::NAMES, name.as_bytes(), &encode_entry(id))?;
-        let table = self.engine.tables.handle(id, name);
+        let id = self.tables().new_id()?;
+        self.name(name, id)?;
+        let table = self.tables().handle(id, name);
         self.table_changes
             .push((self.ops.count(), TableChange::Created(table.clone())));
         Ok(table)
@@ -156,8 +160,8 @@ impl WriteTxn {
             });
         }
         let before = self.point();
-        self.delete_raw(TableId::NAMES, old.as_bytes())
-            .and_then(|()| self.put_raw(TableId::NAMES, new.as_bytes(), &encode_entry(id)))
+        self.unname(old)
+            .and_then(|()| self.name(new, id))
             .inspect_err(|_| self.roll_back(&before))
     }
 
@@ -172,10 +176,10 @@ impl WriteTxn {
             });
         };
         let before = self.point();
-        self.delete_raw(TableId::NAMES, name.as_bytes())
-            .and_then(|()| self.delete_range_raw(id, &[], None))
+        self.unname(name)
+            .and_then(|()| self.change(Op::DropTable { table: id }))
             .inspect_err(|_| self.roll_back(&before))?;
-        let table = self.engine.tables.handle(id, name);
+        let table = self.tables().handle(id, name);
         table.drop_from(self.serial);
         self.table_changes
             .push((self.ops.count(), TableChange::Dropped(table)));
@@ -197,7 +201,7 @@ impl WriteTxn {
         let table = self.view.resolve(table)?;
         check_len("key", key.len(), self.engine.key_bytes_max)?;
         check_len("value", value.len(), self.engine.value_bytes_max)?;
-        self.put_raw(table, key, value)
+        self.change(Op::Put { table, key, value })
     }
 
     /// Removes `key`; fine if it is absent.
@@ -207,7 +211,10 @@ impl WriteTxn {
     pub fn delete(&mut self, table: &Table, key: impl AsRef<[u8]>) -> Result<()> {
         let table = self.view.resolve(table)?;
         check_len("key", key.as_ref().len(), self.engine.key_bytes_max)?;
-        self.delete_raw(table, key.as_ref())
+        self.change(Op::Delete {
+            table,
+            key: key.as_ref(),
+        })
     }
 
     /// Removes every key in `range`; costs the same however many there are.
@@ -222,7 +229,11 @@ impl WriteTxn {
         let table = self.view.resolve(table)?;
         match span(&range)? {
             Span::Empty => Ok(()),
-            Span::Keys { from, to } => self.delete_range_raw(table, &from, to.as_deref()),
+            Span::Keys { from, to } => self.change(Op::DeleteRange {
+                table,
+                from: &from,
+                to: to.as_deref(),
+            }),
         }
     }
 
@@ -384,46 +395,38 @@ impl Drop for WriteTxn {
 
 // Changes without checks: the delta first, then the record, so that a refused change leaves no trace.
 impl WriteTxn {
-    fn room(&self, bytes: usize) -> Result<()> {
+    fn change(&mut self, op: Op<'_>) -> Result<()> {
+        let bytes = match op {
+            Op::Put { key, value, .. } => key.len() + value.len(),
+            Op::Delete { key, .. } => key.len(),
+            Op::DeleteRange { from, to, .. } => from.len() + to.map_or(0, <[u8]>::len),
+            Op::DropTable { .. } => 0,
+        };
         // Table, lengths and kind of the operation, and a tag that may still come.
         let more = bytes + 32 + limits::TAG_BYTES_MAX;
         check_len(
             "transaction",
             self.ops.bytes().len() + more,
             limits::RECORD_BYTES_MAX,
-        )
-    }
-
-    fn put_raw(&mut self, table: TableId, key: &[u8], value: &[u8]) -> Result<()> {
-        self.room(key.len() + value.len())?;
+        )?;
         let txn = self.serial;
-        self.core()?
-            .writer
-            .put(table, key, value, txn)
-            .map_err(delta_full)?;
-        self.ops.put(table, key, value);
+        apply_op(&mut self.core()?.writer, &op, txn)?;
+        self.ops.push(op);
         Ok(())
     }
 
-    fn delete_raw(&mut self, table: TableId, key: &[u8]) -> Result<()> {
-        self.room(key.len())?;
-        let txn = self.serial;
-        self.core()?
-            .writer
-            .delete(table, key, txn)
-            .map_err(delta_full)?;
-        self.ops.delete(table, key);
-        Ok(())
+    fn name(&mut self, name: &str, id: TableId) -> Result<()> {
+        self.change(Op::Put {
+            table: TableId::NAMES,
+            key: name.as_bytes(),
+            value: &encode_entry(id),
+        })
     }
 
-    fn delete_range_raw(&mut self, table: TableId, from: &[u8], to: Option<&[u8]>) -> Result<()> {
-        self.room(from.len() + to.map_or(0, <[u8]>::len))?;
-        let txn = self.serial;
-        self.core()?
-            .writer
-            .delete_range(table, from, to, txn)
-            .map_err(delta_full)?;
-        self.ops.delete_range(table, from, to);
-        Ok(())
+    fn unname(&mut self, name: &str) -> Result<()> {
+        self.change(Op::Delete {
+            table: TableId::NAMES,
+            key: name.as_bytes(),
+        })
     }
 }

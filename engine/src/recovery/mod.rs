@@ -10,7 +10,7 @@ use std::sync::Arc;
 use crate::delta::{Delta, DeltaWriter};
 use crate::error::{Corruption, Error, Result};
 use crate::format::record::{Op, Record, RecordError};
-use crate::ids::{Lsn, TableId};
+use crate::ids::{Lsn, TableId, TxnId};
 use crate::log::{LogError, LogPosition, ScanEnd, ScanStart, Segments, scan};
 use crate::txn::table::decode_entry;
 use crate::writer::core::{Ahead, apply_op};
@@ -24,6 +24,8 @@ pub(crate) struct Replayed {
     pub(crate) next_table: TableId,
     /// Wall clock of the last record.
     pub(crate) last_timestamp_ns: u64,
+    /// Tables that were dropped, and by whom.
+    pub(crate) dropped: Vec<(TableId, TxnId)>,
 }
 
 impl Replayed {
@@ -46,6 +48,7 @@ impl Replayed {
             end,
             next_table,
             last_timestamp_ns: 0,
+            dropped: Vec::new(),
         }
     }
 }
@@ -86,6 +89,7 @@ pub(crate) fn replay(
 ) -> Result<Replayed> {
     let mut next_table = next_table;
     let mut last_timestamp_ns = 0;
+    let mut dropped = Vec::new();
     let end = scan(segments, start, |group, record: Record<'_>| {
         last_timestamp_ns = record.timestamp_ns.max(last_timestamp_ns);
         let mut ahead = Ahead::of(record.ops());
@@ -113,6 +117,9 @@ pub(crate) fn replay(
                     ),
                 }));
             }
+            if let Op::DropTable { table } = op {
+                dropped.push((table, record.txn));
+            }
             apply_op(&mut writer, &op, record.txn)?;
         }
         // Replay takes nothing back.
@@ -125,5 +132,6 @@ pub(crate) fn replay(
         end,
         next_table,
         last_timestamp_ns,
+        dropped,
     })
 }

@@ -20,6 +20,7 @@ use crate::ids::{Generation, TableId, TxnId};
 use crate::pages::store::Store;
 use crate::sync::Mutex;
 use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use crate::txn::table::Tables;
 
 /// Tree roots by table: of the tables that have one, in the order of their ids.
 #[derive(Debug, Clone, Default)]
@@ -62,8 +63,8 @@ pub(crate) struct Shared {
     pub(crate) visible: AtomicU64,
     /// Sequence number of the current shape.
     shape_seq: AtomicU64,
-    /// Tells this database's table handles from another's.
-    pub(crate) instance: u64,
+    /// The handles given out.
+    pub(crate) tables: Tables,
     /// No snapshot is opened any more.
     closed: AtomicBool,
     /// Kept while the database is open, and then while a snapshot still reads its files.
@@ -74,15 +75,15 @@ impl Shared {
     pub(crate) fn new(
         store: Arc<Store>,
         visible: TxnId,
+        next_table: TableId,
         file_lock: Option<Box<dyn FileLock>>,
     ) -> Self {
-        static INSTANCES: AtomicU64 = AtomicU64::new(1);
         Self {
             store,
             registry: Registry::default(),
             visible: AtomicU64::new(visible.get()),
             shape_seq: AtomicU64::new(0),
-            instance: INSTANCES.fetch_add(1, Ordering::Relaxed),
+            tables: Tables::new(next_table),
             closed: AtomicBool::new(false),
             lock: Mutex::new(file_lock),
         }

@@ -73,7 +73,8 @@ const HANDLES_LOOKED_AT: usize = 1024;
 /// The handles given out by one open database.
 #[derive(Debug)]
 pub(crate) struct Tables {
-    instance: u64,
+    /// Tells this database's handles from another's.
+    pub(crate) instance: u64,
     /// The id the next new table gets. Ids are never given twice, also when the creating transaction aborts.
     next_id: AtomicU32,
     handles: Mutex<Handles>,
@@ -97,10 +98,11 @@ impl Handles {
 }
 
 impl Tables {
-    pub(crate) fn new(instance: u64, next: TableId) -> Self {
+    pub(crate) fn new(next: TableId) -> Self {
+        static INSTANCES: AtomicU64 = AtomicU64::new(1);
         let next = next.max(TableId::FIRST_USER);
         Self {
-            instance,
+            instance: INSTANCES.fetch_add(1, Ordering::Relaxed),
             next_id: AtomicU32::new(next.get()),
             handles: Mutex::new(Handles {
                 dropped: BTreeMap::new(),
@@ -205,7 +207,7 @@ mod tests {
 
     #[test]
     fn tables_without_handles_are_forgotten_and_dropped_ones_are_not() {
-        let tables = Tables::new(1, TableId::FIRST_USER);
+        let tables = Tables::new(TableId::FIRST_USER);
         let id = |nth: usize| TableId::new(u32::try_from(nth).unwrap() + 16);
         let kept = tables.handle(id(0), "kept");
         tables.handle(id(1), "dropped").drop_from(TxnId::new(7));
@@ -219,7 +221,7 @@ mod tests {
         let again = |nth, at| {
             tables
                 .handle(id(nth), "t")
-                .resolve(1, TxnId::new(at))
+                .resolve(tables.instance, TxnId::new(at))
                 .is_ok()
         };
         assert_eq!((again(0, 8), again(0, 9)), (true, false));

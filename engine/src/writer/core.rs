@@ -105,7 +105,7 @@ pub(crate) fn apply_op(writer: &mut DeltaWriter, op: &Op<'_>, txn: TxnId) -> Res
 }
 
 /// What the caller learns when a delta has no room left.
-pub(crate) fn delta_full(full: DeltaFull) -> Error {
+fn delta_full(full: DeltaFull) -> Error {
     Error::TooLarge {
         what: "uncommitted and unmerged data",
         len: full.wanted as u64,

@@ -407,7 +407,7 @@ impl Pipeline {
             ticket,
             claim,
         } = request;
-        let instance = self.shapes.shared.instance;
+        let instance = self.shapes.shared.tables.instance;
         let outcome = self
             .check_running()
             .and_then(|()| {

@@ -1,6 +1,5 @@
 //! Random work on the engine over a simulated disk, kept as a trace and notes for the oracle.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use northstar_io::sim::{Event, FaultPlan, Injected, Shadow, SimDisk};
@@ -11,7 +10,7 @@ use super::allow::Allowed;
 use super::oracle::{Note, Oracle};
 use super::setup::SimSetup;
 use crate::compare::{compare_names, compare_present, compare_whole};
-use crate::exec::{Ended, Executor, Handles};
+use crate::exec::{Ended, Executor, Handles, tables_of};
 use crate::model::{Draft, State};
 use crate::ops::{End, Step, Txn, Way};
 use crate::{During, Failure};
@@ -111,7 +110,6 @@ pub fn tell(
         oracle: beginning.oracle.clone(),
         atlas_seen: 0,
         latest: State::default(),
-        handles_at: BTreeMap::new(),
         held: Vec::new(),
         commits: 0,
         failed: 0,
@@ -169,8 +167,6 @@ struct Teller {
     atlas_seen: usize,
     /// After everything committed, durable or not.
     latest: State,
-    /// The tables each transaction left, for snapshots of their time.
-    handles_at: BTreeMap<TxnId, Handles>,
     held: Vec<Held>,
     commits: u64,
     failed: u64,
@@ -240,7 +236,6 @@ impl Teller {
         self.note(Note::Cut(at));
         self.note(Note::Acked(at));
         let exec = Executor::new(db, self.setup.shape.key_style)?;
-        self.handles_at = BTreeMap::from([(at, exec.handles.clone())]);
         self.exec = Some(exec);
         self.look()
     }
@@ -256,12 +251,8 @@ impl Teller {
                 "a reader is at {at:?}, which nobody began"
             )));
         };
-        let handles = self.handles_at.range(..=at).next_back();
-        let handles = handles
-            .map(|(_, handles)| handles.clone())
-            .unwrap_or_default();
         compare_names(&read, &state, "now")?;
-        compare_present(&read, &state, &handles, "now").map(drop)
+        compare_present(&read, &state, &tables_of(&read)?, "now").map(drop)
     }
 
     /// Reads what was held.
@@ -308,12 +299,11 @@ impl Teller {
                 let state = self.oracle.expect(read.txn_id())?;
                 // Who has seen a transaction may tell others.
                 self.note(Note::Acked(read.txn_id()));
-                let handles = self.handles_at.range(..=read.txn_id()).next_back();
-                let handles = handles.map(|(_, handles)| handles.clone());
+                let handles = tables_of(&read)?;
                 self.held.push(Held {
                     read,
                     state,
-                    handles: handles.unwrap_or_default(),
+                    handles,
                 });
                 Ok(())
             }
@@ -425,8 +415,6 @@ impl Teller {
             self.commits += 1;
             self.latest = draft.state.clone();
             self.becomes(begun, at, draft.state);
-            let handles = self.exec.as_ref().map(|exec| exec.handles.clone());
-            self.handles_at.insert(at, handles.unwrap_or_default());
         } else if draft.state != self.latest {
             return Err(Failure::Broken(format!(
                 "a transaction that changes something came to {at:?}, the newest is {:?}",

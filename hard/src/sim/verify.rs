@@ -7,7 +7,7 @@ use super::oracle::Oracle;
 use super::setup::SimSetup;
 use super::storm::listed;
 use crate::compare::{Compare, compare_names, compare_present};
-use crate::exec::Executor;
+use crate::exec::{Executor, tables_of};
 use crate::rng::Rng;
 use crate::{During, Failure};
 
@@ -100,7 +100,11 @@ fn look_at(
         // Only states that were not taken back are remembered; ids between have none of their own.
         if let Some(state) = oracle.state(earlier) {
             match db.begin_read_at(earlier) {
-                Ok(read) => compare_names(&read, &state, "an earlier transaction")?,
+                Ok(read) => {
+                    let what = "an earlier transaction";
+                    compare_names(&read, &state, what)?;
+                    found.rows += compare_present(&read, &state, &tables_of(&read)?, what)?;
+                }
                 Err(Error::SnapshotGone { .. }) => {
                     return Err(Failure::Broken(format!(
                         "{earlier:?} is gone, the horizon is {:?}",

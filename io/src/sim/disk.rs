@@ -221,14 +221,36 @@ impl State {
         (file, offset, data): (FileId, u64, &[u8]),
     ) {
         if let Some(id) = id {
-            self.ended(file, offset, data.len());
-            self.tell(|| Event::Gone { id });
+            self.vanished(id, (file, offset, data));
         }
         let blocks = (data.len() / Buf::ALIGN) as u64;
-        let landed = usize::try_from(self.faults.operations % (blocks + 1)).unwrap_or(0);
-        let fits = self.room(file, offset, landed * Buf::ALIGN).is_ok();
-        if landed > 0 && fits && !self.faults.is_off() {
-            let data: Arc<[u8]> = data[..landed * Buf::ALIGN].into();
+        let landed =
+            usize::try_from(self.faults.operations % (blocks + 1)).unwrap_or(0) * Buf::ALIGN;
+        if self.room(file, offset, landed).is_ok() && !self.faults.is_off() {
+            self.land(file, offset, &data[..landed]);
+        }
+    }
+
+    /// A write has ended early: its first `moved` bytes are there, the rest is not.
+    pub(super) fn cut_write(
+        &mut self,
+        id: u64,
+        (file, offset, data): (FileId, u64, &[u8]),
+        moved: usize,
+    ) {
+        self.vanished(id, (file, offset, data));
+        self.land(file, offset, &data[..moved]);
+    }
+
+    fn vanished(&mut self, id: u64, (file, offset, data): (FileId, u64, &[u8])) {
+        self.ended(file, offset, data.len());
+        self.tell(|| Event::Gone { id });
+    }
+
+    /// A write of its own, from beginning to end.
+    fn land(&mut self, file: FileId, offset: u64, data: &[u8]) {
+        if !data.is_empty() {
+            let data: Arc<[u8]> = data.into();
             let id = self.begin_write(file, offset, &data);
             let _landed = self.end_write(id, (file, offset, &data), None);
         }

@@ -155,7 +155,9 @@ impl Faults {
             }
             let due = *seen == rule.after || (rule.sticky && *seen > rule.after);
             *seen += 1;
-            if due && met.is_none() {
+            // Enough for all of it: no fault.
+            let whole = matches!(rule.fault, Fault::Short(most) if most >= len);
+            if due && met.is_none() && !whole {
                 met = Some(rule.fault);
             }
         }

@@ -3,10 +3,10 @@
 use std::sync::Arc;
 
 use super::disk::Shared;
-use super::fault::What;
+use super::fault::{Fault, What};
 use super::file::SimFile;
 use crate::transfer::{STALLS_MAX, check};
-use crate::{Completion, File, IoError, IoKind, Op, Queue};
+use crate::{Buf, Completion, File, IoError, IoKind, Op, Queue};
 
 /// See the module.
 #[derive(Debug)]
@@ -83,7 +83,15 @@ impl SimQueue {
             state.fail_write(Some(id), (sim.file, offset, data));
             return Err(refused(errno));
         }
-        // A short transfer has gone on by itself.
+        if let Some(Fault::Short(most)) = fault {
+            let moved = most.min(data.len()) / Buf::ALIGN * Buf::ALIGN;
+            state.cut_write(id, (sim.file, offset, data), moved);
+            drop(state);
+            // The rest follows as writes of their own, as a ring's user has to see to.
+            let mut rest = Buf::zeroed(data.len() - moved);
+            rest.copy_from_slice(&data[moved..]);
+            return sim.write_at(offset + moved as u64, &rest, rest.len());
+        }
         let ended = state.end_write(id, (sim.file, offset, data), fault);
         ended.map_err(refused)?;
         self.shared.counters.add_write(data.len());

@@ -328,6 +328,53 @@ fn every_fault_does_what_it_says_and_is_in_the_atlas() {
 }
 
 #[test]
+fn a_short_write_of_a_queue_goes_on_and_can_fail_half_way() {
+    let three = |faults: &[Fault]| {
+        let rule = |(after, fault)| Rule {
+            what: What::Write,
+            file: None,
+            after,
+            sticky: false,
+            fault,
+        };
+        let disk = disk_with(FaultPlan {
+            rules: (0..).zip(faults.iter().copied()).map(rule).collect(),
+            ..FaultPlan::default()
+        });
+        let file = create(&disk, "a");
+        file.set_len(3 * BLOCK as u64).unwrap();
+        file.sync().unwrap();
+        let mut queue = disk.queue(1).unwrap();
+        let mut buf = Buf::zeroed(3 * BLOCK);
+        buf.fill(7);
+        let op = Op::Write {
+            file,
+            offset: 0,
+            buf,
+        };
+        queue.submit(0, op).unwrap();
+        let mut ended = Vec::new();
+        queue.poll(1, &mut ended).unwrap();
+        assert_eq!(disk.violations(), Vec::<String>::new());
+        let seen = sectors(&disk.image(), "a");
+        let answer = ended[0].result.as_ref().map_err(|error| error.errno);
+        let answer = answer.copied();
+        let writes = disk.take_trace().events;
+        let writes = writes.iter();
+        let writes = writes.filter(|event| matches!(event, Event::Write { .. }));
+        (answer, seen, writes.count(), disk.atlas().len())
+    };
+    assert_eq!(three(&[]), (Ok(()), vec![7; 24], 1, 0));
+    assert_eq!(three(&[Fault::Short(4096)]), (Ok(()), vec![7; 24], 3, 1));
+    assert_eq!(three(&[Fault::Short(512)]), (Ok(()), vec![7; 24], 2, 1));
+    let failed = three(&[Fault::Short(8192), Fault::Error(5)]);
+    assert_eq!((failed.0, failed.3), (Err(5), 2));
+    assert_eq!(failed.1[..16], [7; 16]);
+    // Enough for all of it is no fault.
+    assert_eq!(three(&[Fault::Short(12288)]), (Ok(()), vec![7; 24], 1, 0));
+}
+
+#[test]
 fn a_full_disk_refuses_what_is_new_and_takes_what_is_not() {
     let disk = disk_with(FaultPlan {
         room_bytes: Some(2 * BLOCK as u64),

@@ -255,13 +255,11 @@ impl OpWriter {
     }
 
     /// Adds [`Op::DropTable`].
-    #[cfg(any(test, feature = "internals"))]
     pub(crate) fn drop_table(&mut self, table: TableId) {
         self.begin(OpKind::DropTable, table);
     }
 
     /// Adds any operation.
-    #[cfg(any(test, feature = "internals"))]
     pub(crate) fn push(&mut self, op: Op<'_>) {
         match op {
             Op::Put { table, key, value } => self.put(table, key, value),
