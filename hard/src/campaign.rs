@@ -44,12 +44,14 @@ impl Campaign<'_> {
     /// Does it.
     ///
     /// # Errors
-    /// The first broken promise; a rare place of the engine that nothing came by, if all was done that a change needs.
+    /// The first broken promise; a rare place of the engine that nothing came by, if all was done that a change needs; and
+    /// that less was done than a change needs.
     pub fn run(&self) -> Result<Tally, Failure> {
         let mut ledger = self.ledger.map(Ledger::load).transpose()?;
         let until = self.limit.map(|limit| clock::now() + limit);
         let mut all = Tally::default();
         let mut whole = self.only.is_empty();
+        let mut short = Vec::new();
         for name in self.only {
             jobs::find(name)?;
         }
@@ -58,9 +60,12 @@ impl Campaign<'_> {
                 continue;
             }
             let (tally, complete) = self.job(job, ledger.as_mut(), until)?;
-            whole &= complete;
+            if !complete {
+                short.push(job.name);
+            }
             all.merge(&tally);
         }
+        whole &= short.is_empty();
         for (what, why) in &all.skipped {
             (self.say)(&format!("SKIPPED: {what}: {why}"));
         }
@@ -72,6 +77,13 @@ impl Campaign<'_> {
                 "nothing came by these places: {}",
                 never.join(", ")
             )));
+        }
+        if !short.is_empty() {
+            let what = format!("less was done than was wanted of {}", short.join(", "));
+            if self.amount == Amount::Change {
+                return Err(Failure::Broken(what));
+            }
+            (self.say)(&format!("INCOMPLETE: {what}"));
         }
         Ok(all)
     }

@@ -122,3 +122,24 @@ fn values_of_more_pages_than_there_are_frames_can_be_kept() {
         Err(failure) => panic!("{failure}"),
     }
 }
+
+#[test]
+fn a_campaign_that_did_less_than_a_change_needs_fails() {
+    let ended = |amount: &str| {
+        let output = std::process::Command::new(env!("CARGO_BIN_EXE_nshard"))
+            .args([amount, "pins", "--minutes", "0"])
+            .output()
+            .unwrap();
+        let said = [output.stdout, output.stderr].concat();
+        (output.status.code(), String::from_utf8(said).unwrap())
+    };
+    let (code, said) = ended("ci");
+    assert_eq!(code, Some(1), "{said}");
+    assert!(
+        said.contains("less was done than was wanted of pins"),
+        "{said}"
+    );
+    let (code, said) = ended("nightly");
+    assert_eq!(code, Some(0), "{said}");
+    assert!(said.contains("INCOMPLETE"), "{said}");
+}
