@@ -7,7 +7,7 @@
 //!
 //! `loom` takes a `SeqCst` load or store for one that only acquires or releases. So here each stands between two `SeqCst`
 //! fences, which is what such an access needs at least to be worth its name; [`models::Model::check_weakened`] leaves the
-//! fences out, to show that the models then fail.
+//! fences out, or all order, to show that the models then fail.
 #![forbid(unsafe_code)]
 #![allow(
     rustdoc::broken_intra_doc_links,

@@ -10,6 +10,7 @@ use crate::cache::epoch::Domain;
 use crate::cache::{Frame, link, unlink};
 use crate::delta::{Hashes, Keys, RecordLink, WayIn};
 use crate::ids::{Generation, Lsn, PageId};
+pub use crate::sync::Weak;
 use crate::sync::atomic::{AtomicBool, AtomicU64 as Shared, Ordering, fence};
 use crate::sync::{Mutex, thread, weaken};
 use crate::txn::registry::Registry;
@@ -119,18 +120,18 @@ impl Model {
     /// # Errors
     /// The first that broke the promise.
     pub fn check(&self, more_switches: usize) -> Result<u64, Wrong> {
-        self.explore(more_switches, false)
+        self.explore(more_switches, Weak::Not)
     }
 
-    /// As [`Model::check`], with `SeqCst` accesses that are none.
+    /// As [`Model::check`], with accesses that order less than the sources say.
     ///
     /// # Errors
     /// The first execution that broke the promise.
-    pub fn check_weakened(&self) -> Result<u64, Wrong> {
-        self.explore(0, true)
+    pub fn check_weakened(&self, weak: Weak) -> Result<u64, Wrong> {
+        self.explore(0, weak)
     }
 
-    fn explore(&self, more: usize, weak: bool) -> Result<u64, Wrong> {
+    fn explore(&self, more: usize, weak: Weak) -> Result<u64, Wrong> {
         let executions = Arc::new(AtomicU64::new(0));
         let (count, body) = (Arc::clone(&executions), self.body);
         let mut builder = loom::model::Builder::new();
@@ -143,7 +144,7 @@ impl Model {
                 body();
             });
         }));
-        weaken(false);
+        weaken(Weak::Not);
         let execution = executions.load(Plain::Relaxed);
         outcome.map(|()| execution).map_err(|payload| {
             let text = payload.downcast_ref::<String>().map(String::as_str);

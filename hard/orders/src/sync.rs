@@ -53,25 +53,33 @@ pub(crate) mod atomic {
     use std::cell::Cell;
     pub(crate) use std::sync::atomic::Ordering;
 
-    /// Whether to leave out the fences that make a `SeqCst` access worth its name, and to weaken those in the sources.
-    ///
-    /// For one thread of the system, on which all threads of its models run.
-    pub(super) fn is_weak() -> bool {
-        WEAK.with(Cell::get)
-    }
+    use super::Weak;
 
     std::thread_local! {
-        pub(super) static WEAK: Cell<bool> = const { Cell::new(false) };
+        /// For one thread of the system, on which all threads of its models run.
+        pub(super) static WEAK: Cell<Weak> = const { Cell::new(Weak::Not) };
     }
 
     pub(crate) fn fence(order: Ordering) {
-        let weak = order == Ordering::SeqCst && is_weak();
-        loom::sync::atomic::fence(if weak { Ordering::AcqRel } else { order });
+        match (WEAK.with(Cell::get), order) {
+            (Weak::Unordered, _) => {}
+            (Weak::Pairs, Ordering::SeqCst) => loom::sync::atomic::fence(Ordering::AcqRel),
+            _ => loom::sync::atomic::fence(order),
+        }
     }
 
+    /// The fence that makes a `SeqCst` access worth its name.
     fn full(order: Ordering) {
-        if order == Ordering::SeqCst && !is_weak() {
+        if order == Ordering::SeqCst && WEAK.with(Cell::get) == Weak::Not {
             fence(Ordering::SeqCst);
+        }
+    }
+
+    /// The order that an access gets.
+    fn given(order: Ordering) -> Ordering {
+        match WEAK.with(Cell::get) {
+            Weak::Unordered => Ordering::Relaxed,
+            Weak::Not | Weak::Pairs => order,
         }
     }
 
@@ -87,20 +95,20 @@ pub(crate) mod atomic {
 
                 pub(crate) fn load(&self, order: Ordering) -> $value {
                     full(order);
-                    let value = self.0.load(order);
+                    let value = self.0.load(given(order));
                     full(order);
                     value
                 }
 
                 pub(crate) fn store(&self, value: $value, order: Ordering) {
                     full(order);
-                    self.0.store(value, order);
+                    self.0.store(value, given(order));
                     full(order);
                 }
 
                 pub(crate) fn swap(&self, value: $value, order: Ordering) -> $value {
                     full(order);
-                    let before = self.0.swap(value, order);
+                    let before = self.0.swap(value, given(order));
                     full(order);
                     before
                 }
@@ -113,7 +121,9 @@ pub(crate) mod atomic {
                     failure: Ordering,
                 ) -> Result<$value, $value> {
                     full(success);
-                    let outcome = self.0.compare_exchange(from, to, success, failure);
+                    let outcome = self
+                        .0
+                        .compare_exchange(from, to, given(success), given(failure));
                     full(if outcome.is_ok() { success } else { failure });
                     outcome
                 }
@@ -128,14 +138,14 @@ pub(crate) mod atomic {
             impl $name {
                 pub(crate) fn fetch_add(&self, value: $value, order: Ordering) -> $value {
                     full(order);
-                    let before = self.0.fetch_add(value, order);
+                    let before = self.0.fetch_add(value, given(order));
                     full(order);
                     before
                 }
 
                 pub(crate) fn fetch_sub(&self, value: $value, order: Ordering) -> $value {
                     full(order);
-                    let before = self.0.fetch_sub(value, order);
+                    let before = self.0.fetch_sub(value, given(order));
                     full(order);
                     before
                 }
@@ -150,7 +160,18 @@ pub(crate) mod atomic {
     number!(AtomicU64, u64);
 }
 
-/// From now on `SeqCst` accesses and fences only acquire and release: wrong, and meant to be found out.
-pub(crate) fn weaken(weak: bool) {
+/// What the sources' orders of accesses are taken for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Weak {
+    /// What they say.
+    Not,
+    /// `SeqCst` only acquires and releases: there is no one order of all accesses.
+    Pairs,
+    /// Everything is `Relaxed`, and fences are none.
+    Unordered,
+}
+
+/// From now on orders are taken for that: wrong, and meant to be found out.
+pub(crate) fn weaken(weak: Weak) {
     atomic::WEAK.with(|switch| switch.set(weak));
 }
