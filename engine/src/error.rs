@@ -25,6 +25,18 @@ pub enum Error {
         /// The newest visible state.
         newest: TxnId,
     },
+    /// The commit log does not hold the transaction asked for: it was trimmed, or it has not happened.
+    #[error(
+        "transaction {asked} is not in the commit log, which holds {first} up to and without {next}"
+    )]
+    NotInLog {
+        /// What was asked for.
+        asked: TxnId,
+        /// The first that is there; `next` if none is.
+        first: TxnId,
+        /// The one that will be committed next.
+        next: TxnId,
+    },
     /// The device, the quota or the file system is full. Nothing of the refused change was applied; the handle stays
     /// usable, and what needs no more room still works. A delete is a record in the log, so it may be refused, too.
     #[error("no space for {what}: {source}")]

@@ -54,12 +54,14 @@ pub mod internals;
 
 pub use db::Db;
 pub use db::batch::WriteBatch;
+pub use db::log::{Change, Log, LogFilter, LogHole, LogReport, Tail, Transaction};
 pub use db::options::{Backend, Options};
 pub use db::range::{Range, Row};
 pub use db::read::{Cursor, ReadTxn, Value};
 pub use db::write::{Savepoint, WriteTxn};
 pub use error::{Corruption, Error, Result};
 pub use ids::{Lsn, TxnId};
+pub use log::Retention;
 pub use northstar_io::IoError;
 pub use stats::{CheckReport, Stats};
 pub use txn::table::Table;

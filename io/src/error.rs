@@ -48,6 +48,8 @@ impl IoError {
     pub const END_OF_FILE: i32 = -1;
     /// `errno` of a device that does not give back what was stored.
     pub const DEVICE: i32 = libc::EIO;
+    /// The error number for a name that is not there.
+    pub const NOT_FOUND: i32 = libc::ENOENT;
 
     /// An error with all it can say.
     #[must_use]

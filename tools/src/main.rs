@@ -4,6 +4,7 @@
 #![forbid(unsafe_code)]
 
 mod import;
+mod log;
 mod read;
 mod report;
 
@@ -12,7 +13,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use northstardb::{Db, Options};
+use northstardb::{Options, Retention};
 
 #[derive(Debug, Parser)]
 #[command(
@@ -50,6 +51,9 @@ enum Command {
         /// next opening replays them
         #[arg(long)]
         keep_history: bool,
+        /// Keep the whole commit log, also after its transactions are in pages
+        #[arg(long)]
+        keep_log: bool,
     },
     #[command(flatten)]
     Read(Read),
@@ -63,6 +67,11 @@ enum Command {
         #[command(subcommand)]
         read: Read,
     },
+    /// Read the commit log: what was committed, transaction by transaction
+    ///
+    /// As far back as it was kept: see `import --keep-log`.
+    #[command(subcommand)]
+    Log(log::Log),
     /// Print what the database says about itself
     Stat,
     /// Read every page, verify every checksum and invariant, and list every fault
@@ -165,7 +174,11 @@ fn perform(arguments: Arguments, out: &mut impl Write) -> Result<(), Failure> {
     // What only reads must not make a database, nor change one.
     let existing = || open(Options::new().create(false).read_only(true));
     match command {
-        Command::Import { dir, keep_history } => {
+        Command::Import {
+            dir,
+            keep_history,
+            keep_log,
+        } => {
             // Before a database is made for nothing.
             if !dir.is_dir() {
                 return Err(Failure::Use(format!(
@@ -173,7 +186,12 @@ fn perform(arguments: Arguments, out: &mut impl Write) -> Result<(), Failure> {
                     dir.display()
                 )));
             }
-            let db = open(Options::new())?;
+            let retention = if keep_log {
+                Retention::All
+            } else {
+                Retention::None
+            };
+            let db = open(Options::new().retention(retention))?;
             let plan = import::Plan {
                 dir: &dir,
                 table: &table,
@@ -195,29 +213,29 @@ fn perform(arguments: Arguments, out: &mut impl Write) -> Result<(), Failure> {
         Command::Read(command) => {
             let db = existing()?;
             let read = db.begin_read().during(|| "cannot read".to_owned())?;
-            perform_read(&db, &read, &table, &command, json, out)
+            perform_read(&read, &table, &command, json, out)
         }
         Command::AsOf { txn, read: command } => {
             let db = existing()?;
             let read = db
                 .begin_read_at(northstardb::TxnId::new(txn))
                 .during(|| format!("cannot read as of transaction {txn}"))?;
-            perform_read(&db, &read, &table, &command, json, out)
+            perform_read(&read, &table, &command, json, out)
         }
+        Command::Log(command) => log::perform(&existing()?, &command, json, out),
         Command::Stat => report::stat(&existing()?, json, out),
         Command::Check => report::check(&existing()?, json, out),
     }
 }
 
 fn perform_read(
-    db: &Db,
     read: &northstardb::ReadTxn,
     table: &str,
     command: &Read,
     json: bool,
     out: &mut impl Write,
 ) -> Result<(), Failure> {
-    let table = db
+    let table = read
         .open_table(table)
         .during(|| format!("cannot read the table {table:?}"))?;
     match command {

@@ -3,7 +3,7 @@
 use std::io::Write;
 
 use northstardb::{ReadTxn, Table};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::{During, Failure};
 
@@ -37,10 +37,7 @@ pub(crate) fn get(
             ))
         })?;
     if json {
-        let content = match std::str::from_utf8(&value) {
-            Ok(text) => json!({ "text": text }),
-            Err(_) => json!({ "hex": hex(&value) }),
-        };
+        let content = content(&value);
         let row = json!({ "path": path, "bytes": value.len(), "txn": read.txn_id().get(), "content": content });
         writeln!(out, "{row}")?;
     } else {
@@ -75,6 +72,14 @@ pub(crate) fn scan(
         }
     }
     Ok(())
+}
+
+/// Bytes in JSON: text where they are text.
+pub(crate) fn content(bytes: &[u8]) -> Value {
+    match std::str::from_utf8(bytes) {
+        Ok(text) => json!({ "text": text }),
+        Err(_) => json!({ "hex": hex(bytes) }),
+    }
 }
 
 fn hex(bytes: &[u8]) -> String {

@@ -194,3 +194,73 @@ fn an_earlier_import_can_be_read_as_of_its_last_transaction() {
         text(&scan)
     );
 }
+
+#[test]
+fn the_log_is_kept_when_asked_for_and_printed() {
+    let dir = tempfile::tempdir().unwrap();
+    let (root, db) = (dir.path().join("tree"), dir.path().join("db"));
+    tree(&root);
+    let import = northstar(&db, &["import", root.to_str().unwrap(), "--keep-log"]);
+    assert!(import.status.success(), "{}", text(&import));
+    let stat = northstar(&db, &["log", "stat", "--json"]);
+    let figures: serde_json::Value = serde_json::from_slice(&stat.stdout).unwrap();
+    // The table, and one transaction a directory.
+    assert_eq!(
+        (&figures["first_txn"], &figures["transactions"]),
+        (&1.into(), &4.into())
+    );
+    let dump = northstar(&db, &["log", "dump", "--json"]);
+    let lines: Vec<serde_json::Value> = String::from_utf8(dump.stdout)
+        .unwrap()
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    assert_eq!(lines.len(), 4);
+    assert_eq!(lines[0]["changes"][0]["name"], "files");
+    let puts: Vec<_> = lines[1..]
+        .iter()
+        .flat_map(|line| line["changes"].as_array().unwrap())
+        .collect();
+    assert_eq!(puts.len(), 5);
+    assert!(
+        puts.iter()
+            .any(|put| put["key"]["text"] == "src/a.rs" && put["value"]["text"] == "fn a() {}\n")
+    );
+    let some = northstar(
+        &db,
+        &["log", "tail", "--only", "files", "--prefix", "src/deep"],
+    );
+    let some = text(&some);
+    assert!(
+        some.contains("put     files src/deep/binary (3 bytes)"),
+        "{some}"
+    );
+    assert!(!some.contains("src/a.rs"), "{some}");
+    let gone = northstar(&db, &["log", "dump", "--from", "9"]);
+    assert_eq!(gone.status.code(), Some(1));
+    assert!(
+        text(&gone).contains("holds 1 up to and without 5"),
+        "{}",
+        text(&gone)
+    );
+    let verify = northstar(&db, &["log", "verify"]);
+    assert!(verify.status.success(), "{}", text(&verify));
+    // One bit, in the second group.
+    let segment = db.join("log").join(format!("{:020}.seg", 0));
+    let mut bytes = std::fs::read(&segment).unwrap();
+    bytes[4096 + 200] ^= 1;
+    std::fs::write(&segment, &bytes).unwrap();
+    let verify = northstar(&db, &["log", "verify"]);
+    assert_eq!(verify.status.code(), Some(1), "{}", text(&verify));
+    assert!(
+        text(&verify).contains("transactions 2 to 2 at bytes 4096 to"),
+        "{}",
+        text(&verify)
+    );
+    let check = northstar(&db, &["check"]);
+    assert!(
+        check.status.success(),
+        "the pages do not need it: {}",
+        text(&check)
+    );
+}

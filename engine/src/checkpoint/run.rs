@@ -10,7 +10,7 @@ use crate::delta::Delta;
 use crate::error::{Error, Result};
 use crate::format::meta::{Meta, TreeRoot};
 use crate::ids::{Lsn, TableId, TxnId};
-use crate::log::{LogPosition, Segments};
+use crate::log::{LogPosition, Retainer, Segments};
 use crate::marks::{Mark, reached};
 use crate::pages::store::Store;
 use crate::pages::write::PageSink;
@@ -35,6 +35,8 @@ pub(crate) struct Checkpointer {
     pub(crate) meta: Meta,
     /// Where the log must reach back to for the other meta slot's sake.
     pub(crate) older_log_start: Lsn,
+    /// What is kept of the log beyond that.
+    pub(crate) retainer: Retainer,
     /// Bytes of new pages after which a slice ends.
     pub(crate) slice_bytes: u64,
     /// Bytes of a full delta: its log is about as large.
@@ -116,20 +118,22 @@ impl Checkpointer {
     }
 
     /// Segments before the log's start in both slots become spares, `spare_bytes` of them at most.
-    fn recycle(&self, spare_bytes: u64) -> Result<()> {
+    fn recycle(&mut self, spare_bytes: u64) -> Result<()> {
+        let needed = match planted("the log is recycled one checkpoint early") {
+            true => self.meta.log_start.lsn,
+            false => self.older_log_start,
+        };
+        let newest = self.shapes.shared.visible();
+        let kept = self
+            .retainer
+            .keep_from(&self.segments, needed, newest, self.clock.wall_ns())?;
         self.segments
-            .recycle_before(
-                match planted("the log is recycled one checkpoint early") {
-                    true => self.meta.log_start.lsn,
-                    false => self.older_log_start,
-                },
-                spare_bytes,
-            )
+            .recycle_before(kept, spare_bytes)
             .map_err(|source| Error::from_io("the commit log", source))
     }
 
     /// Gives the log's space back, but for what the next commits need.
-    pub(crate) fn shrink_log(&self) -> Result<()> {
+    pub(crate) fn shrink_log(&mut self) -> Result<()> {
         self.recycle(0)?;
         self.pipeline.shrink_log()
     }

@@ -1,6 +1,7 @@
 //! The database as its users see it: opening, transactions, tables, closing.
 
 pub(crate) mod batch;
+pub(crate) mod log;
 pub(crate) mod open;
 pub(crate) mod options;
 pub(crate) mod range;
@@ -15,6 +16,7 @@ use northstar_io::planted::planted;
 use northstar_io::{Disk, SyncMethod};
 
 use self::batch::WriteBatch;
+use self::log::Log;
 use self::options::Options;
 use self::read::ReadTxn;
 use self::write::WriteTxn;
@@ -22,6 +24,7 @@ use crate::checkpoint::run::Checkpointer;
 use crate::checkpoint::thread::Signal;
 use crate::error::{Error, Result};
 use crate::ids::{Lsn, TxnId};
+use crate::log::Segments;
 use crate::stats::{CheckReport, Stats};
 use crate::sync::Mutex;
 use crate::sync::atomic::{AtomicBool, Ordering};
@@ -73,6 +76,11 @@ pub(crate) struct Engine {
     pub(crate) pipeline: Arc<Pipeline>,
     pub(crate) checkpointer: Mutex<Checkpointer>,
     pub(crate) signal: Arc<Signal>,
+    pub(crate) segments: Arc<Segments>,
+    /// Low 64 bits of the database's id.
+    pub(crate) database: u64,
+    /// Where the log ended when it was opened.
+    pub(crate) log_end_at_open: Lsn,
     pub(crate) disk: Arc<dyn Disk>,
     pub(crate) key_bytes_max: usize,
     pub(crate) value_bytes_max: usize,
@@ -289,6 +297,14 @@ impl Db {
         }
     }
 
+    /// The commit log, as a stream of transactions.
+    ///
+    /// # Errors
+    /// [`Error::Closed`].
+    pub fn log(&self) -> Result<Log> {
+        self.engine().map(Log::of)
+    }
+
     /// Figures about this database.
     ///
     /// # Errors
@@ -367,6 +383,8 @@ impl Drop for Handle {
         }
         // The lock goes with the engine: a write transaction that lives on may still commit.
         self.stop_threads();
+        let tasks = self.engine.shapes.shared.bell.ring();
+        tasks.into_iter().for_each(std::task::Waker::wake);
     }
 }
 
@@ -408,7 +426,7 @@ impl Engine {
 
     /// Gives the log's space back, unless somebody is about to need it.
     fn shrink_log(&self) -> Result<()> {
-        let checkpointer = self.checkpointer.lock();
+        let mut checkpointer = self.checkpointer.lock();
         if self.closed.load(Ordering::Acquire) {
             return Err(Error::Closed);
         }

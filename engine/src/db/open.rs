@@ -22,7 +22,7 @@ use crate::format::leaf::key_bytes_max;
 use crate::format::meta::{Meta, TreeRoot};
 use crate::ids::TableId;
 use crate::limits;
-use crate::log::{LogWriter, ScanStart, Segments, fingerprint, probe};
+use crate::log::{LogWriter, Retainer, ScanStart, Segments, fingerprint, probe};
 use crate::marks::{Mark, reached};
 use crate::pages::Class;
 use crate::pages::store::{Opened, Store, StoreOptions};
@@ -244,6 +244,7 @@ fn assemble(parts: Assembly<'_>) -> Result<Db> {
         older_log_start: older
             .as_ref()
             .map_or(meta.log_start.lsn, |older| older.log_start.lsn),
+        retainer: Retainer::new(options.retention, meta.database_low()),
         meta,
         slice_bytes: options.slice_bytes,
         delta_bytes: options.delta_bytes as u64,
@@ -254,6 +255,9 @@ fn assemble(parts: Assembly<'_>) -> Result<Db> {
         tidied: true,
     };
     let engine = Arc::new(Engine {
+        segments: Arc::clone(&checkpointer.segments),
+        database: checkpointer.meta.database_low(),
+        log_end_at_open: end.end.lsn,
         shapes,
         pipeline,
         checkpointer: Mutex::new(checkpointer),

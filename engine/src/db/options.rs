@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::Db;
 use crate::error::{Error, Result};
 use crate::limits;
+use crate::log::Retention;
 
 /// Which way to the disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -42,6 +43,7 @@ pub struct Options {
     pub(crate) idle_after: Duration,
     pub(crate) value_bytes_max: usize,
     pub(crate) slice_bytes: u64,
+    pub(crate) retention: Retention,
 }
 
 impl Default for Options {
@@ -58,6 +60,7 @@ impl Default for Options {
             idle_after: Duration::from_secs(1),
             value_bytes_max: limits::VALUE_BYTES_MAX,
             slice_bytes: 8 << 20,
+            retention: Retention::None,
         }
     }
 }
@@ -138,6 +141,13 @@ impl Options {
     /// Longest value in bytes. Default 16 MiB, at most 128 MiB.
     pub fn value_bytes_max(mut self, bytes: usize) -> Self {
         self.value_bytes_max = bytes;
+        self
+    }
+
+    /// How much of the past is kept in the commit log, for those who read it: see [`Log`](crate::Log). Default
+    /// [`Retention::None`]. It holds while the database is open with it, and costs room on the disk, not time.
+    pub fn retention(mut self, retention: Retention) -> Self {
+        self.retention = retention;
         self
     }
 

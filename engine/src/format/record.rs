@@ -228,14 +228,15 @@ impl<'a> Record<'a> {
 
     /// The operations, in the order they were made.
     pub(crate) fn ops(&self) -> Ops<'a> {
-        Ops::new(
-            self.payload.get(self.tag_len..).unwrap_or_default(),
-            self.op_count,
-        )
+        Ops::new(self.op_bytes(), self.op_count)
+    }
+
+    /// The bytes of the operations.
+    pub(crate) fn op_bytes(&self) -> &'a [u8] {
+        self.payload.get(self.tag_len..).unwrap_or_default()
     }
 
     /// Who committed and why. The engine keeps it and does not look at it.
-    #[cfg(any(test, feature = "internals"))]
     pub(crate) fn tag(&self) -> &'a [u8] {
         self.payload.get(..self.tag_len).unwrap_or_default()
     }

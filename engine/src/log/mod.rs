@@ -14,9 +14,11 @@
 
 mod append;
 mod claim;
+mod follow;
 mod group;
 mod probe;
 mod read;
+mod retain;
 mod scan;
 mod segment;
 #[cfg(test)]
@@ -24,8 +26,11 @@ mod tests;
 
 pub(crate) use append::{LogCounters, LogWriter};
 pub(crate) use claim::Claim;
+pub(crate) use follow::Follower;
 pub(crate) use group::GroupBuilder;
 pub(crate) use probe::{fingerprint, probe};
+pub(crate) use retain::Retainer;
+pub use retain::Retention;
 pub(crate) use scan::{ScanEnd, ScanStart, scan};
 pub(crate) use segment::Segments;
 
@@ -66,6 +71,9 @@ pub(crate) enum LogError {
         /// What is wrong.
         source: RecordError,
     },
+    /// The log does not reach back to what was asked for: it was recycled.
+    #[error("this part of the log was recycled")]
+    Gone,
     /// An earlier write failed; reopening the database recovers.
     #[error("the log has halted after an earlier error")]
     Halted,

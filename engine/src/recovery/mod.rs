@@ -65,6 +65,11 @@ impl From<LogError> for Error {
                     detail,
                 })
             }
+            LogError::Gone => Self::Corrupt(Corruption {
+                file: "log",
+                offset: None,
+                detail,
+            }),
             LogError::Halted => Self::Halted {
                 reason: detail.into(),
             },

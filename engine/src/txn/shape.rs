@@ -13,6 +13,7 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use northstar_io::FileLock;
 
+use super::bell::Bell;
 use super::registry::Registry;
 use crate::delta::Delta;
 use crate::format::meta::TreeRoot;
@@ -63,6 +64,8 @@ pub(crate) struct Shared {
     pub(crate) visible: AtomicU64,
     /// Sequence number of the current shape.
     shape_seq: AtomicU64,
+    /// Rung when `visible` has risen.
+    pub(crate) bell: Bell,
     /// The handles given out.
     pub(crate) tables: Tables,
     /// No snapshot is opened any more.
@@ -83,6 +86,7 @@ impl Shared {
             registry: Registry::default(),
             visible: AtomicU64::new(visible.get()),
             shape_seq: AtomicU64::new(0),
+            bell: Bell::default(),
             tables: Tables::new(next_table),
             closed: AtomicBool::new(false),
             lock: Mutex::new(file_lock),

@@ -41,6 +41,10 @@ impl Table {
         self.id == other.id && self.instance == other.instance
     }
 
+    pub(crate) fn instance(&self) -> u64 {
+        self.instance
+    }
+
     pub(crate) fn table_id(&self) -> TableId {
         self.id
     }

@@ -269,6 +269,7 @@ impl Pipeline {
         self.asleep
             .add(settle_group(&mut tickets, Lsn::default(), Some(&first)));
         self.reject_waiting(&first);
+        self.asleep.add(self.shapes.shared.bell.ring());
         self.open_swapped.notify_all();
         self.open_wanted.notify_all();
         // Whoever looked before the halt is waiting by the time the lock is had.

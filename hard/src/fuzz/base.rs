@@ -5,7 +5,7 @@ use std::sync::OnceLock;
 
 use northstar_io::SyncMethod;
 use northstar_io::sim::{FaultPlan, Image, Shadow};
-use northstardb::{Db, Result, WriteBatch};
+use northstardb::{Db, Result, Retention, WriteBatch};
 
 use super::{DATABASE, SEGMENT_BYTES, number, repair};
 use crate::ops::{Fill, KeyStyle, Shape, value_bytes};
@@ -91,6 +91,7 @@ fn make(delta_bytes: usize, fill: Fill_) -> Result<Base> {
         direct: true,
         patient: false,
         database: u128::from(DATABASE) | 5 << 64,
+        retention: Retention::None,
     };
     let disk = setup.disk(Shadow::new(SimSetup::blank()), false, FaultPlan::default());
     let open = fill(setup.open(&disk)?)?;

@@ -31,4 +31,5 @@ pub mod setup;
 pub mod shrink;
 pub mod storm;
 pub mod story;
+pub mod stream;
 pub mod verify;

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use northstar_io::SyncMethod;
 use northstar_io::sim::{FaultPlan, Image, Shadow, SimDisk, SimOptions};
 use northstardb::internals::{self, World};
-use northstardb::{Db, Options};
+use northstardb::{Db, Options, Retention};
 
 use crate::ops::{KeyStyle, Shape};
 use crate::rng::Rng;
@@ -38,6 +38,8 @@ pub struct SimSetup {
     pub patient: bool,
     /// The id of the database.
     pub database: u128,
+    /// What is kept of the log.
+    pub retention: Retention,
 }
 
 impl SimSetup {
@@ -67,6 +69,13 @@ impl SimSetup {
             direct: rng.chance(70),
             patient: false,
             database: u128::from(rng.word()) << 64 | u128::from(rng.word()),
+            retention: rng.pick(&[
+                Retention::None,
+                Retention::None,
+                Retention::All,
+                Retention::Bytes(100 << 10),
+                Retention::Txns(5),
+            ]),
         }
     }
 
@@ -77,6 +86,7 @@ impl SimSetup {
             .delta_bytes(self.delta_bytes)
             .page_bytes(self.page_bytes)
             .log_segment_bytes(self.segment_bytes)
+            .retention(self.retention)
     }
 
     /// A disk that begins as `begin`.

@@ -7,6 +7,7 @@ use super::oracle::Oracle;
 use super::script::Plan;
 use super::setup::SimSetup;
 use super::story::{Beginning, Story, tell};
+use super::stream;
 use super::verify::{Found, Look, verify};
 use crate::Failure;
 use crate::rng::Rng;
@@ -162,6 +163,7 @@ impl Storm<'_> {
         let found = verify(&self.story.setup, image, oracle, &mut self.rng, look)?;
         self.tally.add(CRASHES, 1);
         self.tally.add("rows compared", found.rows);
+        self.tally.add(stream::STREAMED, found.streamed);
         self.tally
             .add("of these refused as damaged", u64::from(found.at.is_none()));
         let at = found.at.map_or(u64::MAX, northstardb::TxnId::get);

@@ -6,6 +6,7 @@ use northstardb::{Error, TxnId};
 use super::oracle::Oracle;
 use super::setup::SimSetup;
 use super::storm::listed;
+use super::stream;
 use crate::compare::{Compare, compare_names, compare_present};
 use crate::exec::{Executor, tables_of};
 use crate::rng::Rng;
@@ -29,6 +30,8 @@ pub struct Found {
     pub rows: u64,
     /// Records that recovery replayed.
     pub replayed: u64,
+    /// Transactions read from the log.
+    pub streamed: u64,
     /// What opening did to the disk, if asked for.
     pub events: Vec<Event>,
     /// The disk afterwards.
@@ -55,6 +58,7 @@ pub fn verify(
         at: None,
         rows: 0,
         replayed: 0,
+        streamed: 0,
         events: Vec::new(),
         image: Image::default(),
     };
@@ -114,6 +118,9 @@ fn look_at(
                 Err(other) => return Err(other).during("begin_read_at"),
             }
         }
+    }
+    if rng.chance(10) {
+        found.streamed = stream::compare(&db, setup, oracle, at)?;
     }
     let report = db.check().during("check")?;
     if !report.faults.is_empty() && !oracle.allowed.damage {

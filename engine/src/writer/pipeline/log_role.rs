@@ -91,6 +91,7 @@ impl Pipeline {
                 role.gather.wrote(woken, joined.unwrap_or(0), took);
                 self.asleep
                     .add(settle_group(&mut group.tickets, end.lsn, None));
+                self.asleep.add(self.shapes.shared.bell.ring());
             }
             Err(error) => {
                 reached(Mark::LogFailed);

@@ -1,0 +1,608 @@
+//! The commit stream: every committed transaction, in order, from the log. Spec: SE-015.
+
+use std::iter::FusedIterator;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::{Duration, SystemTime};
+
+use futures_core::Stream;
+
+use super::Engine;
+use super::range::{Span, prefix_span};
+use crate::error::{Corruption, Error, Result};
+use crate::format::record::{Op, Ops, Record};
+use crate::ids::{Lsn, TableId, TxnId};
+use crate::log::{Follower, LogError};
+use crate::sync::atomic::Ordering;
+use crate::txn::table::{Table, decode_entry};
+
+/// The commit log of an open database: what was committed, readable as a stream of transactions.
+///
+/// The log holds what recovery needs, and before it as much as [`Options::retention`](crate::Options::retention) says.
+///
+/// ```
+/// # fn main() -> northstardb::Result<()> {
+/// # use northstardb::{Change, Db, LogFilter};
+/// let db = Db::memory()?;
+/// let table = db.table("users")?;
+/// let mut txn = db.begin_write()?;
+/// txn.put(&table, "ada", "1815")?;
+/// txn.set_tag(b"import 7")?;
+/// let commit = txn.commit()?;
+///
+/// let mut tail = db.log()?.tail(commit.txn_id, LogFilter::all())?;
+/// let found = tail.try_next()?.expect("it was committed");
+/// assert_eq!((found.txn_id(), found.tag()), (commit.txn_id, &b"import 7"[..]));
+/// let changes: Vec<_> = found.changes().collect();
+/// assert_eq!(changes, [Change::Put { table: table.id(), key: b"ada", value: b"1815" }]);
+/// # drop(tail);
+/// # db.close() }
+/// ```
+#[derive(Debug, Clone)]
+pub struct Log {
+    engine: Arc<Engine>,
+}
+
+impl Log {
+    pub(crate) fn of(engine: &Arc<Engine>) -> Self {
+        Self {
+            engine: Arc::clone(engine),
+        }
+    }
+
+    /// The first transaction that the log holds; the one that will be committed next, if it holds none.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub fn first(&self) -> Result<TxnId> {
+        let (next, end) = self.engine.log_end();
+        match Follower::from_first(&self.engine.segments, self.engine.database, end) {
+            Ok(follower) => Ok(follower.map_or(next, |follower| follower.txn().min(next))),
+            Err(LogError::Gone) => Ok(next),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// The transaction that will be committed, and durable, next.
+    #[must_use]
+    pub fn next(&self) -> TxnId {
+        self.engine.log_end().0
+    }
+
+    /// Follows the log from transaction `from` on: what is there, and then what is committed, as it becomes durable.
+    ///
+    /// `from` is at most [`Log::next`]. To go on where another tail ended, give what [`Tail::position`] said there, or the id
+    /// after that of the last transaction seen. The tail keeps the database open, as a write transaction does.
+    ///
+    /// # Errors
+    /// [`Error::NotInLog`], [`Error::UnknownTable`] for a table of another database, [`Error::Corrupt`], [`Error::Io`].
+    pub fn tail(&self, from: TxnId, filter: LogFilter) -> Result<Tail> {
+        let engine = &self.engine;
+        let instance = engine.shapes.shared.tables.instance;
+        if let Some(table) = filter.wanted.iter().find(|want| want.instance != instance) {
+            return Err(Error::UnknownTable {
+                name: table.name.clone(),
+            });
+        }
+        let (next, end) = engine.log_end();
+        let from = from.max(TxnId::ZERO.next());
+        if from > next {
+            return Err(self.not_in_log(from)?);
+        }
+        let sought = Follower::seek(&engine.segments, engine.database, from, (end, next));
+        match sought {
+            Ok(follower) => Ok(Tail {
+                log: self.clone(),
+                follower,
+                filter: Arc::new(filter),
+                ended: false,
+            }),
+            Err(LogError::Gone) => Err(self.not_in_log(from)?),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Reads the whole log, verifies every checksum and every link of the chain, and goes on behind what is damaged.
+    ///
+    /// # Errors
+    /// [`Error::Closed`]. What it finds is in the report, also what the device refuses to read.
+    pub fn check(&self) -> Result<LogReport> {
+        let engine = &self.engine;
+        if engine.closed.load(Ordering::Acquire) {
+            return Err(Error::Closed);
+        }
+        let (next, end) = engine.log_end();
+        let mut report = LogReport::default();
+        let Some(mut follower) = Follower::from_first(&engine.segments, engine.database, end)?
+        else {
+            return Ok(report);
+        };
+        let all = Arc::new(LogFilter::all());
+        while follower.txn() < next {
+            let first = follower.txn();
+            let (why, place) = match follower.next(end) {
+                Ok(Some(record)) => match Transaction::of(&record, &all) {
+                    Ok(_) => {
+                        report.transactions += 1;
+                        report.changes += u64::from(record.op_count);
+                        continue;
+                    }
+                    Err(error) => (error.to_string(), None),
+                },
+                Ok(None) => ("it ends early".to_owned(), Some((end, end))),
+                Err(error) => (error.to_string(), Some(follower.skip_damage(end))),
+            };
+            // Behind the last damage nothing may be left.
+            let behind = match place {
+                Some((_, to)) if to >= end => next,
+                _ => follower.txn(),
+            };
+            report.holes.push(LogHole {
+                first,
+                next: behind,
+                place,
+                why,
+            });
+            if behind == next {
+                break;
+            }
+        }
+        Ok(report)
+    }
+
+    fn not_in_log(&self, asked: TxnId) -> Result<Error> {
+        let first = self.first()?;
+        Ok(Error::NotInLog {
+            asked,
+            first,
+            next: self.next(),
+        })
+    }
+}
+
+/// What a walk over the whole log found.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub struct LogReport {
+    /// Sound transactions.
+    pub transactions: u64,
+    /// Operations in them.
+    pub changes: u64,
+    /// What is damaged, from the front; empty means sound.
+    pub holes: Vec<LogHole>,
+}
+
+/// A part of the log that cannot be read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct LogHole {
+    /// The first transaction that is missing.
+    pub first: TxnId,
+    /// The first that is there again.
+    pub next: TxnId,
+    /// Where the damage begins and ends; none if a sound record makes no sense.
+    pub place: Option<(Lsn, Lsn)>,
+    /// What is wrong.
+    pub why: String,
+}
+
+impl Engine {
+    /// The next transaction to be committed, and an end of the log that is durable and not before its beginning.
+    fn log_end(&self) -> (TxnId, Lsn) {
+        // In this order: the end of the log was noted before its transactions became visible.
+        let visible = self.shapes.shared.visible();
+        let end = self.segments.end().max(self.log_end_at_open);
+        (visible.next(), end)
+    }
+}
+
+/// Which changes a [`Tail`] shows.
+#[derive(Debug, Clone, Default)]
+#[must_use]
+pub struct LogFilter {
+    /// Everything, if empty.
+    wanted: Vec<Wanted>,
+}
+
+/// Keys of a table.
+#[derive(Debug, Clone)]
+struct Wanted {
+    instance: u64,
+    table: TableId,
+    name: String,
+    from: Vec<u8>,
+    to: Option<Vec<u8>>,
+}
+
+impl LogFilter {
+    /// Every change of every table.
+    pub fn all() -> Self {
+        Self::default()
+    }
+
+    /// Also changes of this table; of no others but those asked for.
+    pub fn table(self, table: &Table) -> Self {
+        self.span(table, Vec::new(), None)
+    }
+
+    /// Also changes of keys of this table that begin with `prefix`. A range delete is shown whole if it may meet one.
+    ///
+    /// # Errors
+    /// [`Error::TooLarge`] for a prefix longer than any key.
+    pub fn prefix(self, table: &Table, prefix: impl AsRef<[u8]>) -> Result<Self> {
+        match prefix_span(prefix.as_ref())? {
+            Span::Keys { from, to } => Ok(self.span(table, from, to)),
+            Span::Empty => Ok(self),
+        }
+    }
+
+    fn span(mut self, table: &Table, from: Vec<u8>, to: Option<Vec<u8>>) -> Self {
+        self.wanted.push(Wanted {
+            instance: table.instance(),
+            table: table.table_id(),
+            name: table.name().to_owned(),
+            from,
+            to,
+        });
+        self
+    }
+
+    fn wants(&self, change: &Change<'_>) -> bool {
+        self.wanted.is_empty() || self.wanted.iter().any(|wanted| wanted.meets(change))
+    }
+}
+
+impl Wanted {
+    fn meets(&self, change: &Change<'_>) -> bool {
+        if change.table() != self.table.get() {
+            return false;
+        }
+        let below = |key: &[u8]| self.to.as_deref().is_none_or(|to| key < to);
+        match *change {
+            Change::Put { key, .. } | Change::Delete { key, .. } => {
+                *self.from <= *key && below(key)
+            }
+            Change::DeleteRange { from, to, .. } => {
+                to.is_none_or(|to| *self.from < *to) && below(from)
+            }
+            Change::CreateTable { .. } | Change::RenameTable { .. } | Change::DropTable { .. } => {
+                true
+            }
+        }
+    }
+}
+
+/// One change of a transaction. Later ones of the same transaction win over earlier ones.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Change<'t> {
+    /// The key has this value from now on.
+    Put {
+        /// [`Table::id`].
+        table: u32,
+        /// The key.
+        key: &'t [u8],
+        /// Its value.
+        value: &'t [u8],
+    },
+    /// The key is absent from now on.
+    Delete {
+        /// [`Table::id`].
+        table: u32,
+        /// The key.
+        key: &'t [u8],
+    },
+    /// All keys from `from` up to and without `to` are absent from now on.
+    DeleteRange {
+        /// [`Table::id`].
+        table: u32,
+        /// The first that goes.
+        from: &'t [u8],
+        /// The first that stays; none if all go to the end.
+        to: Option<&'t [u8]>,
+    },
+    /// A table was made.
+    CreateTable {
+        /// Its id.
+        table: u32,
+        /// Its name.
+        name: &'t str,
+    },
+    /// A table has another name.
+    RenameTable {
+        /// Its id.
+        table: u32,
+        /// The name it had.
+        from: &'t str,
+        /// The name it has.
+        to: &'t str,
+    },
+    /// A table is gone with all its rows.
+    DropTable {
+        /// Its id.
+        table: u32,
+        /// The name it had.
+        name: &'t str,
+    },
+}
+
+impl<'t> Change<'t> {
+    /// The id of the table it changes.
+    #[must_use]
+    pub const fn table(&self) -> u32 {
+        match *self {
+            Self::Put { table, .. }
+            | Self::Delete { table, .. }
+            | Self::DeleteRange { table, .. }
+            | Self::CreateTable { table, .. }
+            | Self::RenameTable { table, .. }
+            | Self::DropTable { table, .. } => table,
+        }
+    }
+
+    /// The next change of a record: one operation, or the two that rename or drop a table.
+    fn take(ops: &mut Ops<'t>) -> Option<Result<Self>> {
+        let next = ops.next()?;
+        Some(
+            next.map_err(|error| damaged(error.to_string()))
+                .and_then(|op| Self::of(op, ops)),
+        )
+    }
+
+    fn of(op: Op<'t>, rest: &mut Ops<'t>) -> Result<Self> {
+        let text = |name: &'t [u8]| {
+            std::str::from_utf8(name).map_err(|error| damaged(format!("a table's name: {error}")))
+        };
+        Ok(match op {
+            Op::Put {
+                table: TableId::NAMES,
+                key,
+                value,
+            } => {
+                let name = text(key)?;
+                let table = decode_entry(name, value)?.get();
+                Self::CreateTable { table, name }
+            }
+            Op::Delete {
+                table: TableId::NAMES,
+                key,
+            } => match rest.next() {
+                Some(Ok(Op::Put {
+                    table: TableId::NAMES,
+                    key: to,
+                    value,
+                })) => Self::RenameTable {
+                    table: decode_entry(text(to)?, value)?.get(),
+                    from: text(key)?,
+                    to: text(to)?,
+                },
+                Some(Ok(
+                    Op::DropTable { table }
+                    | Op::DeleteRange {
+                        table,
+                        from: &[],
+                        to: None,
+                    },
+                )) => Self::DropTable {
+                    table: table.get(),
+                    name: text(key)?,
+                },
+                other => {
+                    return Err(damaged(format!(
+                        "a table lost its name, and {other:?} follows"
+                    )));
+                }
+            },
+            Op::DropTable { table } => {
+                return Err(damaged(format!("{table:?} was dropped and kept its name")));
+            }
+            Op::DeleteRange {
+                table: TableId::NAMES,
+                ..
+            } => return Err(damaged("tables lost their names".to_owned())),
+            Op::Put { table, key, value } => Self::Put {
+                table: table.get(),
+                key,
+                value,
+            },
+            Op::Delete { table, key } => Self::Delete {
+                table: table.get(),
+                key,
+            },
+            Op::DeleteRange { table, from, to } => Self::DeleteRange {
+                table: table.get(),
+                from,
+                to,
+            },
+        })
+    }
+}
+
+fn damaged(detail: String) -> Error {
+    Error::Corrupt(Corruption {
+        file: "log",
+        offset: None,
+        detail,
+    })
+}
+
+/// A committed transaction, as the log has it.
+#[derive(Debug, Clone)]
+pub struct Transaction {
+    txn: TxnId,
+    time_ns: u64,
+    tag: Box<[u8]>,
+    ops: Box<[u8]>,
+    op_count: u32,
+    filter: Arc<LogFilter>,
+}
+
+impl Transaction {
+    /// Its id. Ids rise by one: one that is not shown had no change that the filter wants.
+    #[must_use]
+    pub const fn txn_id(&self) -> TxnId {
+        self.txn
+    }
+
+    /// When it was committed: the writer's wall clock, never below that of the transaction before.
+    #[must_use]
+    pub fn time(&self) -> SystemTime {
+        SystemTime::UNIX_EPOCH + Duration::from_nanos(self.time_ns)
+    }
+
+    /// What [`WriteTxn::set_tag`](crate::WriteTxn::set_tag) was given.
+    #[must_use]
+    pub const fn tag(&self) -> &[u8] {
+        &self.tag
+    }
+
+    /// The changes that the filter wants, in the order they were made.
+    pub fn changes(&self) -> impl Iterator<Item = Change<'_>> {
+        let mut ops = Ops::new(&self.ops, self.op_count);
+        // All of them were found sound when the transaction was read.
+        std::iter::from_fn(move || Change::take(&mut ops)?.ok())
+            .filter(|change| self.filter.wants(change))
+    }
+
+    /// The transaction, unless the filter wants nothing of it.
+    fn of(record: &Record<'_>, filter: &Arc<LogFilter>) -> Result<Option<Self>> {
+        let (mut ops, mut wanted) = (record.ops(), false);
+        while let Some(change) = Change::take(&mut ops) {
+            wanted |= filter.wants(&change?);
+        }
+        Ok(wanted.then(|| Self {
+            txn: record.txn,
+            time_ns: record.timestamp_ns,
+            tag: record.tag().into(),
+            ops: record.op_bytes().into(),
+            op_count: record.op_count,
+            filter: Arc::clone(filter),
+        }))
+    }
+}
+
+/// A place in the commit log that moves on: see [`Log::tail`].
+///
+/// As an iterator it blocks until there is another transaction, and ends when the database is closed. As a
+/// [`Stream`] it wakes its task instead; what is not in memory is read from the disk while it is polled.
+///
+/// - Memory: one group of the log and one transaction, however far behind it is.
+/// - Failure: [`Error::NotInLog`] once what comes next was trimmed: a reader that is slower than retention allows. After an
+///   error nothing more comes.
+#[derive(Debug)]
+pub struct Tail {
+    log: Log,
+    follower: Follower,
+    filter: Arc<LogFilter>,
+    ended: bool,
+}
+
+impl Tail {
+    /// Where it is: the first transaction that it has not looked at. Kept, it tells [`Log::tail`] where to go on.
+    #[must_use]
+    pub fn position(&self) -> TxnId {
+        self.follower.txn()
+    }
+
+    /// The next transaction, if it is durable already.
+    ///
+    /// # Errors
+    /// [`Error::NotInLog`], [`Error::Closed`], [`Error::Halted`] once all that is durable was shown, [`Error::Corrupt`],
+    /// [`Error::Io`].
+    pub fn try_next(&mut self) -> Result<Option<Transaction>> {
+        let found = self.look();
+        self.ended |= found.is_err();
+        found
+    }
+
+    /// The next transaction, waiting for it for so long at most.
+    ///
+    /// # Errors
+    /// As [`Tail::try_next`].
+    pub fn next_timeout(&mut self, at_most: Duration) -> Result<Option<Transaction>> {
+        match self.try_next()? {
+            Some(found) => Ok(Some(found)),
+            None if self.wait(Some(at_most)) => self.try_next(),
+            None => Ok(None),
+        }
+    }
+
+    fn look(&mut self) -> Result<Option<Transaction>> {
+        let engine = &self.log.engine;
+        if self.ended || engine.closed.load(Ordering::Acquire) {
+            return Err(Error::Closed);
+        }
+        let (next, end) = engine.log_end();
+        while self.follower.txn() < next {
+            let at = self.follower.txn();
+            let record = match self.follower.next(end) {
+                Ok(Some(record)) => record,
+                Ok(None) => return Err(damaged(format!("it ends before {at}, which is durable"))),
+                Err(LogError::Gone) => return Err(self.log.not_in_log(at)?),
+                Err(error) => return Err(error.into()),
+            };
+            if let Some(found) = Transaction::of(&record, &self.filter)? {
+                return Ok(Some(found));
+            }
+        }
+        engine.pipeline.check_running().map(|()| None)
+    }
+
+    /// Whether there is something to say.
+    fn is_ready(&self) -> bool {
+        let engine = &self.log.engine;
+        engine.closed.load(Ordering::Acquire)
+            || self.follower.txn() < engine.log_end().0
+            || engine.pipeline.check_running().is_err()
+    }
+
+    fn wait(&self, at_most: Option<Duration>) -> bool {
+        let bell = &self.log.engine.shapes.shared.bell;
+        bell.wait(at_most, || self.is_ready())
+    }
+}
+
+impl Iterator for Tail {
+    type Item = Result<Transaction>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        loop {
+            if self.ended {
+                return None;
+            }
+            match self.try_next() {
+                Ok(Some(found)) => return Some(Ok(found)),
+                Ok(None) => drop(self.wait(None)),
+                Err(Error::Closed) => return None,
+                Err(error) => return Some(Err(error)),
+            }
+        }
+    }
+}
+
+impl FusedIterator for Tail {}
+
+impl Stream for Tail {
+    type Item = Result<Transaction>;
+
+    fn poll_next(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        let tail = self.get_mut();
+        loop {
+            if tail.ended {
+                return Poll::Ready(None);
+            }
+            match tail.try_next() {
+                Ok(Some(found)) => return Poll::Ready(Some(Ok(found))),
+                Ok(None) => {
+                    let bell = &tail.log.engine.shapes.shared.bell;
+                    if bell.wake_when(context.waker(), || tail.is_ready()) {
+                        return Poll::Pending;
+                    }
+                }
+                Err(Error::Closed) => return Poll::Ready(None),
+                Err(error) => return Poll::Ready(Some(Err(error))),
+            }
+        }
+    }
+}

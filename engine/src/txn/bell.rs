@@ -1,0 +1,88 @@
+//! Waiting for the next commit to become visible.
+//!
+//! Invariants:
+//! 1. Who waits announces itself and then looks; who rings has made its change before it looks for waiters. Between each
+//!    two stands a `SeqCst` fence, so one of them sees the other.
+//! 2. Tasks are woken by the caller of [`Bell::ring`], once it has given its roles back.
+//!
+//! - Cost: a fence and a load while nobody waits.
+
+use std::task::Waker;
+use std::time::Duration;
+
+use crate::sync::atomic::{AtomicU32, Ordering, fence};
+use crate::sync::{Condvar, Mutex};
+
+/// See the module.
+#[derive(Debug, Default)]
+pub(crate) struct Bell {
+    /// Threads and tasks.
+    waiting: AtomicU32,
+    tasks: Mutex<Vec<Waker>>,
+    rung: Condvar,
+}
+
+impl Bell {
+    /// After a change that somebody may wait for. Wakes threads, and gives the tasks to wake.
+    pub(crate) fn ring(&self) -> Vec<Waker> {
+        fence(Ordering::SeqCst);
+        if self.waiting.load(Ordering::SeqCst) == 0 {
+            return Vec::new();
+        }
+        let mut tasks = self.tasks.lock();
+        let tasks = std::mem::take(&mut *tasks);
+        self.leave(tasks.len());
+        // A thread that looked before the change waits by the time the lock is had.
+        self.rung.notify_all();
+        tasks
+    }
+
+    /// Blocks until `ready`, or for so long; says whether it is ready.
+    pub(crate) fn wait(&self, at_most: Option<Duration>, ready: impl Fn() -> bool) -> bool {
+        let mut tasks = self.tasks.lock();
+        self.waiting.fetch_add(1, Ordering::SeqCst);
+        fence(Ordering::SeqCst);
+        let mut is_ready = ready();
+        match at_most {
+            None => {
+                while !is_ready {
+                    tasks = self.rung.wait(tasks);
+                    is_ready = ready();
+                }
+            }
+            Some(at_most) if !is_ready => {
+                tasks = self.rung.wait_timeout_while(tasks, at_most, |_| {
+                    is_ready = ready();
+                    !is_ready
+                });
+            }
+            Some(_) => {}
+        }
+        self.leave(1);
+        drop(tasks);
+        is_ready
+    }
+
+    /// Has the task woken once `ready` may hold. False if it holds: then it is not.
+    pub(crate) fn wake_when(&self, task: &Waker, ready: impl Fn() -> bool) -> bool {
+        let mut tasks = self.tasks.lock();
+        self.waiting.fetch_add(1, Ordering::SeqCst);
+        fence(Ordering::SeqCst);
+        let known = tasks.iter().any(|known| known.will_wake(task));
+        if ready() {
+            self.leave(1);
+            return false;
+        }
+        if known {
+            self.leave(1);
+        } else {
+            tasks.push(task.clone());
+        }
+        true
+    }
+
+    fn leave(&self, many: usize) {
+        let many = u32::try_from(many).unwrap_or(u32::MAX);
+        self.waiting.fetch_sub(many, Ordering::SeqCst);
+    }
+}

@@ -1,0 +1,109 @@
+//! What the commit log says, held against the oracle: its transactions without a gap, and what they come to.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use northstardb::{Change, Db, LogFilter, Retention, TxnId};
+
+use super::oracle::Oracle;
+use super::setup::SimSetup;
+use crate::model::{Rows, State};
+use crate::{During, Failure};
+
+/// Counts transactions read from the log.
+pub const STREAMED: &str = "transactions read from the log";
+
+/// Reads the log of a database that is at `at`. Gives how many transactions that was.
+///
+/// # Errors
+/// A gap, a state that the oracle does not know, and that less is kept than was asked for.
+pub fn compare(db: &Db, setup: &SimSetup, oracle: &Oracle, at: TxnId) -> Result<u64, Failure> {
+    let log = db.log().during("log")?;
+    let (first, next) = (log.first().during("the log's first")?, log.next());
+    let broken = |what: String| Err(Failure::Broken(what));
+    if next != at.next() {
+        return broken(format!(
+            "the log goes on with {next:?}, the database is at {at:?}"
+        ));
+    }
+    let wanted = match setup.retention {
+        Retention::All => TxnId::new(1),
+        Retention::Txns(many) => TxnId::new(next.get().saturating_sub(many).max(1)),
+        Retention::None | Retention::Age(_) | Retention::Bytes(_) | _ => next,
+    };
+    // Only a disk that lied may have lost a segment that nobody needs.
+    if first > wanted && !oracle.allowed.damage {
+        return broken(format!(
+            "the log begins with {first:?}, it was to keep {wanted:?}"
+        ));
+    }
+    let mut tail = log.tail(first, LogFilter::all()).during("tail")?;
+    let mut replica = (first.get() == 1).then(Replica::default);
+    let mut expected = first;
+    while let Some(found) = tail.try_next().during("read the log")? {
+        if found.txn_id() != expected {
+            return broken(format!(
+                "{:?} follows, expected {expected:?}",
+                found.txn_id()
+            ));
+        }
+        if let Some(replica) = &mut replica {
+            for change in found.changes() {
+                replica.apply(&change);
+            }
+            if let Some(state) = oracle.state(expected)
+                && replica.state() != *state
+            {
+                return broken(format!("the log up to {expected:?} comes to another state"));
+            }
+        }
+        expected = expected.next();
+    }
+    if expected != next {
+        return broken(format!(
+            "the log ends before {expected:?}, expected {next:?}"
+        ));
+    }
+    Ok(next.get() - first.get())
+}
+
+/// What the log comes to.
+#[derive(Debug, Default)]
+struct Replica {
+    names: BTreeMap<String, u32>,
+    tables: BTreeMap<u32, Rows>,
+}
+
+impl Replica {
+    fn apply(&mut self, change: &Change<'_>) {
+        let rows = self.tables.entry(change.table()).or_default();
+        match *change {
+            Change::Put { key, value, .. } => drop(rows.insert(key.into(), value.into())),
+            Change::Delete { key, .. } => drop(rows.remove(key)),
+            Change::DeleteRange { from, to, .. } => {
+                rows.retain(|key, _| **key < *from || to.is_some_and(|to| **key >= *to));
+            }
+            Change::CreateTable { table, name } => {
+                self.names.insert(name.to_owned(), table);
+            }
+            Change::RenameTable { table, from, to } => {
+                self.names.remove(from);
+                self.names.insert(to.to_owned(), table);
+            }
+            Change::DropTable { table, name } => {
+                self.names.remove(name);
+                self.tables.remove(&table);
+            }
+            _ => {}
+        }
+    }
+
+    fn state(&self) -> State {
+        let mut state = State::default();
+        for (name, table) in &self.names {
+            let rows = self.tables.get(table).cloned().unwrap_or_default();
+            state.tables.insert(name.clone(), Arc::new(rows));
+        }
+        state
+    }
+}

@@ -1,0 +1,238 @@
+//! The commit log, printed.
+
+use std::collections::BTreeMap;
+use std::io::Write;
+
+use clap::Subcommand;
+use jiff::Timestamp;
+use northstardb::{Change, Db, LogFilter, Transaction, TxnId};
+use serde_json::{Value, json};
+
+use crate::read::content as bytes;
+use crate::{During, Failure, report};
+
+/// What to print.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Log {
+    /// Every transaction in the log and its changes, from the first or from one on
+    Dump {
+        /// The first transaction; that with which the log begins if absent
+        #[arg(long, value_name = "TXN")]
+        from: Option<u64>,
+        /// At most so many transactions
+        #[arg(long)]
+        limit: Option<usize>,
+        #[command(flatten)]
+        wanted: Wanted,
+    },
+    /// The last transactions and their changes
+    Tail {
+        /// So many
+        #[arg(long, short = 'n', default_value_t = 10)]
+        count: u64,
+        #[command(flatten)]
+        wanted: Wanted,
+    },
+    /// How much the log holds
+    Stat,
+    /// Read the whole log, verify every checksum and link, and name each hole
+    Verify,
+}
+
+/// Which changes.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Wanted {
+    /// Only changes of this table
+    #[arg(long, value_name = "NAME")]
+    only: Option<String>,
+    /// Of that table, only keys that start with this
+    #[arg(long, requires = "only")]
+    prefix: Option<String>,
+}
+
+impl Wanted {
+    fn filter(&self, db: &Db) -> Result<LogFilter, Failure> {
+        let Some(name) = &self.only else {
+            return Ok(LogFilter::all());
+        };
+        let during = || format!("cannot follow the table {name:?}");
+        let table = db.open_table(name).during(during)?;
+        match &self.prefix {
+            Some(prefix) => LogFilter::all().prefix(&table, prefix).during(during),
+            None => Ok(LogFilter::all().table(&table)),
+        }
+    }
+}
+
+/// Performs `command`.
+pub(crate) fn perform(
+    db: &Db,
+    command: &Log,
+    json: bool,
+    out: &mut impl Write,
+) -> Result<(), Failure> {
+    let during = || "cannot read the log".to_owned();
+    let log = db.log().during(during)?;
+    let first = || log.first().during(during);
+    match command {
+        Log::Dump {
+            from,
+            limit,
+            wanted,
+        } => {
+            let from = from.map_or_else(first, |from| Ok(TxnId::new(from)))?;
+            let limit = limit.unwrap_or(usize::MAX);
+            dump(db, from, limit, wanted, json, out)
+        }
+        Log::Tail { count, wanted } => {
+            let from = log.next().get().saturating_sub(*count).max(first()?.get());
+            dump(db, TxnId::new(from), usize::MAX, wanted, json, out)
+        }
+        Log::Stat => {
+            let (first, next) = (first()?, log.next());
+            let figures = json!({
+                "first_txn": first.get(),
+                "next_txn": next.get(),
+                "transactions": next.get() - first.get(),
+                "first_time": time_of(db, first)?,
+                "last_time": time_of(db, TxnId::new(next.get() - 1).max(first))?,
+            });
+            report::print(&figures, json, out)
+        }
+        Log::Verify => {
+            let found = log.check().during(during)?;
+            let hole = |hole: &northstardb::LogHole| {
+                let place = hole.place.map_or_else(String::new, |(from, to)| {
+                    format!(" at bytes {from} to {to} of the stream")
+                });
+                let last = hole.next.get() - 1;
+                format!("transactions {} to {last}{place}: {}", hole.first, hole.why)
+            };
+            let figures = json!({
+                "first_txn": first()?.get(),
+                "next_txn": log.next().get(),
+                "transactions": found.transactions,
+                "operations": found.changes,
+                "holes": found.holes.iter().map(hole).collect::<Vec<_>>(),
+            });
+            report::print(&figures, json, out)?;
+            match found.holes.len() {
+                0 => Ok(()),
+                count => Err(Failure::Found(format!("{count} holes were found"))),
+            }
+        }
+    }
+}
+
+fn time_of(db: &Db, txn: TxnId) -> Result<Value, Failure> {
+    let during = || format!("cannot read transaction {txn} in the log");
+    let log = db.log().during(during)?;
+    if txn >= log.next() {
+        return Ok(Value::Null);
+    }
+    let found = log
+        .tail(txn, LogFilter::all())
+        .and_then(|mut tail| tail.try_next());
+    let found = found.during(during)?;
+    Ok(found.map_or(Value::Null, |found| time(&found).into()))
+}
+
+fn time(found: &Transaction) -> String {
+    // A clock beyond the year 9999 is printed as the last moment before.
+    Timestamp::try_from(found.time())
+        .unwrap_or(Timestamp::MAX)
+        .to_string()
+}
+
+fn dump(
+    db: &Db,
+    from: TxnId,
+    limit: usize,
+    wanted: &Wanted,
+    json: bool,
+    out: &mut impl Write,
+) -> Result<(), Failure> {
+    let during = || format!("cannot read the log from transaction {from} on");
+    let filter = wanted.filter(db)?;
+    let mut tail = db
+        .log()
+        .and_then(|log| log.tail(from, filter))
+        .during(during)?;
+    let mut names = BTreeMap::new();
+    for name in db.tables().during(|| "cannot list the tables".to_owned())? {
+        if let Ok(table) = db.open_table(&name) {
+            names.insert(table.id(), name);
+        }
+    }
+    for _ in 0..limit {
+        let Some(found) = tail.try_next().during(during)? else {
+            break;
+        };
+        if json {
+            let changes: Vec<_> = found.changes().map(|change| object(&change)).collect();
+            let line = json!({
+                "txn": found.txn_id().get(),
+                "time": time(&found),
+                "tag": bytes(found.tag()),
+                "changes": changes,
+            });
+            writeln!(out, "{line}")?;
+            continue;
+        }
+        let tag = match found.tag() {
+            [] => String::new(),
+            tag => format!("  tag \"{}\"", tag.escape_ascii()),
+        };
+        writeln!(out, "{}  {}{tag}", found.txn_id(), time(&found))?;
+        for change in found.changes() {
+            let table = names.get(&change.table());
+            let table = table.map_or_else(|| format!("#{}", change.table()), Clone::clone);
+            writeln!(out, "    {}", line(&table, &change))?;
+        }
+    }
+    Ok(())
+}
+
+fn line(table: &str, change: &Change<'_>) -> String {
+    match *change {
+        Change::Put { key, value, .. } => {
+            format!(
+                "put     {table} {} ({} bytes)",
+                key.escape_ascii(),
+                value.len()
+            )
+        }
+        Change::Delete { key, .. } => format!("delete  {table} {}", key.escape_ascii()),
+        Change::DeleteRange { from, to, .. } => {
+            let to = to.map_or_else(|| "the end".to_owned(), |to| to.escape_ascii().to_string());
+            format!("delete  {table} {} up to {to}", from.escape_ascii())
+        }
+        Change::CreateTable { name, table } => format!("create  {name} (table {table})"),
+        Change::RenameTable { from, to, .. } => format!("rename  {from} to {to}"),
+        Change::DropTable { name, .. } => format!("drop    {name}"),
+        _ => format!("{change:?}"),
+    }
+}
+
+fn object(change: &Change<'_>) -> Value {
+    let table = change.table();
+    match *change {
+        Change::Put { key, value, .. } => {
+            json!({ "op": "put", "table": table, "key": bytes(key), "value": bytes(value) })
+        }
+        Change::Delete { key, .. } => json!({ "op": "delete", "table": table, "key": bytes(key) }),
+        Change::DeleteRange { from, to, .. } => {
+            json!({ "op": "delete_range", "table": table, "from": bytes(from), "to": to.map(bytes) })
+        }
+        Change::CreateTable { name, .. } => {
+            json!({ "op": "create_table", "table": table, "name": name })
+        }
+        Change::RenameTable { from, to, .. } => {
+            json!({ "op": "rename_table", "table": table, "from": from, "to": to })
+        }
+        Change::DropTable { name, .. } => {
+            json!({ "op": "drop_table", "table": table, "name": name })
+        }
+        _ => json!({ "op": "unknown", "table": table }),
+    }
+}
