@@ -152,7 +152,12 @@ pub const PLANTED: &[Planted] = &[
     Planted {
         what: "a reader does not notice a split",
         finder: Finder::Orders,
-        budget: 10,
+        budget: 11,
+    },
+    Planted {
+        what: "who waits for a commit does not look first",
+        finder: Finder::Orders,
+        budget: 11,
     },
 ];
 

@@ -13,6 +13,7 @@ use crate::ids::{Generation, Lsn, PageId};
 pub use crate::sync::Weak;
 use crate::sync::atomic::{AtomicBool, AtomicU64 as Shared, Ordering, fence};
 use crate::sync::{Mutex, thread, weaken};
+use crate::txn::bell::Bell;
 use crate::txn::registry::Registry;
 use crate::writer::handover::{is_raised, try_take};
 use crate::writer::wait::{Ticket, settle_group};
@@ -74,6 +75,13 @@ pub const MODELS: &[Model] = &[
         switches: Some(2),
         needs_one_order: true,
         body: waiters,
+    },
+    Model {
+        name: "bell",
+        question: "Does everyone who waits for the next commit learn of it?",
+        switches: Some(3),
+        needs_one_order: true,
+        body: bell,
     },
     Model {
         name: "split",
@@ -330,6 +338,26 @@ fn role() {
     drive(&shared);
     other.join().expect("the other ends");
     assert_eq!(*shared.1.lock(), 1, "work was left lying");
+}
+
+fn bell() {
+    let shared = Arc::new((Bell::default(), Shared::new(0)));
+    let waiters: Vec<_> = (1..=2)
+        .map(|wanted| {
+            let shared = Arc::clone(&shared);
+            thread::spawn(move || {
+                let ready = || shared.1.load(Ordering::Acquire) >= wanted;
+                assert!(shared.0.wait(None, ready), "woken for nothing");
+            })
+        })
+        .collect();
+    for visible in 1..=2 {
+        shared.1.store(visible, Ordering::Release);
+        assert!(shared.0.ring().is_empty());
+    }
+    for waiter in waiters {
+        waiter.join().expect("a waiter ends");
+    }
 }
 
 fn waiters() {

@@ -40,6 +40,19 @@ impl Condvar {
         self.0.wait(guard).unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Time never runs out here.
+    pub(crate) fn wait_timeout_while<'m, T>(
+        &self,
+        mut guard: MutexGuard<'m, T>,
+        _: std::time::Duration,
+        mut unless: impl FnMut(&mut T) -> bool,
+    ) -> MutexGuard<'m, T> {
+        while unless(&mut guard) {
+            guard = self.wait(guard);
+        }
+        guard
+    }
+
     pub(crate) fn notify_all(&self) {
         self.0.notify_all();
     }

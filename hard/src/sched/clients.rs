@@ -3,12 +3,13 @@
 use std::collections::BTreeMap;
 use std::ops::Bound;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use northstar_io::sim::{Fault, FaultPlan, Kept, Rule, SimDisk, What};
 use northstardb::internals::Joined;
 use northstardb::{
-    Commit, CommitHandle, Db, Durability, Error, ReadTxn, Table, TxnId, WriteBatch, WriteTxn,
-    internals,
+    Commit, CommitHandle, Db, Durability, Error, LogFilter, ReadTxn, Table, TxnId, WriteBatch,
+    WriteTxn, internals,
 };
 
 use super::explorer;
@@ -60,6 +61,8 @@ pub struct Book {
     pub snapshots: u64,
     /// Checkpoints asked for.
     pub checkpoints: u64,
+    /// Transactions that followers of the log were shown.
+    pub followed: u64,
     attempts: u64,
 }
 
@@ -489,6 +492,50 @@ fn pinned(stage: &Stage, read: &ReadTxn, rng: &mut Rng) -> Result<(), Failure> {
     let value = value.map(|value| value.to_vec());
     stage.note(read.txn_id(), meanwhile);
     stage.note(read.txn_id(), vec![(slot, Answer::Value(key, value))]);
+    Ok(())
+}
+
+/// Follows the log: every transaction from where it begins on, once, in order, and not before it is durable.
+///
+/// # Errors
+/// A broken promise, or an error of the engine.
+pub fn follow(stage: &Stage, mut rng: Rng) -> Result<(), Failure> {
+    let log = stage.db.log().during("log")?;
+    let from = match rng.chance(50) {
+        true => log.first().during("the log's first")?,
+        false => log.next(),
+    };
+    let trimmed = |error: &Error| matches!(error, Error::NotInLog { .. });
+    let mut tail = match log.tail(from, LogFilter::all()) {
+        Err(error) if trimmed(&error) => return Ok(()),
+        other => other.during("tail")?,
+    };
+    let mut expected = from;
+    let patience = Duration::from_micros(rng.pick(&[1, 100, 10_000]));
+    for _ in 0..rng.between(2, 12) {
+        let found = match tail.next_timeout(patience) {
+            Ok(Some(found)) => found,
+            Ok(None) => continue,
+            Err(error) if trimmed(&error) => return Ok(()),
+            Err(other) => return Err(other).during("follow the log"),
+        };
+        if found.txn_id() != expected {
+            let found = found.txn_id();
+            return Err(Failure::Broken(format!(
+                "the log shows {found:?}, expected {expected:?}"
+            )));
+        }
+        // What was shown may not be lost, and is there for readers.
+        stage.know(expected);
+        let at = stage.db.begin_read().during("begin_read")?.txn_id();
+        if at < expected {
+            return Err(Failure::Broken(format!(
+                "the log shows {expected:?}, a snapshot after that is of {at:?}"
+            )));
+        }
+        stage.book().followed += 1;
+        expected = expected.next();
+    }
     Ok(())
 }
 

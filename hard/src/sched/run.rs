@@ -108,6 +108,7 @@ impl Runner {
         tally.add("snapshots", book.snapshots);
         tally.add("checkpoints asked for", book.checkpoints);
         tally.add("rows compared", rows);
+        tally.add("transactions followed", book.followed);
         tally.add("late reads ahead", late.len() as u64);
         tally.hash = ran.hash ^ rows.rotate_left(40);
         Ok(tally)
@@ -122,11 +123,13 @@ fn play(stage: Stage, rng: &mut Rng) -> Result<Book, Failure> {
     let close = rng.chance(70);
     let outlive = !stage.rough.is_rough() && rng.chance(15);
     let closers = u64::from(stage.rough.closed_early);
+    let followers = u64::from(rng.chance(30));
     let works = [
         ("writer", writers, clients::write as Work),
         ("reader", readers, clients::read as Work),
         ("tender", tenders, clients::tend as Work),
         ("closer", closers, clients::close as Work),
+        ("follower", followers, clients::follow as Work),
     ];
     let stage = Arc::new(stage);
     let mut threads = Vec::new();
