@@ -339,6 +339,31 @@ fn a_waiting_tail_sees_commits_as_they_become_durable_and_ends_with_the_database
     assert_eq!(seen, committed);
 }
 
+#[test]
+fn a_tail_that_begins_at_the_end_while_others_commit_misses_nothing() {
+    let db = Db::memory().unwrap();
+    let table = db.table("t").unwrap();
+    let stop = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        for lane in 0..2 {
+            let (db, table, stop) = (&db, &table, &stop);
+            scope.spawn(move || {
+                while !stop.load(Ordering::Acquire) {
+                    db.commit(put(table, lane, 10)).unwrap();
+                }
+            });
+        }
+        for _ in 0..3000 {
+            let log = db.log().unwrap();
+            let from = log.next();
+            let mut tail = log.tail(from, LogFilter::all()).unwrap();
+            assert_eq!(tail.next().unwrap().unwrap().txn_id(), from);
+            assert_eq!(tail.next().unwrap().unwrap().txn_id(), from.next());
+        }
+        stop.store(true, Ordering::Release);
+    });
+}
+
 #[derive(Default)]
 struct Count {
     woken: AtomicU32,

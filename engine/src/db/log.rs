@@ -56,8 +56,10 @@ impl Log {
     /// # Errors
     /// [`Error::Io`].
     pub fn first(&self) -> Result<TxnId> {
-        let (next, end) = self.engine.log_end();
-        match Follower::from_first(&self.engine.segments, self.engine.database, end) {
+        let engine = &self.engine;
+        let border = engine.pipeline.position();
+        let next = border.last_txn.next();
+        match Follower::from_first(&engine.segments, engine.database, border.lsn) {
             Ok(follower) => Ok(follower.map_or(next, |follower| follower.txn().min(next))),
             Err(LogError::Gone) => Ok(next),
             Err(error) => Err(error.into()),
@@ -85,12 +87,12 @@ impl Log {
                 name: table.name.clone(),
             });
         }
-        let (next, end) = engine.log_end();
+        let border = engine.pipeline.position();
         let from = from.max(TxnId::ZERO.next());
-        if from > next {
+        if from > border.last_txn.next() {
             return Err(self.not_in_log(from)?);
         }
-        let sought = Follower::seek(&engine.segments, engine.database, from, (end, next));
+        let sought = Follower::seek(&engine.segments, engine.database, from, border);
         match sought {
             Ok(follower) => Ok(Tail {
                 log: self.clone(),
@@ -112,7 +114,8 @@ impl Log {
         if engine.closed.load(Ordering::Acquire) {
             return Err(Error::Closed);
         }
-        let (next, end) = engine.log_end();
+        let border = engine.pipeline.position();
+        let (next, end) = (border.last_txn.next(), border.lsn);
         let mut report = LogReport::default();
         let Some(mut follower) = Follower::from_first(&engine.segments, engine.database, end)?
         else {
@@ -188,9 +191,10 @@ pub struct LogHole {
 }
 
 impl Engine {
-    /// The next transaction to be committed, and an end of the log that is durable and not before its beginning.
+    /// The transaction that becomes visible next, and a border of the log, durable, that is not before its group.
     fn log_end(&self) -> (TxnId, Lsn) {
-        // In this order: the end of the log was noted before its transactions became visible.
+        // In this order: the end of the log was noted before its transactions became visible. It may be that of a group
+        // whose transactions are not visible yet, so the two together are no place to begin at.
         let visible = self.shapes.shared.visible();
         let end = self.segments.end().max(self.log_end_at_open);
         (visible.next(), end)

@@ -19,7 +19,7 @@ use super::LogError;
 use super::segment::Segments;
 use crate::format::group::{Group, GroupError, GroupField, claims_position};
 use crate::format::record::Record;
-use crate::ids::{Lsn, TxnId};
+use crate::ids::{LogPosition, Lsn, TxnId};
 use crate::limits::LOG_BLOCK_BYTES;
 
 /// Bytes of one read at most.
@@ -52,7 +52,7 @@ struct Border {
 }
 
 impl Follower {
-    /// Begins at transaction `txn`, of a log whose durable end is `end`, before transaction `next`.
+    /// Begins at transaction `txn`, of a log that is durable up to `border`: at most at the transaction after it.
     ///
     /// # Errors
     /// [`LogError::Gone`], and what reading meets.
@@ -60,16 +60,17 @@ impl Follower {
         segments: &Arc<Segments>,
         database: u64,
         txn: TxnId,
-        (end, next): (Lsn, TxnId),
+        border: LogPosition,
     ) -> Result<Self, LogError> {
         let mut bytes = Bytes::new(Arc::clone(segments));
-        if txn == next {
-            let border = Border {
+        let end = border.lsn;
+        if txn > border.last_txn {
+            let next = Border {
                 lsn: end,
-                previous: None,
+                previous: Some(border.checksum),
                 txn,
             };
-            return Ok(Self::before(bytes, database, border));
+            return Ok(Self::before(bytes, database, next));
         }
         let found = bytes.find(database, txn, end)?;
         let group = found.ok_or(LogError::Gone)?;
