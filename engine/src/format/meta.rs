@@ -639,6 +639,10 @@ pub(crate) mod tests {
         assert_eq!(fault(|page| page[56] ^= 1), Some("database"));
         let slot = |page: &mut [u8]| (page[16], page[at(48)]) = (7, 7);
         assert_eq!(fault(slot), Some("slot"));
+        assert_eq!(
+            told(slot).unwrap_err().to_string(),
+            "meta page 2: slot is 0x0, expected 0x1"
+        );
 
         let (tree_txn, log_lsn, last_txn, durable) = (at(56), at(64), at(72), at(88));
         let (names, roots, free, pages) = (at(96), at(128), at(160), at(176));

@@ -127,3 +127,6 @@ pub(crate) fn replay(
         last_timestamp_ns,
     })
 }
+
+#[cfg(test)]
+mod tests;
