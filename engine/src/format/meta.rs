@@ -500,6 +500,7 @@ pub(crate) mod tests {
         let (meta, mut page) = (sample(6), vec![0; 4096]);
         write(&meta, 2, &mut page);
         assert_eq!(Meta::claimed_page_bytes(&page), Some(4096));
+        assert_eq!(meta.database_low(), 0x1122_3344_5566_7788);
         let back = Meta::decode(&page, PageId::new(2)).unwrap();
         assert_eq!(back, meta);
         assert_eq!(back.sync_method(77), Some(SyncMethod::RingDsync));
