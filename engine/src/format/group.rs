@@ -5,7 +5,8 @@
 //! checksum of the header before it.
 //!
 //! Invariants:
-//! 1. The header checksum covers the payload checksum, so it names the whole group: it is the next group's chain.
+//! 1. The header checksum covers the payload checksum: it is the next group's chain. It tells groups apart by all but
+//!    the payloads of their records, which cancel out against the records' own checksums.
 //! 2. `durable_through` is at or below the group's own position: a group can only prove what came before it.
 //!
 //! - Units: positions and lengths in bytes of the log stream.
@@ -408,6 +409,7 @@ mod tests {
     #[test]
     fn the_largest_that_is_allowed_passes() {
         let sound = group(3, 1, 1);
+        assert_eq!(LEN_BYTES_MAX, (256 << 20) + 4096);
         // A record takes at least its frame.
         let records_max = 4096 / 56;
         let cases = [

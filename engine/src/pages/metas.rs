@@ -403,6 +403,16 @@ mod tests {
     }
 
     #[test]
+    fn a_slot_of_another_database_is_nothing_to_fall_back_to() {
+        let file = file();
+        let mut other = sample(18);
+        other.database ^= 1 << 100;
+        write(&*file, &other).unwrap();
+        write(&*file, &sample(19)).unwrap();
+        assert_eq!(generations(&*file), (19, None));
+    }
+
+    #[test]
     fn a_copy_at_the_very_end_of_the_file_counts() {
         let file = file();
         put(&*file, 0, 6);

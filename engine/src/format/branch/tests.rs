@@ -104,6 +104,7 @@ fn children_come_back_as_written_and_take_the_bytes_computed() {
 fn padding_brings_the_child_pointers_to_a_multiple_of_their_size() {
     let counts = [1, 2, 3, 4, 5, 8, 767, 768];
     assert_eq!(counts.map(padding), [12, 8, 4, 0, 12, 0, 4, 0]);
+    assert_eq!(PADDING_BYTES_MAX, 12);
     let below = |rows, has_extents| Below { rows, has_extents };
     assert_eq!(child_bytes(0, below(63, true)), 6 + 16 + 1 + 1);
     assert_eq!(child_bytes(4, below(64, false)), 6 + 16 + 1 + 2);

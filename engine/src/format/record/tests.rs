@@ -280,3 +280,16 @@ fn a_tag_beyond_the_limit_is_refused_before_it_is_written() {
 fn a_record_beyond_the_limit_is_refused_before_it_is_written() {
     let _frame = encode_frame(TxnId::new(1), 0, 0, (RECORD_BYTES_MAX + 1, 0), 0);
 }
+
+#[test]
+fn a_trailer_belongs_to_its_transaction() {
+    for (txn, check) in [
+        (0, 0x5243_534e_u32),
+        (7, 0x5243_5349),
+        ((1 << 32) + 1, 0x5243_534f),
+    ] {
+        let (_, tail) = encode_frame(TxnId::new(txn), 0, 0, (0, 9), 0);
+        let expected = [9_u32.to_le_bytes(), check.to_le_bytes()].concat();
+        assert_eq!(tail[..], expected);
+    }
+}

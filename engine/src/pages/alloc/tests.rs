@@ -440,3 +440,47 @@ fn the_file_ends_where_the_format_does() {
         count: u64::MAX
     }));
 }
+
+#[test]
+fn a_single_page_that_becomes_free_is_found() {
+    for page in [31, 18, 200, 255, 16 * GROUP] {
+        let mut space = with_free_groups(20, &[]);
+        assert_eq!(space.take_hole(), None);
+        assert!(space.retire(Span {
+            first: page,
+            count: 1
+        }));
+        space.commit();
+        space.reclaim(Generation::new(5), None);
+        assert_eq!(space.peek_one(), Some(page));
+        space.begin(Generation::new(6));
+        assert_eq!(
+            space.take_hole(),
+            Some(Span {
+                first: page,
+                count: 1
+            })
+        );
+        assert_eq!(space.take_hole(), None);
+    }
+}
+
+#[test]
+fn a_file_with_fewer_parts_has_its_list_of_maps_written_anew() {
+    // Three parts of twelve groups each, of which the last two become free.
+    let shrunk = |to: u64| {
+        let free: Vec<u64> = (to..36).collect();
+        let mut space = with_free_groups(36, &free);
+        space.commit();
+        assert_eq!((space.maps(), space.dirty_maps().count()), (3, 0));
+        assert_eq!(space.trim_end(), Some(to * GROUP));
+        space
+    };
+    let dirty = |space: &Space| space.dirty_maps().collect::<Vec<_>>();
+    assert_eq!(dirty(&shrunk(30)), [0; 0], "as many parts as before");
+    assert_eq!(dirty(&shrunk(24)), [1]);
+    let mut space = shrunk(10);
+    assert_eq!((space.maps(), dirty(&space)), (1, vec![0]));
+    space.grow(30 * GROUP).unwrap();
+    assert_eq!(dirty(&space), [0, 1, 2, 3], "what is new is to be written");
+}

@@ -274,7 +274,7 @@ fn a_damaged_map_of_free_space_stops_writing_but_not_reading() {
 #[test]
 fn a_map_that_contradicts_itself_or_the_file_stops_writing() {
     type Change = fn(&mut Vec<Vec<u64>>, &mut Vec<u64>, &mut u64);
-    let cases: [(&str, Change); 10] = [
+    let cases: [(&str, Change); 11] = [
         ("", |_, _, _| ()),
         ("", |_, words, pages| words[0] |= 1 << (*pages - 1)),
         ("bitmaps listed is 0, expected 1", |lists, _, _| {
@@ -294,6 +294,11 @@ fn a_map_that_contradicts_itself_or_the_file_stops_writing() {
         }),
         ("in use is 0, expected 1", |_, words, _| words[0] &= !8),
         ("in use is 0, expected 1", |_, words, _| words[0] &= 0xf),
+        // Two lists of one map each are as good as one of two; only then are the bits looked at.
+        ("beyond the file", |lists, _, pages| {
+            lists.push(vec![4]);
+            *pages = 32_300;
+        }),
         ("beyond the file", |_, words, pages| words[0] |= 1 << *pages),
     ];
     for (number, (expected, change)) in cases.into_iter().enumerate() {
