@@ -447,6 +447,15 @@ mod tests {
             (error.field, error.expected),
             (GroupField::RecordCount, records_max.into())
         );
+        let odd = Group {
+            len_bytes: 3 * 4096 + 5,
+            ..sound
+        };
+        let error = Group::decode(&odd.encode().0, sound.lsn, 77).unwrap_err();
+        assert_eq!(
+            (error.field, error.expected),
+            (GroupField::Length, LEN_BYTES_MAX)
+        );
         let last = Lsn::new(u64::MAX - 4095);
         let (bytes, _) = Group { lsn: last, ..sound }.encode();
         let error = Group::decode(&bytes, last, 77).unwrap_err();

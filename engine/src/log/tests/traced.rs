@@ -2,7 +2,9 @@
 
 use std::collections::BTreeSet;
 
-use northstar_io::sim::{Event, Fault, FaultPlan, Image, NameOp, Rule, SimDisk, SimOptions, What};
+use northstar_io::sim::{
+    Event, Fault, FaultPlan, Image, Kept, NameOp, Rule, SimDisk, SimOptions, What,
+};
 
 use super::disk::{edit, restore, snapshot};
 use super::*;
@@ -249,8 +251,18 @@ fn nothing_but_zeros_follows_a_cut() {
             writes(&again);
             let segments = open_segments(&shared(&again), SEGMENT);
             LogWriter::start_at(segments, (end.lsn, end), SyncMethod::None).unwrap();
+            let trace = again.take_trace().events;
+            let written = trace.iter().filter_map(|event| match event {
+                Event::Write { offset, data, .. } => Some((*offset, data.len())),
+                _ => None,
+            });
             let expected = [(offset, 4096)];
-            assert_eq!(writes(&again), if direct { &[][..] } else { &expected });
+            assert!(written.eq(if direct { &[][..] } else { &expected }.iter().copied()));
+            // Each segment up to the cut is synced: what was found may not have been.
+            let synced = trace
+                .iter()
+                .filter(|event| matches!(event, Event::Synced { .. }));
+            assert_eq!(synced.count() as u64, last + 1);
         }
     }
 }
@@ -415,4 +427,53 @@ fn spares_of_the_right_length_are_used_and_others_removed() {
         .collect();
     let expected = [2, 3].map(|number| (Path::new(DIR).join(segment(number)), SEGMENT));
     assert_eq!(names, expected);
+}
+
+#[test]
+fn a_flush_that_failed_is_not_tried_again() {
+    let rule = Rule {
+        what: What::Sync,
+        file: Some(".seg"),
+        after: 1,
+        sticky: false,
+        fault: Fault::SyncFails(5, Kept::Nothing),
+    };
+    let disk = traced(empty(), true, vec![rule]);
+    let segments = open_segments(&shared(&disk), SEGMENT);
+    let at = LogPosition::default();
+    let mut writer =
+        LogWriter::start_at(segments, (at.lsn, at), SyncMethod::WriteThenSync).unwrap();
+    let mut builder = GroupBuilder::new();
+    builder.push_record(TxnId::new(1), 0, b"", OpWriter::new());
+    let group = builder.seal(at, at.lsn, DATABASE);
+    assert!(matches!(writer.append(&group), Err(LogError::Io(error)) if error.errno == 5));
+    writes(&disk);
+    assert!(matches!(writer.append(&group), Err(LogError::Halted)));
+    assert!(
+        disk.take_trace().events.is_empty(),
+        "and nothing is asked of the disk any more"
+    );
+    assert_eq!(disk.atlas().len(), 1);
+    assert_eq!(writer.position(), at);
+}
+
+#[test]
+fn a_failed_part_of_a_streamed_group_fails_the_group() {
+    for part in 0..6 {
+        let rule = Rule {
+            what: What::Write,
+            file: Some(".seg"),
+            after: part,
+            sticky: false,
+            fault: Fault::Error(5),
+        };
+        let disk = traced(empty(), true, vec![rule]);
+        let mut log = TestLog::create(&shared(&disk), 4096 * KIB);
+        // Six writes of half a megabyte, four of them in flight.
+        log.push(b"", vec![vec![7; 3 << 20]]);
+        let failed = log.flush().unwrap_err();
+        assert_eq!(disk.atlas().len(), 1, "part {part}");
+        assert!(matches!(failed, LogError::Io(error) if error.errno == 5));
+        assert_eq!(log.writer.position(), LogPosition::default());
+    }
 }

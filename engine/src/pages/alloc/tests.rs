@@ -297,6 +297,7 @@ fn with_free_groups(groups: u64, free: &[u64]) -> Space {
 #[test]
 fn extents_take_the_first_free_groups_that_are_enough_and_else_the_end() {
     let mut space = with_free_groups(20, &[3, 5, 6, 9, 10, 11, 19]);
+    assert_eq!(space.take_hole(), None);
     let mut first = |count| space.take_extent(count).unwrap().first;
     assert_eq!(first(2 * GROUP + 1), 9 * GROUP);
     assert_eq!(first(2 * GROUP), 5 * GROUP);
