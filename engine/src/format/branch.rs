@@ -329,3 +329,6 @@ impl<'a> BranchWriter<'a> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -134,6 +134,23 @@ mod tests {
         encode_directory(&mut page, reference(7), &maps);
         let (next, listed) = decode_directory(sealed(&mut page)).unwrap();
         assert_eq!((next, listed.collect::<Vec<_>>()), (reference(7), maps));
+        // Fewer than fit, where the page goes on with what is not listed.
+        let two = [reference(10), reference(11)];
+        encode_directory(&mut page, PageRef::default(), &two);
+        page[HEADER_BYTES + 3 * REF_BYTES] = 1;
+        let (next, listed) = decode_directory(sealed(&mut page)).unwrap();
+        assert_eq!(
+            (next, listed.collect::<Vec<_>>()),
+            (PageRef::default(), two.into())
+        );
+        assert_eq!(page[28..32], (HEADER_BYTES as u32 + 48).to_le_bytes());
+    }
+
+    #[test]
+    fn pages_hold_as_much_as_the_format_says() {
+        assert_eq!([4096, 16384].map(pages_per_map), [32_256, 130_560]);
+        let sizes = [0, 64, 79, 80, 95, 96, 4096, 16384];
+        assert_eq!(sizes.map(maps_per_directory), [0, 0, 0, 0, 0, 1, 251, 1019]);
     }
 
     #[test]
@@ -143,6 +160,15 @@ mod tests {
         assert!(decode_map(sealed(&mut page)).is_err());
         page[24..26].copy_from_slice(&u16::MAX.to_le_bytes());
         assert!(decode_directory(sealed(&mut page)).is_err());
+        let fits = u16::try_from(maps_per_directory(4096)).unwrap();
+        page[24..26].copy_from_slice(&fits.to_le_bytes());
+        assert!(decode_directory(sealed(&mut page)).is_ok());
+        page[24..26].copy_from_slice(&(fits + 1).to_le_bytes());
+        assert!(decode_directory(sealed(&mut page)).is_err());
+        encode_map(&mut page, &[1]);
+        assert!(decode_directory(sealed(&mut page)).is_err());
+        encode_directory(&mut page, PageRef::default(), &[]);
+        page[24..26].copy_from_slice(&1_u16.to_le_bytes());
         // Too short for what every directory begins with.
         page.truncate(HEADER_BYTES + 3);
         page[28..32].copy_from_slice(&64_u32.to_le_bytes());

@@ -5,7 +5,8 @@
 //! checksum of the header before it.
 //!
 //! Invariants:
-//! 1. The header checksum covers the payload checksum, so it names the whole group: it is the next group's chain.
+//! 1. The header checksum covers the payload checksum: it is the next group's chain. It tells groups apart by all but
+//!    the payloads of their records, which cancel out against the records' own checksums.
 //! 2. `durable_through` is at or below the group's own position: a group can only prove what came before it.
 //!
 //! - Units: positions and lengths in bytes of the log stream.
@@ -403,6 +404,123 @@ mod tests {
                 field
             );
         }
+    }
+
+    #[test]
+    fn the_largest_that_is_allowed_passes() {
+        let sound = group(3, 1, 1);
+        assert_eq!(LEN_BYTES_MAX, (256 << 20) + 4096);
+        // A record takes at least its frame.
+        let records_max = 4096 / 56;
+        let cases = [
+            Group {
+                len_bytes: LEN_BYTES_MAX,
+                ..sound
+            },
+            Group {
+                record_count: records_max,
+                ..sound
+            },
+            Group {
+                durable_through: Lsn::new(0),
+                ..sound
+            },
+            Group {
+                first_txn: TxnId::new(1),
+                ..sound
+            },
+            Group {
+                first_txn: TxnId::new(u64::MAX - 1),
+                ..sound
+            },
+        ];
+        for group in cases {
+            let (bytes, checksum) = group.encode();
+            assert_eq!(Group::decode(&bytes, sound.lsn, 77), Ok((group, checksum)));
+        }
+        let more = Group {
+            record_count: records_max + 1,
+            ..sound
+        };
+        let error = Group::decode(&more.encode().0, sound.lsn, 77).unwrap_err();
+        assert_eq!(
+            (error.field, error.expected),
+            (GroupField::RecordCount, records_max.into())
+        );
+        let odd = Group {
+            len_bytes: 3 * 4096 + 5,
+            ..sound
+        };
+        let error = Group::decode(&odd.encode().0, sound.lsn, 77).unwrap_err();
+        assert_eq!(
+            (error.field, error.expected),
+            (GroupField::Length, LEN_BYTES_MAX)
+        );
+        let last = Lsn::new(u64::MAX - 4095);
+        let (bytes, _) = Group { lsn: last, ..sound }.encode();
+        let error = Group::decode(&bytes, last, 77).unwrap_err();
+        assert_eq!((error.field, error.expected), (GroupField::Length, 4095));
+        let before = Lsn::new(u64::MAX - 8191);
+        let (bytes, _) = Group {
+            lsn: before,
+            ..sound
+        }
+        .encode();
+        let (group, _) = Group::decode(&bytes, before, 77).unwrap();
+        assert_eq!(group.end(), last);
+    }
+
+    #[test]
+    fn newer_formats_and_reserved_bits_are_named() {
+        let sound = group(3, 1, 1);
+        for (at, field) in [(60, GroupField::Format), (62, GroupField::Padding)] {
+            let (mut bytes, _) = sound.encode();
+            bytes[at] = 1;
+            let checksum = crc32c(&bytes[8..]);
+            bytes[4..8].copy_from_slice(&checksum.to_le_bytes());
+            let error = Group::decode(&bytes, sound.lsn, 77).unwrap_err();
+            assert_eq!((error.field, error.found, error.expected), (field, 1, 0));
+        }
+        let short = Group::decode(&[0; 63], sound.lsn, 77).unwrap_err();
+        assert_eq!((short.field, short.found), (GroupField::Available, 63));
+        let zeros = Group::decode(&[0; 64], sound.lsn, 77).unwrap_err();
+        assert_eq!(zeros.field, GroupField::Magic);
+    }
+
+    #[test]
+    fn a_block_claims_a_position_by_its_text_and_its_own_word() {
+        let (mut bytes, _) = group(3, 1, 1).encode();
+        let at = Lsn::new(3 * 4096);
+        assert!(claims_position(&bytes, at));
+        assert!(!claims_position(&bytes, at.plus(4096)));
+        assert!(!claims_position(&bytes[..63], at));
+        bytes[0] ^= 1;
+        assert!(!claims_position(&bytes, at));
+    }
+
+    #[test]
+    fn a_payload_is_whole_and_what_follows_the_last_record_is_less_than_a_block_of_zeros() {
+        let bytes = [7; 8192];
+        let group = Group {
+            payload_checksum: crc32c(&bytes[64..4096]),
+            ..group(3, 1, 1)
+        };
+        assert_eq!(group.payload(&bytes), Ok(&bytes[64..4096]));
+        let cut = group.payload(&bytes[..4095]).unwrap_err();
+        assert_eq!((cut.field, cut.found), (GroupField::Available, 4095));
+        let other = Group {
+            payload_checksum: 6,
+            ..group
+        };
+        let torn = other.payload(&bytes).unwrap_err();
+        assert_eq!(torn.field, GroupField::PayloadChecksum);
+
+        let padding = |rest: &[u8]| group.check_padding(rest).map_err(|error| error.found);
+        assert_eq!(padding(&[]), Ok(()));
+        assert_eq!(padding(&[0; 4095]), Ok(()));
+        assert_eq!(padding(&[0; 4096]), Err(1));
+        assert_eq!(padding(&[0, 0, 5, 0]), Err(2));
+        assert_eq!(padding(&[5]), Err(1));
     }
 
     proptest! {

@@ -337,3 +337,6 @@ impl<'a> LeafWriter<'a> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -500,6 +500,7 @@ pub(crate) mod tests {
         let (meta, mut page) = (sample(6), vec![0; 4096]);
         write(&meta, 2, &mut page);
         assert_eq!(Meta::claimed_page_bytes(&page), Some(4096));
+        assert_eq!(meta.database_low(), 0x1122_3344_5566_7788);
         let back = Meta::decode(&page, PageId::new(2)).unwrap();
         assert_eq!(back, meta);
         assert_eq!(back.sync_method(77), Some(SyncMethod::RingDsync));
@@ -523,6 +524,14 @@ pub(crate) mod tests {
         assert_eq!(TreeRoot::decode(&[0; 32]), None);
         assert_eq!(TreeRoot::decode(&[0xff; 32]), None);
         assert_eq!(TreeRoot::decode(&[1; 31]), None);
+        for (id, sound) in [(COPIES - 1, false), (COPIES, true), (PAGES_MAX - 1, true)] {
+            let page = PageRef {
+                id: PageId::new(id),
+                ..root.page
+            };
+            let root = TreeRoot { page, ..root };
+            assert_eq!(TreeRoot::decode(&root.encode()).is_some(), sound, "{id}");
+        }
     }
 
     #[test]
@@ -598,6 +607,148 @@ pub(crate) mod tests {
         for change in changes {
             assert!(matches!(decoded(change), Err(MetaError::Damaged { .. })));
         }
+    }
+
+    /// What a meta page is told after `change` was done to its bytes, under a sound checksum.
+    fn told(change: impl FnOnce(&mut [u8])) -> Result<Meta, MetaError> {
+        let mut page = vec![0; 4096];
+        write(&sample(6), 2, &mut page);
+        change(&mut page);
+        let checksum = crate::format::checksum::crc32c(&page[4..]);
+        page[..4].copy_from_slice(&checksum.to_le_bytes());
+        Meta::decode(&page, PageId::new(2))
+    }
+
+    fn fault(change: impl FnOnce(&mut [u8])) -> Option<&'static str> {
+        told(change).err().map(|error| match error {
+            MetaError::Damaged { what, .. } => what,
+            other => panic!("{other}"),
+        })
+    }
+
+    #[test]
+    fn every_contradiction_of_a_meta_page_is_named() {
+        let at = |field: usize| HEADER_BYTES + field;
+        let put = |at: usize, value: u64| {
+            move |page: &mut [u8]| page[at..at + 8].copy_from_slice(&value.to_le_bytes())
+        };
+        assert_eq!(fault(|_| ()), None);
+        assert_eq!(fault(|page| page[6] = PageKind::Leaf as u8), Some("kind"));
+        assert_eq!(fault(|page| page[8] = 0), Some("page id"));
+        assert_eq!(fault(|page| page[at(20) + 1] = 0x20), Some("page size"));
+        assert_eq!(fault(|page| page[at(48)] = 7), Some("generation"));
+        assert_eq!(fault(|page| page[56] ^= 1), Some("database"));
+        let slot = |page: &mut [u8]| (page[16], page[at(48)]) = (7, 7);
+        assert_eq!(fault(slot), Some("slot"));
+        assert_eq!(
+            told(slot).unwrap_err().to_string(),
+            "meta page 2: slot is 0x0, expected 0x1"
+        );
+
+        let (tree_txn, log_lsn, last_txn, durable) = (at(56), at(64), at(72), at(88));
+        let (names, roots, free, pages) = (at(96), at(128), at(160), at(176));
+        let ids = [
+            (tree_txn, "tree txn"),
+            (last_txn, "last txn"),
+            (durable, "durable through"),
+        ];
+        for (field, what) in ids {
+            assert_eq!(fault(put(field, IDS_MAX - 1)), None, "{what}");
+            assert_eq!(fault(put(field, IDS_MAX)), Some(what));
+        }
+        assert_eq!(fault(put(log_lsn, IDS_MAX - 4096)), None);
+        assert_eq!(fault(put(log_lsn, IDS_MAX)), Some("log start"));
+        for inside in [1, 512, 4095, 8193] {
+            assert_eq!(fault(put(log_lsn, inside)), Some("log start"));
+        }
+        assert_eq!(fault(put(pages, PAGES_MAX)), None);
+        assert_eq!(fault(put(pages, PAGES_MAX + 1)), Some("pages"));
+        assert_eq!(fault(put(free, 39)), None);
+        assert_eq!(fault(put(free, 40)), Some("free directory"));
+        assert_eq!(fault(|page| put(free, 3)(&mut *page)), None);
+        assert_eq!(fault(put(pages, COPIES - 1)), Some("pages"));
+        for root in [names, roots] {
+            assert_eq!(fault(put(root, PAGES_MAX - 1)), None);
+            assert_eq!(fault(put(root, PAGES_MAX)), Some("root page"));
+        }
+        assert_eq!(told(put(names, 0)).unwrap().names, None);
+        assert_eq!(
+            told(|page| page[at(160)..at(176)].fill(0))
+                .unwrap()
+                .free_directory,
+            None
+        );
+        assert!(!told(|page| page[at(52)] = 0).unwrap().clean);
+        assert!(told(|page| page[at(52)] = 0xff).unwrap().clean);
+
+        let table = |id: u32| {
+            move |page: &mut [u8]| page[at(84)..at(88)].copy_from_slice(&id.to_le_bytes())
+        };
+        assert_eq!(fault(table(NARROW_IDS_MAX - 1)), None);
+        assert_eq!(fault(table(NARROW_IDS_MAX)), Some("next table"));
+    }
+
+    #[test]
+    fn segments_are_powers_of_two_between_their_bounds_or_unsaid() {
+        let at = HEADER_BYTES + 212;
+        let sized = |bytes: u32| {
+            told(|page| page[at..at + 4].copy_from_slice(&bytes.to_le_bytes()))
+                .map(|meta| meta.segment_bytes)
+        };
+        for bytes in [SEGMENT_BYTES_MIN, 1 << 20, SEGMENT_BYTES_MAX] {
+            assert_eq!(sized(bytes), Ok(bytes));
+        }
+        for bytes in [0, SEGMENT_BYTES_MIN / 2, SEGMENT_BYTES_MAX * 2, 3 << 20] {
+            let error = sized(bytes).unwrap_err();
+            assert!(error.to_string().contains("segment size"), "{error}");
+        }
+        let unsaid = told(|page| {
+            page[HEADER_BYTES + 24] = 0;
+            page[at..at + 4].fill(0xff);
+        });
+        assert_eq!(unsaid.unwrap().segment_bytes, SEGMENT_BYTES_UNSAID);
+        // A file that never said so does not begin to.
+        let (mut meta, mut page) = (sample(6), vec![0; 4096]);
+        meta.segment_bytes = SEGMENT_BYTES_UNSAID;
+        write(&meta, 2, &mut page);
+        assert_eq!(
+            (page[HEADER_BYTES + 24], &page[at..at + 4]),
+            (0, &[0; 4][..])
+        );
+        assert_eq!(Meta::decode(&page, PageId::new(2)), Ok(meta));
+    }
+
+    #[test]
+    fn a_meta_page_is_known_by_its_text_whatever_else_is_damaged() {
+        let mut page = vec![0; 4096];
+        write(&sample(6), 2, &mut page);
+        page[0] ^= 1;
+        assert!(Meta::is_meta(&page));
+        assert_eq!(Meta::claimed_page_bytes(&page), Some(4096));
+        let torn = Meta::decode(&page, PageId::new(2)).unwrap_err();
+        assert!(torn.to_string().contains("checksum"), "{torn}");
+        page[HEADER_BYTES + 3] ^= 1;
+        assert!(!Meta::is_meta(&page));
+        assert_eq!(Meta::claimed_page_bytes(&page), None);
+        assert_eq!(Meta::decode(&page, PageId::new(2)), Err(MetaError::Foreign));
+        assert!(!Meta::is_meta(&page[..HEADER_BYTES]));
+    }
+
+    #[test]
+    fn every_way_to_a_durable_write_is_remembered_for_its_machine() {
+        let mut meta = sample(6);
+        let methods = [
+            (SyncMethod::None, None),
+            (SyncMethod::WriteThenSync, Some(SyncMethod::WriteThenSync)),
+            (SyncMethod::WriteDsync, Some(SyncMethod::WriteDsync)),
+            (SyncMethod::RingDsync, Some(SyncMethod::RingDsync)),
+        ];
+        for (method, known) in methods {
+            meta.remember_sync_method(method, 5);
+            assert_eq!((meta.sync_method(5), meta.sync_method(6)), (known, None));
+        }
+        meta.sync_method = 4;
+        assert_eq!(meta.sync_method(5), None, "one of a later version");
     }
 
     #[test]

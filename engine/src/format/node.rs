@@ -281,6 +281,12 @@ mod tests {
             assert_eq!(take_varint(&mut &page[..end - 1]), None);
         }
         assert_eq!(take_varint(&mut &[0xff; 11][..]), None);
+        // Ten bytes, of which the last has one bit too many.
+        let mut most = [0xff; 10];
+        most[9] = 1;
+        assert_eq!(take_varint(&mut &most[..]), Some(u64::MAX));
+        most[9] = 2;
+        assert_eq!(take_varint(&mut &most[..]), None);
     }
 
     #[test]
@@ -308,6 +314,41 @@ mod tests {
             let mut whole = Vec::new();
             Suffix::of(a).append_to(&mut whole);
             assert_eq!(whole, a);
+        }
+    }
+
+    #[test]
+    fn heads_of_short_suffixes_are_padded_and_said_to_be() {
+        assert_eq!(head_of(b""), 0);
+        assert_eq!(head_of(b"a"), 0x6100_0000);
+        assert_eq!(head_of(b"abcdef"), 0x6162_6364);
+        for len in 0..=5 {
+            for damaged in 0..4 {
+                let suffix = Suffix {
+                    head: 0x80 << (24 - 8 * damaged),
+                    len,
+                    rest: &[],
+                };
+                assert_eq!(suffix.is_padded(), damaged < len, "{len} {damaged}");
+            }
+        }
+    }
+
+    #[test]
+    fn keys_are_stripped_of_a_prefix_or_lie_beside_it() {
+        assert_eq!(strip(b"abc", b""), Ok(&b"abc"[..]));
+        assert_eq!(strip(b"abc", b"ab"), Ok(&b"c"[..]));
+        assert_eq!(strip(b"ab", b"ab"), Ok(&b""[..]));
+        assert_eq!(strip(b"a", b"ab"), Err(Ordering::Less));
+        assert_eq!(strip(b"aa", b"ab"), Err(Ordering::Less));
+        assert_eq!(strip(b"ac", b"ab"), Err(Ordering::Greater));
+        let shared = [
+            (&b"abc"[..], &b"abd"[..], 2),
+            (b"", b"a", 0),
+            (b"ab", b"ab", 2),
+        ];
+        for (a, b, count) in shared {
+            assert_eq!(common_prefix(a, b), count);
         }
     }
 }

@@ -145,3 +145,66 @@ pub(crate) fn payload(page: Page<'_>) -> Result<&[u8], PageError> {
         .get(HEADER_BYTES..used)
         .ok_or_else(|| structure(page, "bytes in use", used as u64, bytes.len() as u64))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::format::page::seal;
+
+    fn page(id: u64, checksum: u32, generation: u32) -> PageRef {
+        PageRef {
+            id: PageId::new(id),
+            checksum,
+            generation: Generation::new(generation),
+        }
+    }
+
+    #[test]
+    fn an_extent_is_named_after_neighbours_of_one_generation_only() {
+        let pages = [page(7, 1, 3), page(8, 2, 3), page(9, 3, 3)];
+        let named = ExtentRef::of(&pages, 9000).unwrap();
+        let mut checksum = ExtentChecksum::default();
+        [1, 2, 3].into_iter().for_each(|sum| checksum.add(sum));
+        let expected = ExtentRef {
+            first: PageId::new(7),
+            value_len: 9000,
+            generation: Generation::new(3),
+            checksum: crc32c(&[1, 0, 0, 0, 2, 0, 0, 0, 3, 0, 0, 0]),
+        };
+        assert_eq!((named, checksum.finish()), (expected, expected.checksum));
+        assert_eq!(ExtentRef::decode(&named.encode()), Some(named));
+        assert_eq!(ExtentRef::decode(&named.encode()[1..]), None);
+        assert_eq!(ExtentRef::of(&[], 0), None);
+        assert_eq!(ExtentRef::of(&[page(7, 1, 3), page(9, 2, 3)], 5000), None);
+        assert_eq!(ExtentRef::of(&[page(7, 1, 3), page(8, 2, 4)], 5000), None);
+        assert_eq!(ExtentRef::of(&pages, usize::MAX), None);
+    }
+
+    #[test]
+    fn a_value_is_cut_into_full_pages_and_comes_back() {
+        let payload_len = payload_bytes(4096);
+        assert_eq!(payload_len, 4032);
+        for len in [1, payload_len, payload_len + 1, 3 * payload_len, 10_000] {
+            let value: Vec<u8> = (0..=250).cycle().take(len).collect();
+            let extent = ExtentRef {
+                first: PageId::new(7),
+                value_len: u32::try_from(len).unwrap(),
+                generation: Generation::new(3),
+                checksum: 0,
+            };
+            let pages = encode(&value, TableId::new(17), 4096);
+            assert_eq!(extent.page_count(4096) as usize, pages.len());
+            let mut back = Vec::new();
+            for mut page in pages {
+                seal(&mut page, PageId::new(7), Generation::new(3), 77);
+                let page = Page::verify_unreferenced(&page, PageId::new(7), 77).unwrap();
+                assert_eq!(
+                    (page.table(), page.header().count.get()),
+                    (TableId::new(17), 1)
+                );
+                back.extend_from_slice(payload(page).unwrap());
+            }
+            assert_eq!(back, value);
+        }
+    }
+}

@@ -347,3 +347,104 @@ pub(crate) fn seal(bytes: &mut [u8], id: PageId, generation: Generation, databas
         generation,
     }
 }
+
+#[cfg(test)]
+#[expect(clippy::indexing_slicing, reason = "a test that panics has failed")]
+mod tests {
+    use super::*;
+
+    const DATABASE: u64 = 77;
+
+    fn sealed(len: usize, used: usize) -> (Vec<u8>, PageRef) {
+        let mut bytes = vec![0; len];
+        bytes[6] = PageKind::Leaf as u8;
+        bytes[20..24].copy_from_slice(&17_u32.to_le_bytes());
+        bytes[28..32].copy_from_slice(&u32::try_from(used).unwrap().to_le_bytes());
+        let page = seal(&mut bytes, PageId::new(9), Generation::new(3), DATABASE);
+        (bytes, page)
+    }
+
+    fn resealed(change: impl FnOnce(&mut Vec<u8>)) -> Result<(), PageError> {
+        let (mut bytes, _) = sealed(4096, 4096);
+        change(&mut bytes);
+        let checksum = crc32c(&bytes[4..]);
+        bytes[..4].copy_from_slice(&checksum.to_le_bytes());
+        Page::verify_unreferenced(&bytes, PageId::new(9), DATABASE).map(|_| ())
+    }
+
+    #[test]
+    fn a_page_is_believed_only_as_what_its_parent_names() {
+        let (bytes, named) = sealed(4096, 64);
+        let page = Page::verify(&bytes, named, DATABASE).unwrap();
+        assert_eq!((page.reference(), page.id()), (named, PageId::new(9)));
+        assert_eq!(
+            (page.kind(), page.table()),
+            (PageKind::Leaf, TableId::new(17))
+        );
+        assert_eq!(page.bytes(), bytes);
+        assert!(page.expect(PageKind::Leaf).is_ok());
+        let wrong_kind = page.expect(PageKind::Branch).unwrap_err();
+        assert!(matches!(wrong_kind, PageError::Kind { found: 2, .. }));
+
+        let refused = |wanted, database| Page::verify(&bytes, wanted, database).unwrap_err();
+        let checksum = named.checksum ^ 1;
+        let (id, generation) = (PageId::new(8), Generation::new(4));
+        let stale = |error: &PageError| matches!(error, PageError::Stale { .. });
+        assert!(stale(&refused(PageRef { checksum, ..named }, DATABASE)));
+        assert!(stale(&refused(
+            PageRef {
+                generation,
+                ..named
+            },
+            DATABASE
+        )));
+        assert!(matches!(
+            refused(PageRef { id, ..named }, DATABASE),
+            PageError::Misdirected { .. }
+        ));
+        assert!(matches!(refused(named, 78), PageError::Foreign { .. }));
+    }
+
+    #[test]
+    fn what_contradicts_itself_under_a_sound_checksum_is_refused() {
+        assert_eq!(resealed(|_| ()), Ok(()));
+        let format = resealed(|bytes| bytes[4] = 1).unwrap_err();
+        assert!(matches!(format, PageError::Format { found: 1, .. }));
+        for kind in [0, 7, 255] {
+            let error = resealed(|bytes| bytes[6] = kind).unwrap_err();
+            assert!(matches!(error, PageError::Structure { what: "kind", .. }));
+        }
+        for kind in 1..=6 {
+            assert_eq!(resealed(|bytes| bytes[6] = kind), Ok(()));
+        }
+        for (used, sound) in [
+            (0, false),
+            (63, false),
+            (64, true),
+            (4096, true),
+            (4097, false),
+        ] {
+            let (bytes, _) = sealed(4096, used);
+            let page = Page::verify_unreferenced(&bytes, PageId::new(9), DATABASE);
+            assert_eq!(page.is_ok(), sound, "{used} bytes in use");
+        }
+    }
+
+    #[test]
+    fn torn_and_cut_pages_are_refused() {
+        let (bytes, _) = sealed(4096, 4096);
+        for at in [0, 4, 63, 64, 4095] {
+            let mut torn = bytes.clone();
+            torn[at] ^= 1;
+            let error = Page::verify_unreferenced(&torn, PageId::new(9), DATABASE).unwrap_err();
+            assert!(matches!(error, PageError::Checksum { .. }), "byte {at}");
+        }
+        let (header, _) = sealed(HEADER_BYTES, HEADER_BYTES);
+        assert!(Page::verify_unreferenced(&header, PageId::new(9), DATABASE).is_ok());
+        let cut = Page::verify_unreferenced(&header[..63], PageId::new(9), DATABASE);
+        assert!(matches!(
+            cut.unwrap_err(),
+            PageError::Structure { found: 63, .. }
+        ));
+    }
+}

@@ -293,3 +293,119 @@ impl GroupBuilder {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ids::TableId;
+
+    fn sealed(builder: &mut GroupBuilder, at: LogPosition, values: &[usize]) -> SealedGroup {
+        for (txn, len) in (at.last_txn.get() + 1..).zip(values) {
+            let mut ops = OpWriter::new();
+            ops.put(TableId::new(16), b"key", &vec![7; *len]);
+            builder.push_record(TxnId::new(txn), 0, b"", ops);
+        }
+        builder.seal(at, at.lsn, 5)
+    }
+
+    #[test]
+    fn a_few_buffers_are_kept_and_what_large_groups_needed_is_freed() {
+        let mut builder = GroupBuilder::new();
+        let mut groups = Vec::new();
+        for _ in 0..POOL_MAX + 2 {
+            // Three chunks and more, in records none of which is giant.
+            let group = sealed(&mut builder, LogPosition::default(), &[300_000; 7]);
+            assert_eq!(group.bufs.len(), 9);
+            assert!(group.whole().is_none());
+            groups.push(group);
+        }
+        assert_eq!(builder.pool.len(), 0);
+        for (kept, group) in groups.into_iter().enumerate() {
+            builder.recycle(group);
+            assert_eq!(builder.pool.len(), (kept + 1).min(POOL_MAX));
+        }
+        assert!(builder.pool.iter().all(|bufs| bufs.len() == KEPT_MAX));
+        let again = sealed(&mut builder, LogPosition::default(), &[10]);
+        assert_eq!(
+            (builder.pool.len(), builder.bufs.len()),
+            (POOL_MAX - 1, KEPT_MAX)
+        );
+        assert_eq!(again.bufs.len(), 1);
+    }
+
+    #[test]
+    fn a_group_is_as_long_as_it_says_wherever_it_is_read() {
+        // Ending in the first buffer, with it, behind it; with a giant alone and behind others.
+        let records: [&[usize]; 6] = [
+            &[0],
+            &[100, 5000],
+            &[CHUNK - 200],
+            &[CHUNK],
+            &[GIANT_BYTES],
+            &[10, 300_000, GIANT_BYTES + 77],
+        ];
+        for values in records {
+            let (mut builder, at) = (GroupBuilder::new(), LogPosition::default());
+            assert!(builder.is_empty());
+            let group = sealed(&mut builder, at, values);
+            assert!(builder.is_empty() && builder.len() == HEADER_BYTES);
+            let len = group.len_bytes();
+            assert!(len.is_multiple_of(LOG_BLOCK_BYTES));
+            let payload = values.iter().sum::<usize>();
+            assert!(len > payload && len < payload + LOG_BLOCK_BYTES + 200 * values.len());
+            let mut whole = vec![0xaa; len];
+            group.read(0, &mut whole);
+            assert_eq!(group.whole().is_some(), len <= CHUNK);
+            let (header, checksum) = Group::decode(&whole, at.lsn, 5).unwrap();
+            assert_eq!(
+                (header.len_bytes, header.record_count),
+                (len as u64, values.len() as u32)
+            );
+            assert_eq!(group.end.checksum, checksum);
+            assert_eq!(group.end.last_txn.get(), values.len() as u64);
+            header.payload(&whole).unwrap();
+            for from in [1, 64, len / 2, len - 4096, len - 1] {
+                let mut part = vec![0xaa; (len - from).min(5000)];
+                group.read(from, &mut part);
+                assert!(
+                    part == whole[from..from + part.len()],
+                    "{values:?} from {from}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    #[should_panic(expected = "beyond the group")]
+    fn bytes_beyond_a_group_are_not_made_up() {
+        let group = sealed(&mut GroupBuilder::new(), LogPosition::default(), &[10]);
+        group.read(4095, &mut [0; 2]);
+    }
+
+    #[test]
+    #[should_panic(expected = "where t2 must follow")]
+    fn ids_of_a_group_leave_no_gap() {
+        let mut builder = GroupBuilder::new();
+        builder.push_record(TxnId::new(1), 0, b"", OpWriter::new());
+        builder.push_record(TxnId::new(3), 0, b"", OpWriter::new());
+    }
+
+    #[test]
+    #[should_panic(expected = "is beyond")]
+    fn a_group_proves_nothing_beyond_its_own_beginning() {
+        let mut builder = GroupBuilder::new();
+        builder.push_record(TxnId::new(1), 0, b"", OpWriter::new());
+        builder.seal(LogPosition::default(), Lsn::new(1), 5);
+    }
+
+    #[test]
+    #[should_panic(expected = "after a giant")]
+    fn a_giant_ends_its_group() {
+        let mut builder = GroupBuilder::new();
+        for txn in [1, 2] {
+            let mut ops = OpWriter::new();
+            ops.put(TableId::new(16), b"key", &vec![7; GIANT_BYTES]);
+            builder.push_record(TxnId::new(txn), 0, b"", ops);
+        }
+    }
+}

@@ -574,3 +574,6 @@ fn all_zero(bytes: &[u8]) -> bool {
         .chunks(LOG_BLOCK_BYTES)
         .all(|block| block.iter().fold(0, |seen, byte| seen | byte) == 0)
 }
+
+#[cfg(test)]
+mod tests;

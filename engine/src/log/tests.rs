@@ -4,6 +4,7 @@ mod crash;
 mod disk;
 mod segments;
 mod stream;
+mod traced;
 
 use std::path::Path;
 use std::sync::Arc;

@@ -242,3 +242,139 @@ impl StoredMap {
         Ok(next)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ids::Generation;
+
+    const PER_MAP: u64 = 192;
+
+    fn page(id: u64) -> PageRef {
+        PageRef {
+            id: PageId::new(id),
+            checksum: 1,
+            generation: Generation::new(1),
+        }
+    }
+
+    /// A file of `end` pages of which those listed are in use, with a map at some of them; a generation is begun.
+    fn file(live: &[u64], end: u64, maps: &[u64], directory: u64) -> (StoredMap, Space) {
+        let mut words = vec![0; usize::try_from(end.div_ceil(64)).unwrap()];
+        let own = maps.iter().chain([&directory, &0, &1, &2, &3]);
+        for page in live.iter().chain(own) {
+            words[usize::try_from(page / 64).unwrap()] |= 1 << (page % 64);
+        }
+        let mut space = Space::new(words, end, PER_MAP);
+        space.begin(Generation::new(2));
+        let stored = StoredMap {
+            maps: maps.iter().copied().map(page).collect(),
+            directory: vec![page(directory)],
+        };
+        (stored, space)
+    }
+
+    /// Where the plan puts maps and directory, by page.
+    fn planned(stored: &StoredMap, space: &mut Space) -> Option<(Vec<Option<u64>>, Vec<u64>)> {
+        let plan = stored.plan(space, 4096).unwrap()?;
+        let fresh = plan.fresh.iter().map(|page| page.map(PageId::get));
+        let directory = plan.directory.iter().map(|page| page.get());
+        Some((fresh.collect(), directory.collect()))
+    }
+
+    #[test]
+    fn a_map_of_which_nothing_changed_is_left_where_it_is() {
+        let (stored, mut space) = file(&[6, 9], 10, &[4], 5);
+        assert_eq!(stored.first(), Some(page(5)));
+        assert_eq!(planned(&stored, &mut space), None);
+        assert_eq!((space.held(), space.end()), (0, 10));
+    }
+
+    #[test]
+    fn what_changed_is_written_anew_and_the_old_retired() {
+        let (stored, mut space) = file(&[6, 9, 200, 383], 384, &[4, 5], 7);
+        let span = Span {
+            first: 200,
+            count: 1,
+        };
+        assert!(space.retire(span));
+        // The second map's new place dirties the first; then both have changed.
+        let (fresh, directory) = planned(&stored, &mut space).unwrap();
+        assert!(fresh.iter().all(Option::is_some) && directory.len() == 1);
+        assert_eq!(space.held(), 4);
+        for old in [4, 5, 7, 200] {
+            assert!(!space.is_live(old), "{old}");
+        }
+        let new = fresh.into_iter().flatten().chain(directory);
+        assert!(new.into_iter().all(|page| space.is_live(page)));
+    }
+
+    #[test]
+    fn a_map_at_the_end_of_the_file_moves_to_lower_places() {
+        let (stored, mut space) = file(&[5], 192, &[190], 191);
+        assert_eq!(planned(&stored, &mut space), Some((vec![Some(4)], vec![6])));
+        assert_eq!(space.last_live(192), Some(6));
+        // Not if something else keeps the file as long, or there is no lower place.
+        let (stored, mut space) = file(&[5, 191], 192, &[189], 190);
+        assert_eq!(planned(&stored, &mut space), None);
+        let (stored, mut space) = file(&[4], 7, &[5], 6);
+        assert_eq!(planned(&stored, &mut space), None);
+        // The directory alone is enough, and so is one of two maps.
+        let (stored, mut space) = file(&[5], 192, &[4], 191);
+        assert!(planned(&stored, &mut space).is_some());
+        let (stored, mut space) = file(&[5], 384, &[4, 383], 6);
+        assert!(planned(&stored, &mut space).is_some());
+    }
+
+    #[test]
+    fn a_map_follows_the_length_of_the_file() {
+        // The file shrank: one map too many.
+        let (stored, mut space) = file(&[6], 192, &[4, 5], 7);
+        let (fresh, directory) = planned(&stored, &mut space).unwrap();
+        assert_eq!((fresh.len(), directory.len()), (1, 1));
+        assert!(!space.is_live(5));
+        // It grew: one too few.
+        let (stored, mut space) = file(&[6], 192, &[4], 5);
+        while space.end() == 192 {
+            space.take_run().unwrap();
+        }
+        let (fresh, directory) = planned(&stored, &mut space).unwrap();
+        assert_eq!((fresh.len(), directory.len()), (2, 1));
+        assert!(fresh[1].is_some());
+    }
+
+    #[test]
+    fn a_map_whose_own_pages_are_not_in_use_is_damaged() {
+        let (mut stored, mut space) = file(&[6], 192, &[4], 7);
+        stored.directory.push(page(9));
+        space.dirty(0);
+        let error = stored.plan(&mut space, 4096).unwrap_err();
+        assert!(matches!(error, PageError::Structure { what: "in use", .. }));
+    }
+
+    #[test]
+    fn a_map_marks_what_it_must_and_nothing_beyond_the_file() {
+        let (stored, space) = file(&[70, 99], 100, &[4], 65);
+        let words = space.map_words(0).to_vec();
+        assert_eq!(words.len(), 2);
+        assert_eq!(stored.check(&words, 100), Ok(()));
+        for page in [0, 1, 2, 3, 4, 65] {
+            let mut words = words.clone();
+            words[page / 64] &= !(1 << (page % 64));
+            let error = stored.check(&words, 100).unwrap_err();
+            let (at, expected) = (PageId::new(page as u64), structure);
+            assert_eq!(error, expected(at, "in use", 0, 1));
+        }
+        assert_eq!(
+            stored.check(&words[..1], 64).unwrap_err(),
+            structure(PageId::new(65), "in use", 0, 1)
+        );
+        for beyond in [100, 127] {
+            let mut words = words.clone();
+            words[1] |= 1 << (beyond - 64);
+            let page = PageId::new(beyond);
+            let expected = PageError::OutOfRange { page, pages: 100 };
+            assert_eq!(stored.check(&words, 100), Err(expected));
+        }
+    }
+}

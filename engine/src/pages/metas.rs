@@ -222,6 +222,7 @@ mod tests {
     use std::path::Path;
     use std::sync::Arc;
 
+    use northstar_io::sim::{Fault, FaultPlan, Image, Rule, SimDisk, SimOptions, What};
     use northstar_io::{Disk, MemoryDisk, OpenMode};
 
     use super::*;
@@ -296,6 +297,12 @@ mod tests {
             let mut copies = Buf::zeroed(4 * 4096);
             file.read_at(0, &mut copies).unwrap();
             assert!(copies[2 * 4096..3 * 4096].iter().all(|byte| *byte == 0));
+            let beside = Meta::decode(&copies[3 * 4096..], PageId::new(3)).unwrap();
+            assert_eq!(
+                beside.generation.get(),
+                19,
+                "the earlier copy beside the newest"
+            );
             assert_eq!(generations(&*file), (19, Some(18)));
             assert_eq!(found.unfit.first(), Some(&PageId::new(2)));
         }
@@ -393,5 +400,145 @@ mod tests {
         other.fill(b'x');
         file.write_at(0, &other, 8192).unwrap();
         assert!(not_ours(&*file));
+    }
+
+    #[test]
+    fn a_slot_of_another_database_is_nothing_to_fall_back_to() {
+        let file = file();
+        let mut other = sample(18);
+        other.database ^= 1 << 100;
+        write(&*file, &other).unwrap();
+        write(&*file, &sample(19)).unwrap();
+        assert_eq!(generations(&*file), (19, None));
+    }
+
+    #[test]
+    fn a_copy_at_the_very_end_of_the_file_counts() {
+        let file = file();
+        put(&*file, 0, 6);
+        put(&*file, 1, 7);
+        assert_eq!(file.len().unwrap(), 2 * 4096);
+        assert_eq!(generations(&*file), (7, Some(6)));
+    }
+
+    /// Four copies, then one reading that fails.
+    fn misread(reading: u64, errno: i32) -> Result<(u32, Option<u32>)> {
+        let rule = Rule {
+            what: What::Read,
+            file: None,
+            after: reading,
+            sticky: false,
+            fault: Fault::Error(errno),
+        };
+        let disk = SimDisk::new(SimOptions {
+            faults: FaultPlan {
+                rules: vec![rule],
+                ..FaultPlan::default()
+            },
+            ..SimOptions::new(Image::with_dir(Path::new("dir")))
+        });
+        let file = disk
+            .open(Path::new("dir/data"), OpenMode::CreateNew)
+            .unwrap();
+        for (page, generation) in [(0, 6), (2, 6), (1, 7), (3, 7)] {
+            put(&*file, page, generation);
+        }
+        read(&*file, Path::new("dir")).map(|found| {
+            let older = found.older.map(|older| older.generation.get());
+            (found.meta.generation.get(), older)
+        })
+    }
+
+    #[test]
+    fn one_unreadable_copy_is_like_a_damaged_one_unless_it_is_the_first() {
+        // The first page is read for its page size, and then as a copy.
+        for first in [0, 1] {
+            assert!(matches!(misread(first, 5), Err(Error::Io(error)) if error.errno == 5));
+        }
+        for other in 2..=5 {
+            assert_eq!(misread(other, 5).unwrap(), (7, Some(6)), "{other}");
+        }
+        let end = misread(3, IoError::END_OF_FILE);
+        assert!(
+            matches!(end, Err(Error::Io(_))),
+            "the file has changed meanwhile: {end:?}"
+        );
+    }
+
+    #[test]
+    fn the_gravest_of_many_faults_is_told_and_of_equal_ones_the_first() {
+        let damaged = |found| MetaError::Damaged {
+            page: PageId::new(0),
+            what: "what",
+            found,
+            expected: 0,
+        };
+        let (foreign, newer) = (MetaError::Foreign, MetaError::Format { found: 9 });
+        let feature = MetaError::Feature { bit: 5 };
+        let gravest = |errors: &[&MetaError]| {
+            let all = errors.iter().map(|error| MetaError::clone(error));
+            all.fold(None, |worst, error| Some(graver(worst, error)))
+        };
+        let (first, second) = (damaged(1), damaged(2));
+        assert_eq!(gravest(&[&foreign, &first, &second]), Some(first.clone()));
+        assert_eq!(gravest(&[&first, &foreign]), Some(first.clone()));
+        assert_eq!(
+            gravest(&[&first, &newer, &second, &feature]),
+            Some(newer.clone())
+        );
+        assert_eq!(gravest(&[&feature, &newer]), Some(feature));
+
+        let told = |recognised, error: &MetaError| {
+            refusal(Path::new("dir"), 9, recognised, Some(error.clone())).to_string()
+        };
+        assert!(told(true, &newer).contains("file format 9"));
+        assert!(told(true, &first).contains("none of the four meta pages is sound"));
+        assert!(told(false, &first).contains("what is 0x1"));
+        let nothing = refusal(Path::new("dir"), 9, false, None).to_string();
+        assert!(nothing.contains("9 bytes"), "{nothing}");
+    }
+
+    #[test]
+    fn a_slot_of_a_newer_version_makes_the_other_one_no_truth() {
+        let file = file();
+        write(&*file, &sample(6)).unwrap();
+        write(&*file, &sample(7)).unwrap();
+        let mut page = Buf::zeroed(4096);
+        file.read_at(4096, &mut page).unwrap();
+        page[64 + 16] = 9;
+        let checksum = crate::format::checksum::crc32c(&page[4..]);
+        page[..4].copy_from_slice(&checksum.to_le_bytes());
+        file.write_at(4096, &page, 4096).unwrap();
+        let refused = read(&*file, Path::new("dir")).unwrap_err();
+        assert!(matches!(refused, Error::NewerFormat { .. }), "{refused}");
+    }
+
+    #[test]
+    fn a_slot_that_reads_back_other_than_it_was_written_is_an_error() {
+        for copy in 0..2 {
+            let rule = Rule {
+                what: What::Read,
+                file: None,
+                after: copy,
+                sticky: false,
+                fault: Fault::Flipped(12_345),
+            };
+            let disk = SimDisk::new(SimOptions {
+                faults: FaultPlan {
+                    rules: vec![rule],
+                    ..FaultPlan::default()
+                },
+                ..SimOptions::new(Image::with_dir(Path::new("dir")))
+            });
+            let file = disk
+                .open(Path::new("dir/data"), OpenMode::CreateNew)
+                .unwrap();
+            let error = write(&*file, &sample(7)).unwrap_err();
+            let offset = Some((1 + 2 * copy) * 4096);
+            assert!(
+                matches!(&error, Error::Corrupt(at) if at.offset == offset),
+                "{error}"
+            );
+        }
     }
 }

@@ -140,3 +140,6 @@ pub(crate) fn replay(
         dropped,
     })
 }
+
+#[cfg(test)]
+mod tests;

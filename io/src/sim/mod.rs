@@ -38,7 +38,7 @@ pub use fault::{Fault, FaultPlan, Injected, Kept, Rule, What};
 pub use file::QUEUED_READ;
 pub use image::Image;
 pub use shadow::{CrashPlan, Names, Shadow, Survival};
-pub use trace::{Event, FileId, Trace};
+pub use trace::{Event, FileId, NameOp, Trace};
 
 /// Bytes of a sector: what a device writes whole or not.
 pub const SECTOR_BYTES: usize = 512;

@@ -175,3 +175,121 @@ fn unknown_flags_under_a_sound_checksum_are_an_error() {
         );
     }
 }
+
+/// A record whose header says other things, under sound checksums.
+fn retold(bytes: &[u8], change: impl FnOnce(&mut [u8])) -> Result<(), RecordField> {
+    let mut bytes = bytes.to_vec();
+    change(&mut bytes);
+    let checksum = crc32c(&bytes[8..48]).to_le_bytes();
+    bytes[4..8].copy_from_slice(&checksum);
+    let decoded = Record::decode(&bytes);
+    decoded.map(|_| ()).map_err(|error| error.field)
+}
+
+#[test]
+fn lengths_beyond_their_limits_under_a_sound_checksum_are_named() {
+    let put = |at: usize, value: u64, width: usize| {
+        move |bytes: &mut [u8]| bytes[at..at + width].copy_from_slice(&value.to_le_bytes()[..width])
+    };
+    let ops = writer(&[OwnedOp::Put(1, b"key".into(), vec![7; 2000])]);
+    let bytes = encode(7, &[b't'; 1024], &ops);
+    let (longest, longer) = (RECORD_BYTES_MAX as u64, RECORD_BYTES_MAX as u64 + 1);
+    assert_eq!(retold(&bytes, |_| ()), Ok(()));
+    assert_eq!(
+        retold(&bytes, put(24, longest, 8)),
+        Err(RecordField::Available)
+    );
+    assert_eq!(
+        retold(&bytes, put(24, longer, 8)),
+        Err(RecordField::PayloadLength)
+    );
+    assert_eq!(retold(&bytes, put(36, 1024, 2)), Ok(()));
+    assert_eq!(
+        retold(&bytes, put(36, 1025, 2)),
+        Err(RecordField::TagLength)
+    );
+    let short = encode(7, b"tag", &OpWriter::new());
+    assert_eq!(retold(&short, put(36, 3, 2)), Ok(()));
+    assert_eq!(retold(&short, put(36, 4, 2)), Err(RecordField::TagLength));
+    assert_eq!(retold(&short, put(8, 8, 8)), Err(RecordField::Trailer));
+    // Only the low half of the id is in the trailer.
+    assert_eq!(retold(&short, put(8, 7 + (1 << 32), 8)), Ok(()));
+    let (record, _) = Record::decode(&short).unwrap();
+    assert!(record.expect_txn(TxnId::new(7)).is_ok());
+    let other = record.expect_txn(TxnId::new(8)).unwrap_err();
+    assert_eq!(
+        (other.field, other.found, other.expected),
+        (RecordField::Txn, 7, 8)
+    );
+}
+
+#[test]
+fn the_longest_tag_keys_and_bounds_come_back() {
+    let (key, bound) = (vec![7; 4096], vec![8; 4097]);
+    let put = OwnedOp::Put(u32::MAX, key.clone(), Vec::new());
+    let ops = writer(&[
+        put,
+        OwnedOp::Delete(1, key),
+        OwnedOp::DeleteRange(1, bound.clone(), Some(bound)),
+    ]);
+    let bytes = encode(7, &[b't'; 1024], &ops);
+    let (record, rest) = Record::decode(&bytes).unwrap();
+    assert_eq!(
+        (record.ops().filter_map(Result::ok).count(), rest.len()),
+        (3, 0)
+    );
+    let (key, bound) = (vec![7; 4097], vec![8; 4098]);
+    let longer = [
+        OwnedOp::Put(1, key.clone(), Vec::new()),
+        OwnedOp::Delete(1, key),
+        OwnedOp::DeleteRange(1, bound.clone(), None),
+        OwnedOp::DeleteRange(1, Vec::new(), Some(bound)),
+    ];
+    for op in longer {
+        let ops = writer(&[op]);
+        let error = ops.ops().find_map(Result::err).unwrap();
+        assert_eq!(error.field, RecordField::KeyLength);
+    }
+}
+
+#[test]
+fn a_writer_knows_whether_and_what_it_holds() {
+    let mut ops = OpWriter::new();
+    assert!(ops.is_empty());
+    ops.drop_table(TableId::new(300));
+    assert!(!ops.is_empty());
+    let walked: Vec<_> = ops.ops().map(Result::unwrap).collect();
+    assert_eq!(
+        walked,
+        [Op::DropTable {
+            table: TableId::new(300)
+        }]
+    );
+    assert_eq!(walked[0].table(), TableId::new(300));
+    assert_eq!(ops.into_bytes()[..], [4, 0xac, 2]);
+}
+
+#[test]
+#[should_panic(expected = "bytes of tag")]
+fn a_tag_beyond_the_limit_is_refused_before_it_is_written() {
+    let _frame = encode_frame(TxnId::new(1), 0, TAG_BYTES_MAX + 1, (2000, 0), 0);
+}
+
+#[test]
+#[should_panic(expected = "bytes in one record")]
+fn a_record_beyond_the_limit_is_refused_before_it_is_written() {
+    let _frame = encode_frame(TxnId::new(1), 0, 0, (RECORD_BYTES_MAX + 1, 0), 0);
+}
+
+#[test]
+fn a_trailer_belongs_to_its_transaction() {
+    for (txn, check) in [
+        (0, 0x5243_534e_u32),
+        (7, 0x5243_5349),
+        ((1 << 32) + 1, 0x5243_534f),
+    ] {
+        let (_, tail) = encode_frame(TxnId::new(txn), 0, 0, (0, 9), 0);
+        let expected = [9_u32.to_le_bytes(), check.to_le_bytes()].concat();
+        assert_eq!(tail[..], expected);
+    }
+}

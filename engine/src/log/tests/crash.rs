@@ -397,4 +397,16 @@ fn impossible_starts_and_file_names_are_errors_or_ignored() {
         );
     }
     assert_eq!(open_segments(&disk, SEGMENT).counts(), (0, 0));
+    for inside in [1, 512, 4095, 4097] {
+        let from = LogPosition {
+            lsn: Lsn::new(inside),
+            ..LogPosition::default()
+        };
+        match scan_all(&disk, SEGMENT, start(from)) {
+            Err(LogError::Corrupt { at, why, .. }) => {
+                assert_eq!((at, why.expected), (from.lsn, inside / 4096 * 4096));
+            }
+            other => panic!("{inside}: {other:?}"),
+        }
+    }
 }

@@ -75,4 +75,11 @@ fn what_is_claimed_is_not_given_back() {
     let handed = segments.claim(1).hand_over();
     assert_eq!(segments.claimed(), handed);
     segments.release(handed);
+    // Header and frame and the record, in whole blocks.
+    let frame = 64 + 56;
+    for (payload, bytes) in [(0, 4096), (4096 - frame, 4096), (4096 - frame + 1, 8192)] {
+        assert_eq!(segments.claim(payload).hand_over(), bytes, "{payload}");
+        segments.release(bytes);
+    }
+    assert_eq!(segments.claimed(), 0);
 }

@@ -270,6 +270,98 @@ fn a_damaged_map_of_free_space_stops_writing_but_not_reading() {
     }
 }
 
+/// A map in pages of its own behind the file: what it is made of, and what is then said of it.
+#[test]
+fn a_map_that_contradicts_itself_or_the_file_stops_writing() {
+    type Change = fn(&mut Vec<Vec<u64>>, &mut Vec<u64>, &mut u64);
+    let cases: [(&str, Change); 11] = [
+        ("", |_, _, _| ()),
+        ("", |_, words, pages| words[0] |= 1 << (*pages - 1)),
+        ("bitmaps listed is 0, expected 1", |lists, _, _| {
+            lists[0].clear()
+        }),
+        ("bitmaps listed is 2, expected 1", |lists, _, _| {
+            lists[0].push(4)
+        }),
+        ("bitmaps listed is 1, expected 1", |lists, _, _| {
+            lists.push(Vec::new())
+        }),
+        ("bitmaps listed is 2, expected 1", |lists, _, _| {
+            lists.push(vec![4])
+        }),
+        ("bitmaps listed is 1, expected 2", |_, _, pages| {
+            *pages = 32_257
+        }),
+        ("in use is 0, expected 1", |_, words, _| words[0] &= !8),
+        ("in use is 0, expected 1", |_, words, _| words[0] &= 0xf),
+        // Two lists of one map each are as good as one of two; only then are the bits looked at.
+        ("beyond the file", |lists, _, pages| {
+            lists.push(vec![4]);
+            *pages = 32_300;
+        }),
+        ("beyond the file", |_, words, pages| words[0] |= 1 << *pages),
+    ];
+    for (number, (expected, change)) in cases.into_iter().enumerate() {
+        let world = World::new();
+        let mut meta = world.meta.clone();
+        meta.generation = meta.generation.next();
+        // The map's page is 4, those of the list are 5 and 6.
+        meta.pages = 8;
+        let (mut lists, mut words) = (vec![vec![4]], vec![0b111_1111]);
+        change(&mut lists, &mut words, &mut meta.pages);
+        let file = world.disk.open(Path::new("data"), OpenMode::Write).unwrap();
+        file.set_len(8 * PAGE as u64).unwrap();
+        let put = |id: u64, fill: &dyn Fn(&mut [u8])| {
+            let mut buf = northstar_io::Buf::zeroed(PAGE);
+            fill(&mut buf);
+            let database = meta.database_low();
+            let page =
+                crate::format::page::seal(&mut buf, PageId::new(id), meta.generation, database);
+            file.write_at(id * PAGE as u64, &buf, PAGE).unwrap();
+            page
+        };
+        let map = put(4, &|page| crate::format::free::encode_map(page, &words));
+        let mut next = PageRef::default();
+        for (index, list) in lists.iter().enumerate().rev() {
+            let maps = vec![map; list.len()];
+            next = put(5 + index as u64, &|page| {
+                crate::format::free::encode_directory(page, next, &maps);
+            });
+        }
+        meta.free_directory = Some(next);
+        metas::write(&*file, &meta).unwrap();
+        let opened = Store::open(Arc::clone(&world.disk), &world.dir, &options()).unwrap();
+        assert_eq!(opened.meta.generation, meta.generation);
+        match opened.store.begin_write(meta.generation.next()) {
+            Ok(_) => assert_eq!(expected, "", "case {number}"),
+            Err(error) => {
+                let error = error.to_string();
+                assert!(
+                    !expected.is_empty() && error.contains(expected),
+                    "{number}: {error}"
+                );
+            }
+        };
+    }
+}
+
+#[test]
+fn a_file_with_pages_and_no_map_stops_writing() {
+    let world = World::new();
+    let mut meta = world.meta.clone();
+    (meta.generation, meta.pages) = (meta.generation.next(), 5);
+    meta.free_directory = None;
+    let file = world.disk.open(Path::new("data"), OpenMode::Write).unwrap();
+    metas::write(&*file, &meta).unwrap();
+    let opened = Store::open(Arc::clone(&world.disk), &world.dir, &options()).unwrap();
+    let refused = opened.store.begin_write(meta.generation.next()).err();
+    let refused = refused.map_or_else(String::new, |error| error.to_string());
+    assert!(
+        refused.contains("pages without a map is 5, expected 4"),
+        "{refused}"
+    );
+}
+
 #[test]
 fn retiring_what_is_not_in_use_is_an_error_and_changes_nothing() {
     let mut random = SmallRng::seed_from_u64(4);
