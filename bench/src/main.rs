@@ -12,12 +12,14 @@ mod child;
 mod cli;
 mod clock;
 mod compare;
+mod counted;
 mod data;
 mod error;
 mod figures;
 mod floor;
 mod gate;
 mod machine;
+mod planting;
 mod profile;
 mod properties;
 mod report;
@@ -33,5 +35,6 @@ mod units;
 static ALLOCATOR: alloc::Counting = alloc::Counting;
 
 fn main() -> std::process::ExitCode {
+    planting::plant();
     cli::main()
 }
