@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::counted::{self, Counted};
 use crate::data::{Rng, Rows, load};
 use crate::error::{BenchError, Result};
 use crate::machine::resident_bytes;
@@ -18,18 +19,29 @@ use crate::target::{Db, Options, Table, WriteBatch};
 
 /// Rows of one transaction of [`Task::FillDelta`].
 const BATCH_ROWS: u64 = 1000;
-/// Bytes of changes at which [`Task::FillDelta`] stops: nine tenths of the default delta, so that no checkpoint starts.
-const DELTA_FULL_BYTES: u64 = (64 << 20) / 10 * 9;
+/// Bytes of changes that fill the default delta: nine tenths of the default delta, so that no checkpoint starts.
+pub(crate) const DELTA_FULL_BYTES: u64 = (64 << 20) / 10 * 9;
 
 /// What a child is to do; travels as JSON on its command line.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) enum Task {
-    /// Commit durable batches of random rows until the delta is nearly full, then wait to be killed.
+    /// Commit durable batches of random rows until the delta holds so many bytes, then wait to be killed.
     FillDelta {
         /// The database.
         dir: PathBuf,
         /// Rows to choose from.
         rows: u64,
+        /// Which rows.
+        seed: u64,
+        /// Bytes of changes after which it stops.
+        delta_bytes: u64,
+        /// All rows are in pages first.
+        load: bool,
+    },
+    /// Do an operation over and over where callgrind counts it; say how often.
+    Counted {
+        /// Which.
+        what: Counted,
         /// Which rows.
         seed: u64,
     },
@@ -57,19 +69,23 @@ pub(crate) struct Child;
 impl Child {
     /// Starts the task, waits until it is ready, kills it with SIGKILL; gives the batches it said were acknowledged.
     pub(crate) fn run_until_killed(task: &Task) -> Result<u64> {
-        Self::run(task, true)
+        Self::run(own()?, task, true)
     }
 
     /// Runs the task to its end and gives the number it printed.
     pub(crate) fn run_to_end(task: &Task) -> Result<u64> {
-        Self::run(task, false)
+        Self::run(own()?, task, false)
     }
 
-    fn run(task: &Task, kill: bool) -> Result<u64> {
+    /// As [`Child::run_to_end`], by a command that ends with this program and has yet to be given its arguments.
+    pub(crate) fn run_by(command: Command, task: &Task) -> Result<u64> {
+        Self::run(command, task, false)
+    }
+
+    fn run(mut command: Command, task: &Task, kill: bool) -> Result<u64> {
         let failed = |why: String| BenchError::Child(why);
         let json = serde_json::to_string(task).map_err(|error| failed(error.to_string()))?;
-        let exe = std::env::current_exe().map_err(|error| failed(error.to_string()))?;
-        let mut child = Command::new(exe)
+        let mut child = command
             .args(["child", &json])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -96,11 +112,25 @@ impl Child {
     }
 }
 
+/// This program.
+fn own() -> Result<Command> {
+    let exe = std::env::current_exe();
+    exe.map(Command::new)
+        .map_err(|error| BenchError::Child(error.to_string()))
+}
+
 /// The child's side: does the task, prints one number, waits for the end of standard input.
 pub(crate) fn serve(json: &str) -> Result<()> {
     let task = serde_json::from_str(json).map_err(|error| BenchError::Child(error.to_string()))?;
     let (_db, answer) = match task {
-        Task::FillDelta { dir, rows, seed } => fill_delta(&dir, Rows::new(rows), seed)?,
+        Task::FillDelta {
+            dir,
+            rows,
+            seed,
+            delta_bytes,
+            load,
+        } => fill_delta(&dir, (Rows::new(rows), load), seed, delta_bytes)?,
+        Task::Counted { what, seed } => counted::serve(what, seed)?,
         Task::Memory {
             dir,
             rows,
@@ -140,11 +170,19 @@ fn put_batch(db: &Db, table: &Table, rows: Rows, seed: u64, b: u64) -> Result<()
     Ok(())
 }
 
-fn fill_delta(dir: &std::path::Path, rows: Rows, seed: u64) -> Result<(Db, u64)> {
+fn fill_delta(
+    dir: &std::path::Path,
+    (rows, loaded): (Rows, bool),
+    seed: u64,
+    delta_bytes: u64,
+) -> Result<(Db, u64)> {
     let db = Options::new()
         .idle_after(Duration::from_secs(3600))
         .open(dir)?;
     let table = db.table("rows")?;
+    if loaded {
+        load(&db, &table, rows, 1000)?;
+    }
     let mut batches = 0;
     // A small table is only rewritten: twenty versions of each row are enough for a test.
     let batches_max = if rows.n < 100_000 {
@@ -152,7 +190,7 @@ fn fill_delta(dir: &std::path::Path, rows: Rows, seed: u64) -> Result<(Db, u64)>
     } else {
         u64::MAX
     };
-    while db.stats()?.delta_bytes < DELTA_FULL_BYTES && batches < batches_max {
+    while db.stats()?.delta_bytes < delta_bytes && batches < batches_max {
         put_batch(&db, &table, rows, seed, batches)?;
         batches += 1;
     }

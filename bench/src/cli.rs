@@ -103,7 +103,7 @@ struct SelectArgs {
     /// Only rows whose name contains this.
     #[arg(long, env = "NSBENCH_FILTER", value_name = "SUBSTR")]
     filter: Option<String>,
-    /// Only rows of this suite: floor, pager, btree, mvcc, log or store.
+    /// Only rows of this suite: floor, io, pager, btree, mvcc, log, cache, store, instructions or soak.
     #[arg(long, env = "NSBENCH_SUITE", value_name = "SUITE")]
     suite: Option<String>,
 }
@@ -136,6 +136,9 @@ struct RunArgs {
     /// Run each row so many times.
     #[arg(long, env = "NSBENCH_REPEATS", default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1000))]
     repeats: u32,
+    /// How long the soak runs (default: the profile's sustained seconds).
+    #[arg(long, env = "NSBENCH_MINUTES", value_name = "N", value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    minutes: Option<u32>,
     /// Exit with 1 if a figure is missed.
     #[arg(long)]
     check: bool,
@@ -158,6 +161,9 @@ struct LimitArgs {
     /// Percent by which allocations and bytes an operation may rise.
     #[arg(long, default_value_t = 5.0, value_name = "PERCENT")]
     threshold_alloc: f64,
+    /// Percent by which instructions an operation may rise.
+    #[arg(long, default_value_t = 2.0, value_name = "PERCENT")]
+    threshold_instructions: f64,
     /// Percent by which flushes a transaction may rise.
     #[arg(long, default_value_t = 0.0, value_name = "PERCENT")]
     threshold_fsync: f64,
@@ -170,6 +176,7 @@ impl LimitArgs {
             p99: self.threshold_p99 / 100.0,
             floor: self.threshold_floor / 100.0,
             counts: self.threshold_alloc / 100.0,
+            instructions: self.threshold_instructions / 100.0,
             fsyncs: self.threshold_fsync / 100.0,
         }
     }
@@ -302,6 +309,22 @@ pub(crate) fn say(text: &str) {
 }
 
 impl SelectArgs {
+    /// The rows that run: those that take very long only if they are meant.
+    fn rows_to_run(&self) -> Result<Vec<Row>> {
+        let asked = |row: &Row| {
+            let named = self
+                .filter
+                .as_ref()
+                .is_some_and(|f| f.contains(row.suite()));
+            named || self.suite.as_deref() == Some(row.suite())
+        };
+        let mut rows = self.rows()?;
+        let all = rows.clone();
+        rows.retain(|row| !row.only_if_asked() || asked(row));
+        // Nothing else matched, so it was meant.
+        Ok(if rows.is_empty() { all } else { rows })
+    }
+
     fn rows(&self) -> Result<Vec<Row>> {
         let mut rows = suites::all();
         if let Some(suite) = &self.suite {
@@ -331,7 +354,11 @@ fn list(select: &SelectArgs) -> Result<Ended> {
             suite = row.suite();
             say(&format!("{suite}\n"));
         }
-        say(&format!("  {:<44} {}\n", row.name, row.question));
+        let only = match row.only_if_asked() {
+            true => " (runs only with --suite or --filter)",
+            false => "",
+        };
+        say(&format!("  {:<44} {}{only}\n", row.name, row.question));
     }
     Ok(Ended::Met)
 }
@@ -360,7 +387,7 @@ fn judge(args: &GateArgs) -> Result<Ended> {
     if args.quick {
         arguments.push("--quick".to_owned());
     }
-    let rows = args.select.rows()?;
+    let rows = args.select.rows_to_run()?;
     gate::against_build(
         other,
         &rows,
@@ -403,6 +430,7 @@ fn capture(args: &BaselineArgs, refresh: Option<bool>) -> Result<Ended> {
         quick: false,
         seed: 1,
         repeats: args.repeats,
+        minutes: None,
         check: false,
         tiny: false,
     };
@@ -483,7 +511,7 @@ fn dump(paths: &[PathBuf]) -> Result<Ended> {
 }
 
 fn run(args: &RunArgs) -> Result<Ended> {
-    let rows = args.select.rows()?;
+    let rows = args.select.rows_to_run()?;
     let dir = args.dir.clone().unwrap_or_else(default_dir);
     let json = args
         .json
@@ -558,8 +586,12 @@ fn measure_all(
 ) -> Result<Ended> {
     let started = crate::clock::now();
     let mut ctx = Ctx::new(scratch.to_owned(), run.scale, run.seed);
+    if let Some(minutes) = args.minutes {
+        ctx.soak = std::time::Duration::from_secs(u64::from(minutes) * 60);
+    }
     let bar = progress(rows.len() as u64 * u64::from(args.repeats));
     let (mut verdicts, mut failed): (Vec<Verdict>, u32) = (Vec::new(), 0);
+    let mut skipped = 0;
     let mut suite = "";
     for row in rows {
         if row.suite() != suite {
@@ -575,6 +607,10 @@ fn measure_all(
                         .retain(|old| !outcome.figures.iter().any(|new| new.id == old.figure.id));
                     verdicts.extend(report::verdicts(run, &outcome));
                     report::record(run, row, &outcome, repeat).write(json)?;
+                }
+                Err(BenchError::Absent(why)) => {
+                    skipped += 1;
+                    bar.suspend(|| say(&format!("{:<36} SKIPPED: {why}\n", row.short())));
                 }
                 Err(error) => {
                     failed += 1;
@@ -598,11 +634,16 @@ fn measure_all(
         .filter(|verdict| verdict.met == Some(true))
         .count();
     say(&format!(
-        "\n{} rows in {}; {met} figures met, {missed} missed{}{}\n",
+        "\n{} rows in {}; {met} figures met, {missed} missed{}{}{}\n",
         rows.len(),
         show(started.elapsed().as_nanos() as f64, Unit::Nanos),
         if failed > 0 {
             format!(", {failed} rows FAILED")
+        } else {
+            String::new()
+        },
+        if skipped > 0 {
+            format!(", {skipped} runs SKIPPED for want of something on this machine")
         } else {
             String::new()
         },

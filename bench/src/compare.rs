@@ -29,6 +29,8 @@ pub(crate) struct Thresholds {
     pub(crate) floor: f64,
     /// Of allocations and of bytes an operation, upwards.
     pub(crate) counts: f64,
+    /// Of instructions an operation, upwards.
+    pub(crate) instructions: f64,
     /// Of flushes a transaction, upwards.
     pub(crate) fsyncs: f64,
 }
@@ -40,6 +42,7 @@ impl Default for Thresholds {
             p99: 0.10,
             floor: 0.10,
             counts: 0.05,
+            instructions: 0.02,
             fsyncs: 0.0,
         }
     }
@@ -67,6 +70,13 @@ struct Series {
     /// Differences below this are nothing.
     least: f64,
     values: Vec<f64>,
+}
+
+impl Series {
+    /// The shift of a median that is let pass in quiet.
+    fn threshold_of(&self, median: f64) -> f64 {
+        (self.threshold * median.abs()).max(self.least)
+    }
 }
 
 /// What came of comparing one number.
@@ -116,7 +126,7 @@ impl Compared {
 }
 
 /// The middle value; of an even number of them the mean of two.
-fn median(values: &[f64]) -> f64 {
+pub(crate) fn median(values: &[f64]) -> f64 {
     let mut sorted = values.to_vec();
     sorted.sort_by(f64::total_cmp);
     let half = sorted.len() / 2;
@@ -128,7 +138,7 @@ fn median(values: &[f64]) -> f64 {
 }
 
 /// The median distance from the median.
-fn spread(values: &[f64]) -> f64 {
+pub(crate) fn spread(values: &[f64]) -> f64 {
     let middle = median(values);
     let distances: Vec<f64> = values.iter().map(|value| (value - middle).abs()).collect();
     median(&distances)
@@ -153,15 +163,23 @@ fn series(records: &[Record], limits: &Thresholds) -> BTreeMap<String, Series> {
     for record in records {
         let results = &record.results;
         let per_op = |bytes: u64| bytes as f64 / results.ops_total.max(1) as f64;
+        let instructions = results.extra.get("instructions_per_op").copied();
+        // A row that counts instructions is there for what does not swing; another row has its times.
+        let timed = instructions.is_none();
         add(
             "throughput".to_owned(),
             number(Kind::Time, Unit::PerSecond, true, limits.throughput, 0.0),
-            Some(results.ops_per_sec),
+            timed.then_some(results.ops_per_sec),
         );
         add(
             "p99".to_owned(),
             number(Kind::Time, Unit::Nanos, false, limits.p99, 0.0),
-            Some(results.latency_ns.p99),
+            timed.then_some(results.latency_ns.p99),
+        );
+        add(
+            "instructions/op".to_owned(),
+            number(Kind::Count, Unit::Count, false, limits.instructions, 1.0),
+            instructions,
         );
         add(
             "allocations/op".to_owned(),
@@ -179,7 +197,8 @@ fn series(records: &[Record], limits: &Thresholds) -> BTreeMap<String, Series> {
             results.io.map(|io| per_op(io.bytes_written)),
         );
         for floor in &results.floors {
-            let rising = floor.unit.ends_with("per_second");
+            // Rates, and ratios of hits: more of them is better.
+            let rising = floor.unit.ends_with("per_second") || floor.unit == "ratio";
             add(
                 format!("times {}", floor.what),
                 number(Kind::Ratio, Unit::Ratio, rising, limits.floor, 0.0),
@@ -195,7 +214,7 @@ fn judge(before: &Series, after: &Series) -> (f64, f64, f64, Finding) {
     let (old, new) = (median(&before.values), median(&after.values));
     let worse = if before.rising { old - new } else { new - old };
     let spread = SPREADS * spread(&before.values).max(spread(&after.values));
-    let threshold = (before.threshold * old.abs()).max(before.least);
+    let threshold = before.threshold_of(old);
     let allowed = threshold.max(spread);
     let few = before.values.len().min(after.values.len()) < REPEATS_MIN;
     let finding = match before.kind {

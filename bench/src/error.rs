@@ -50,6 +50,12 @@ pub(crate) enum BenchError {
     /// No property has what was asked for.
     #[error("no property has {0:?} in its name")]
     NoProperty(String),
+    /// The machine lacks what a row needs; the row is left out, loudly.
+    #[error("{0}")]
+    Absent(String),
+    /// Something grew that must not.
+    #[error("drifted: {0}")]
+    Drifted(String),
     /// A child process did not do its part.
     #[error("child process: {0}")]
     Child(String),
@@ -76,6 +82,8 @@ impl BenchError {
             | Self::Io(_)
             | Self::File { .. }
             | Self::Wrong { .. }
+            | Self::Absent(_)
+            | Self::Drifted(_)
             | Self::Child(_) => 1,
         }
     }

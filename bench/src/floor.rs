@@ -100,11 +100,16 @@ pub(crate) struct AppendFloor {
 impl AppendFloor {
     /// Prepares the file in `dir` and probes both ways.
     pub(crate) fn open(dir: &Path) -> Result<Self> {
+        Self::of_blocks(dir, APPEND_BYTES)
+    }
+
+    /// As [`AppendFloor::open`] with appends of `len` bytes, which divides the file's length.
+    pub(crate) fn of_blocks(dir: &Path, len: usize) -> Result<Self> {
         let path = dir.join("floor-append");
         let plain = RawFile::open(&path, 0)?;
         plain.fill(APPEND_FILE_BYTES, None)?;
         let dsync = RawFile::open(&path, libc::O_DSYNC)?;
-        let mut buf = Buf::zeroed(APPEND_BYTES);
+        let mut buf = Buf::zeroed(len);
         buf.fill(0x5a);
         let mut floor = Self {
             plain,
@@ -145,7 +150,7 @@ impl AppendFloor {
                 .sync_data()
                 .map_err(BenchError::file(&file.path))?;
         }
-        self.at = (self.at + APPEND_BYTES as u64) % APPEND_FILE_BYTES;
+        self.at = (self.at + self.buf.len() as u64) % APPEND_FILE_BYTES;
         Ok(())
     }
 
@@ -155,7 +160,14 @@ impl AppendFloor {
     }
 }
 
-/// Raw reads of a file of random bytes.
+/// Which way a transfer goes.
+#[derive(Debug, Clone, Copy)]
+enum Way {
+    Read,
+    Write,
+}
+
+/// Raw transfers of a file of random bytes.
 #[derive(Debug)]
 pub(crate) struct ReadFloor {
     raw: RawFile,
@@ -185,6 +197,40 @@ impl ReadFloor {
         })
     }
 
+    /// Random pages written one at a time, into the device and not past its cache.
+    pub(crate) fn random_writes(&self, until: Until, rng: &mut Rng) -> Result<Sample> {
+        let mut buf = Buf::zeroed(PAGE_BYTES);
+        buf.fill(0x5a);
+        let pages = self.bytes / PAGE_BYTES as u64;
+        measure(until, 1, |_| {
+            let at = rng.below(pages) * PAGE_BYTES as u64;
+            let written = self.raw.file.write_all_at(&buf, at);
+            written.map_err(BenchError::file(&self.raw.path))
+        })
+    }
+
+    /// As [`ReadFloor::random_at_depth`], written.
+    pub(crate) fn writes_at_depth(
+        &self,
+        depth: u32,
+        time: Duration,
+        rng: &mut Rng,
+    ) -> Result<Sample> {
+        let pages = self.bytes / PAGE_BYTES as u64;
+        self.queued(Way::Write, depth, PAGE_BYTES, |elapsed, _| {
+            (elapsed < time).then(|| rng.below(pages) * PAGE_BYTES as u64)
+        })
+    }
+
+    /// The whole file written from the front, in bytes a second; not flushed.
+    pub(crate) fn sequential_writes(&self) -> Result<f64> {
+        let runs = self.bytes / RUN_BYTES as u64;
+        let sample = self.queued(Way::Write, RUN_DEPTH, RUN_BYTES, |_, run| {
+            (run < runs).then_some(run * RUN_BYTES as u64)
+        })?;
+        Ok(sample.ops as f64 * RUN_BYTES as f64 / seconds(sample.elapsed))
+    }
+
     /// Random pages with `depth` in flight: the latency recorded is the time from one completion to the next.
     pub(crate) fn random_at_depth(
         &self,
@@ -193,7 +239,7 @@ impl ReadFloor {
         rng: &mut Rng,
     ) -> Result<Sample> {
         let pages = self.bytes / PAGE_BYTES as u64;
-        self.queued(depth, PAGE_BYTES, |elapsed, _| {
+        self.queued(Way::Read, depth, PAGE_BYTES, |elapsed, _| {
             (elapsed < time).then(|| rng.below(pages) * PAGE_BYTES as u64)
         })
     }
@@ -201,21 +247,26 @@ impl ReadFloor {
     /// The whole file from the front, in bytes a second.
     pub(crate) fn sequential(&self) -> Result<f64> {
         let runs = self.bytes / RUN_BYTES as u64;
-        let sample = self.queued(RUN_DEPTH, RUN_BYTES, |_, run| {
+        let sample = self.queued(Way::Read, RUN_DEPTH, RUN_BYTES, |_, run| {
             (run < runs).then_some(run * RUN_BYTES as u64)
         })?;
         Ok(sample.ops as f64 * RUN_BYTES as f64 / seconds(sample.elapsed))
     }
 
-    /// Keeps `depth` reads of `len` bytes in flight at the offsets that `next(elapsed, index)` gives until it stops.
+    /// Keeps `depth` transfers of `len` bytes in flight at the offsets that `next(elapsed, index)` gives until it stops.
     fn queued(
         &self,
+        way: Way,
         depth: u32,
         len: usize,
         mut next: impl FnMut(Duration, u64) -> Option<u64>,
     ) -> Result<Sample> {
         let disk = NativeDisk::new(NativeOptions::default());
-        let file = disk.open(&self.raw.path, OpenMode::Read)?;
+        let mode = match way {
+            Way::Read => OpenMode::Read,
+            Way::Write => OpenMode::Write,
+        };
+        let file = disk.open(&self.raw.path, mode)?;
         let mut queue = disk.queue(depth)?;
         let mut spare: Vec<Buf> = (0..depth).map(|_| Buf::zeroed(len)).collect();
         let mut ended = Vec::with_capacity(depth as usize);
@@ -227,14 +278,12 @@ impl ReadFloor {
                 let Some(offset) = next(last - started, index) else {
                     break;
                 };
-                queue.submit(
-                    index,
-                    Op::Read {
-                        file: std::sync::Arc::clone(&file),
-                        offset,
-                        buf,
-                    },
-                )?;
+                let file = std::sync::Arc::clone(&file);
+                let op = match way {
+                    Way::Read => Op::Read { file, offset, buf },
+                    Way::Write => Op::Write { file, offset, buf },
+                };
+                queue.submit(index, op)?;
                 index += 1;
             }
             if queue.in_flight() == 0 {
@@ -287,6 +336,10 @@ mod tests {
                 >= 4
         );
         assert!(read.sequential().unwrap() > 0.0);
+        let time = Duration::from_millis(1);
+        assert!(read.writes_at_depth(4, time, &mut rng).unwrap().ops >= 4);
+        assert!(read.random_writes(Until::Ops(5), &mut rng).unwrap().ops == 5);
+        assert!(read.sequential_writes().unwrap() > 0.0);
         assert!(memory_stream(1 << 20) > 0.0);
     }
 }

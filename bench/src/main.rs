@@ -12,6 +12,7 @@ mod child;
 mod cli;
 mod clock;
 mod compare;
+mod counted;
 mod data;
 mod error;
 mod figures;

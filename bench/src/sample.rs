@@ -76,6 +76,11 @@ impl Sample {
         self.nanos(50.0)
     }
 
+    /// The 99th percentile in nanoseconds.
+    pub(crate) fn p99(&self) -> f64 {
+        self.nanos(99.0)
+    }
+
     /// Operations a second of wall time.
     pub(crate) fn per_second(&self) -> f64 {
         self.ops as f64 / seconds(self.elapsed)

@@ -1,3 +1,5 @@
 //! The engine as the bench sees it: its public API and nothing else.
 
-pub(crate) use northstardb::{Db, Durability, Error, Options, ReadTxn, Stats, Table, WriteBatch};
+pub(crate) use northstardb::{
+    Db, Durability, Error, Options, ReadTxn, Stats, Table, TxnId, WriteBatch,
+};

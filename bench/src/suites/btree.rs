@@ -1,5 +1,8 @@
 //! The tree: building it, getting from it hot and cold, scanning it.
 
+pub(crate) mod matrix;
+pub(crate) mod updates;
+
 use std::ops::ControlFlow;
 
 use crate::data::{ROW_BYTES, Rng};

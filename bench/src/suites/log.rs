@@ -1,6 +1,6 @@
 //! The log: durable commits alone and together, records taken in, records replayed.
 
-use crate::child::{Child, Task};
+use crate::child::{Child, DELTA_FULL_BYTES, Task};
 use crate::data::{Rng, Rows};
 use crate::error::Result;
 use crate::floor::AppendFloor;
@@ -34,6 +34,18 @@ pub(crate) const ROWS: &[Row] = &[
         question: "How many durable transactions of 100 random puts a second does one thread make?",
         unit: "commit of 100 rows",
         run: commit_100_random_puts,
+    },
+    Row {
+        name: "bench/log/append_durable_64k",
+        question: "How far is a durable commit of 64 KiB from one raw append and flush as large?",
+        unit: "commit of 64 KiB",
+        run: append_durable_64k,
+    },
+    Row {
+        name: "bench/log/encode_commit_record",
+        question: "What does gathering the operations of a record cost?",
+        unit: "record of 100 rows",
+        run: encode_commit_record,
     },
     Row {
         name: "bench/log/append_commit_record",
@@ -168,6 +180,66 @@ fn commit_100_random_puts(ctx: &mut Ctx) -> Result<Outcome> {
         .figure_beside("txn_100_puts", rate, raw_rate))
 }
 
+/// Bytes of a record that fills 64 KiB of log: less header, trailer, key and lengths.
+const RECORD_64K_BYTES: usize = (64 << 10) - 256;
+
+/// Question: a durable commit of one row of nearly 64 KiB, in blocks of 20 that alternate with raw appends of 64 KiB with
+/// flush. Unit: one commit. Bound: the raw append.
+fn append_durable_64k(ctx: &mut Ctx) -> Result<Outcome> {
+    let (db, table) = ctx.fresh("append_64k")?;
+    let mut floor = AppendFloor::of_blocks(&ctx.scratch, 64 << 10)?;
+    let (mut engine, mut raw) = (Sample::new(), Sample::new());
+    let mut value = vec![0x5a; RECORD_64K_BYTES];
+    let mut cost = Cost::default();
+    while engine.elapsed + raw.elapsed < ctx.time(0.6) {
+        raw.then(&floor.run(Until::Ops(20))?);
+        let before = db.stats()?;
+        engine.then(&measure(Until::Ops(20), 1, |i| {
+            value[0] = i.to_le_bytes()[0];
+            let mut batch = WriteBatch::new();
+            batch.put(&table, (i % 64).to_be_bytes(), &value);
+            db.commit(batch)?;
+            Ok(())
+        })?);
+        cost.add(Cost::between(&before, &db.stats()?));
+    }
+    db.close()?;
+    remove(&ctx.scratch.join("append_64k"))?;
+    Ok(Outcome::of(engine)
+        .total_cost(cost)
+        .floor_p50("raw append + flush of 64 KiB", &raw))
+}
+
+/// Question: a `WriteBatch` of 100 rows built and dropped: the operations of a record, encoded as the log carries them, without
+/// its frame. Blocks alternate with copies of as many bytes from memory to memory. Not timed: making keys and values. Unit: one
+/// batch. Bound: the copy.
+fn encode_commit_record(ctx: &mut Ctx) -> Result<Outcome> {
+    let (db, table) = ctx.fresh("encode")?;
+    let rows: Vec<_> = (0..100)
+        .map(|i| (ctx.rows().key(i), ctx.rows().value(i, 0)))
+        .collect();
+    let source = vec![0x5a_u8; 100 * crate::data::ROW_BYTES as usize];
+    let (mut all, mut copies) = (Sample::new(), Sample::new());
+    for _ in 0..4 {
+        copies.then(&measure(ctx.until(0.02), 16, |_| {
+            std::hint::black_box(std::hint::black_box(&source).clone());
+            Ok(())
+        })?);
+        all.then(&measure(ctx.until(0.05), 16, |_| {
+            let mut batch = WriteBatch::new();
+            for (key, value) in &rows {
+                batch.put(&table, key, value);
+            }
+            std::hint::black_box(&batch);
+            Ok(())
+        })?);
+    }
+    db.close()?;
+    Ok(Outcome::of(all)
+        .floor_p50("a copy of as many bytes", &copies)
+        .note("batches of 16"))
+}
+
 /// Question: buffered commits of one row by one thread: record encoding, insertion into the delta, group append, with
 /// nobody waiting for the flush. Unit: one commit; throughput counts until a last, durable commit is acknowledged. Bound:
 /// encoding and insertion (1.5 to 3 µs).
@@ -200,6 +272,8 @@ fn replay_into_memtable(ctx: &mut Ctx) -> Result<Outcome> {
         dir: dir.clone(),
         rows: ctx.scale.rows,
         seed: ctx.seed,
+        delta_bytes: DELTA_FULL_BYTES,
+        load: false,
     };
     let acknowledged = Child::run_until_killed(&task)?;
     let mut sample = Sample::new();

@@ -1,10 +1,14 @@
 //! Every row, by suite. One file a suite; one function a row, of the row's name.
 
 pub(crate) mod btree;
+pub(crate) mod cache;
 pub(crate) mod floor;
+pub(crate) mod instructions;
+pub(crate) mod io;
 pub(crate) mod log;
 pub(crate) mod mvcc;
 pub(crate) mod pager;
+pub(crate) mod soak;
 pub(crate) mod store;
 
 use crate::row::Row;
@@ -13,11 +17,18 @@ use crate::row::Row;
 pub(crate) fn all() -> Vec<Row> {
     [
         floor::ROWS,
+        io::ROWS,
         pager::ROWS,
         btree::ROWS,
+        btree::updates::ROWS,
+        btree::matrix::ROWS,
         mvcc::ROWS,
         log::ROWS,
+        cache::ROWS,
         store::ROWS,
+        store::crash::ROWS,
+        instructions::ROWS,
+        soak::ROWS,
     ]
     .concat()
 }
@@ -45,21 +56,46 @@ mod tests {
     }
 
     #[test]
+    fn the_specification_says_of_every_row_whether_it_is_critical() {
+        let spec =
+            std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../spec/benchmarks_v0.md");
+        let spec = std::fs::read_to_string(spec).unwrap();
+        for row in all() {
+            let start = format!("| `{}` |", row.name);
+            let line = spec.lines().find(|line| line.starts_with(&start));
+            let line = line.unwrap_or_else(|| panic!("{} is not in the specification", row.name));
+            let columns: Vec<&str> = line.split('|').map(str::trim).collect();
+            assert_eq!(columns[3], row.unit, "{}", row.name);
+            assert_eq!(
+                columns[5] == "yes",
+                crate::row::is_critical(row.name),
+                "{}",
+                row.name
+            );
+        }
+    }
+
+    #[test]
     fn the_names_the_specification_gives_are_all_there() {
         let names: Vec<&str> = all().iter().map(|row| row.name).collect();
         for name in [
             "bench/pager/open_close_empty",
             "bench/pager/read_page_random_16k_hot",
             "bench/pager/read_page_random_16k_cold",
+            "bench/pager/write_new_page_16k_no_sync",
+            "bench/pager/cache_read_multiple_pages",
             "bench/pager/commit_meta_fsync",
             "bench/pager/checksum_verify_16k",
             "bench/btree/build_sequential_insert_1m",
             "bench/btree/point_get_hot_1m",
             "bench/btree/point_get_cold_1m",
+            "bench/btree/point_put_update_10pct_hot",
             "bench/btree/range_scan_1k_rows_hot",
+            "bench/btree/delete_10pct",
             "bench/mvcc/snapshot_open_close",
             "bench/mvcc/readers_256_point_get_hot",
             "bench/mvcc/writer_commits_with_readers_128",
+            "bench/mvcc/conflict_detection_basic",
             "bench/log/append_commit_record",
             "bench/log/replay_into_memtable",
         ] {

@@ -29,6 +29,12 @@ pub(crate) const ROWS: &[Row] = &[
         unit: "durable commit of 100 updates",
         run: writer_commits_with_readers_128,
     },
+    Row {
+        name: "bench/mvcc/conflict_detection_basic",
+        question: "What does it cost a transaction to see whether what it read has changed?",
+        unit: "transaction of 10 swaps",
+        run: conflict_detection_basic,
+    },
 ];
 
 /// Question: `begin_read` and drop. Not timed: loading. Unit: one open and close, batches of 64 divided. Bound: one store
@@ -127,4 +133,80 @@ fn writer_commits_with_readers_128(ctx: &mut Ctx) -> Result<Outcome> {
         .extra("reader_idle_p99_ns", idle.nanos(99.0))
         .extra("reader_gets_per_second", readers.per_second())
         .extra("reader_idle_gets_per_second", idle.per_second()))
+}
+
+/// Rows of [`conflict_detection_basic`]'s table.
+const SWAPPED: u64 = 1000;
+
+/// Question: transactions of ten `compare_and_swap`, none of which conflicts, in blocks that alternate with transactions of
+/// ten gets and ten puts: what remains is the detection. A database in memory, so that no device hides it. Not timed: filling it.
+/// Unit: one committed transaction. Bound: the gets and puts, plus ten comparisons. `conflict_ns` is a transaction whose first swap
+/// meets another value and that ends there. Checked: every swap and every conflict gives the right answer.
+fn conflict_detection_basic(ctx: &mut Ctx) -> Result<Outcome> {
+    let db = Options::new().memory()?;
+    let table = db.table("rows")?;
+    let mut batch = WriteBatch::new();
+    for i in 0..SWAPPED {
+        batch.put(&table, i.to_be_bytes(), 0u64.to_le_bytes());
+    }
+    db.commit(batch)?;
+    let mut rng = ctx.rng(500);
+    let mut keys = || [0; 10].map(|_: u64| rng.below(SWAPPED).to_be_bytes());
+    let (mut swaps, mut puts, mut conflicts) = (Sample::new(), Sample::new(), Sample::new());
+    let wrong = |what: &str| crate::error::BenchError::Wrong {
+        what: what.to_owned(),
+    };
+    let value_of = |found: Option<&[u8]>| {
+        let bytes = found.and_then(|value| value.first_chunk::<8>());
+        bytes.map_or(u64::MAX, |bytes| u64::from_le_bytes(*bytes))
+    };
+    for _ in 0..6 {
+        puts.then(&measure(ctx.until(0.03), 1, |_| {
+            let mut txn = db.begin_write()?;
+            for key in keys() {
+                let old = txn.get_with(&table, key, value_of)?;
+                txn.put(&table, key, (old + 1).to_le_bytes())?;
+            }
+            txn.commit()?;
+            Ok(())
+        })?);
+        swaps.then(&measure(ctx.until(0.03), 1, |_| {
+            let mut txn = db.begin_write()?;
+            for key in keys() {
+                let old = txn.get_with(&table, key, value_of)?;
+                let (old, new) = (old.to_le_bytes(), (old + 1).to_le_bytes());
+                if !txn.compare_and_swap(&table, key, Some(&old), Some(&new))? {
+                    return Err(wrong("a swap of the value that was just read was refused"));
+                }
+            }
+            txn.commit()?;
+            Ok(())
+        })?);
+        conflicts.then(&measure(ctx.until(0.01), 1, |_| {
+            let mut txn = db.begin_write()?;
+            let other = u64::MAX.to_le_bytes();
+            if txn.compare_and_swap(&table, keys()[0], Some(&other), None)? {
+                return Err(wrong("a swap of a value that nobody wrote was made"));
+            }
+            txn.abort();
+            Ok(())
+        })?);
+    }
+    let done = (swaps.ops + puts.ops) * 10;
+    let txn = db.begin_read()?;
+    let mut sum = 0;
+    for i in 0..SWAPPED {
+        sum += txn.get_with(&table, i.to_be_bytes(), value_of)?;
+    }
+    drop(txn);
+    db.close()?;
+    if sum != done {
+        return Err(wrong(&format!(
+            "{done} rises were acknowledged, the rows hold {sum}"
+        )));
+    }
+    Ok(Outcome::of(swaps)
+        .floor_p50("as many gets and puts", &puts)
+        .extra("conflict_ns", conflicts.p50())
+        .note("in memory; write transactions exclude each other, so only a swap can conflict"))
 }

@@ -5,8 +5,8 @@ use crc_fast::CrcAlgorithm;
 use crate::data::{Rng, mix};
 use crate::error::{BenchError, Result};
 use crate::floor::{AppendFloor, PAGE_BYTES, ReadFloor};
-use crate::row::{Ctx, Outcome, Row};
-use crate::sample::{Until, measure};
+use crate::row::{Cost, Ctx, Outcome, Row};
+use crate::sample::{Sample, Until, measure};
 use crate::target::{Db, Durability, Options, Table, WriteBatch};
 use crate::units::Unit;
 
@@ -29,6 +29,18 @@ pub(crate) const ROWS: &[Row] = &[
         question: "How fast is a random page that must be read?",
         unit: "page",
         run: read_page_random_16k_cold,
+    },
+    Row {
+        name: "bench/pager/cache_read_multiple_pages",
+        question: "Are sixteen pages asked for together faster than one after the other?",
+        unit: "multi_get of 16 pages",
+        run: cache_read_multiple_pages,
+    },
+    Row {
+        name: "bench/pager/write_new_page_16k_no_sync",
+        question: "How close do new pages come to a raw sequential write?",
+        unit: "page",
+        run: write_new_page_16k_no_sync,
     },
     Row {
         name: "bench/pager/commit_meta_fsync",
@@ -67,22 +79,29 @@ fn page_key(i: u64) -> [u8; 8] {
 /// A table of `pages` rows whose values fill one page each, merged into the file.
 fn page_table(ctx: &Ctx, options: Options) -> Result<(Db, Table)> {
     let (db, table) = ctx.fresh_with("pages", options)?;
+    put_pages((&db, &table), ctx.scale.pages)?;
+    Ok((db, table))
+}
+
+/// Puts `pages` page rows, 64 a transaction, and merges them into the file.
+fn put_pages((db, table): (&Db, &Table), pages: u64) -> Result<Sample> {
     let mut value = vec![0; PAGE_VALUE_BYTES];
-    let mut next = 0;
-    while next < ctx.scale.pages {
-        let end = ctx.scale.pages.min(next + 64);
+    let started = crate::clock::now();
+    let mut sample = measure(Until::Ops(pages.div_ceil(64)), 1, |batch_index| {
         let mut batch = WriteBatch::new();
         batch.durability(Durability::Buffered);
-        for i in next..end {
+        for i in batch_index * 64..pages.min(batch_index * 64 + 64) {
             value.fill(mix(i).to_le_bytes()[0]);
             value[..8].copy_from_slice(&i.to_le_bytes());
-            batch.put(&table, page_key(i), &value);
+            batch.put(table, page_key(i), &value);
         }
         db.commit(batch)?;
-        next = end;
-    }
+        Ok(())
+    })?;
     db.checkpoint()?;
-    Ok((db, table))
+    sample.ops = pages;
+    sample.elapsed = started.elapsed();
+    Ok(sample)
 }
 
 fn check_page(i: u64, value: Option<&[u8]>) -> Result<()> {
@@ -152,6 +171,69 @@ fn read_page_random_16k_cold(ctx: &mut Ctx) -> Result<Outcome> {
         .cost(&before, &after)
         .floor_p50("raw 16 KiB read", &raw)
         .extra("page_reads_per_op", reads))
+}
+
+/// Question: sixteen random page rows through `multi_get`, resident, in blocks that alternate with sixteen single gets. Not
+/// timed: loading and one pass over all rows. Unit: one `multi_get`. Bound: sixteen copies of 16 KiB (1.4 µs each where they
+/// are not in the processor's caches), as `multi_get` gives values that it owns; the single gets beside it copy as well.
+fn cache_read_multiple_pages(ctx: &mut Ctx) -> Result<Outcome> {
+    // Values of several pages' length are always copied; a few rows are enough to ask for.
+    let pages = ctx.scale.pages.min(1024);
+    let (db, table) = page_table(ctx, room_for(pages))?;
+    let txn = db.begin_read()?;
+    for i in 0..pages {
+        txn.get_with(&table, page_key(i), |value| check_page(i, value))??;
+    }
+    let (mut all, mut single, mut rng) = (Sample::new(), Sample::new(), ctx.rng(14));
+    let mut wanted = [0; 16];
+    let mut draw = |wanted: &mut [u64; 16]| wanted.fill_with(|| rng.below(pages));
+    let mut cost = Cost::default();
+    for _ in 0..4 {
+        single.then(&measure(ctx.until(0.05), 1, |_| {
+            draw(&mut wanted);
+            for i in wanted {
+                check_page(i, txn.get(&table, page_key(i))?.as_deref())?;
+            }
+            Ok(())
+        })?);
+        let before = db.stats()?;
+        all.then(&measure(ctx.until(0.05), 1, |_| {
+            draw(&mut wanted);
+            let values = txn.multi_get(&table, &wanted.map(page_key))?;
+            for (i, value) in wanted.into_iter().zip(values) {
+                check_page(i, value.as_deref())?;
+            }
+            Ok(())
+        })?);
+        cost.add(Cost::between(&before, &db.stats()?));
+    }
+    drop(txn);
+    db.close()?;
+    Ok(Outcome::of(all)
+        .total_cost(cost)
+        .floor_p50("sixteen gets", &single))
+}
+
+/// Question: rows that fill one page each, put in buffered transactions of 64 and merged by a checkpoint, so that each page is
+/// new to the file. Unit: one page; the latency is a transaction's, throughput includes the checkpoint and its one flush.
+/// Bound: the page's bytes twice, once through the log and once into the file, at the speed of a raw sequential write.
+fn write_new_page_16k_no_sync(ctx: &mut Ctx) -> Result<Outcome> {
+    let pages = ctx.scale.pages.min(8192);
+    let floor = ReadFloor::open(&ctx.scratch, pages * PAGE_BYTES as u64)?;
+    let mut raw = vec![floor.sequential_writes()?];
+    let (db, table) = ctx.fresh_with("pages", room_for(pages))?;
+    let before = db.stats()?;
+    let sample = put_pages((&db, &table), pages)?;
+    let after = db.stats()?;
+    db.close()?;
+    raw.push(floor.sequential_writes()?);
+    let raw = raw.into_iter().fold(0.0, f64::max);
+    let rate = sample.per_second() * PAGE_BYTES as f64;
+    Ok(Outcome::of(sample)
+        .cost(&before, &after)
+        .floor_rate("raw sequential write", raw, Unit::BytesPerSecond, rate)
+        .extra("bytes_per_second", rate)
+        .note("latency is of a batch of 64; throughput is pages and includes the checkpoint"))
 }
 
 /// Question: a durable commit of one tiny row. Not timed: creating the database. Unit: one commit. Bound: one raw append

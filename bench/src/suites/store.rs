@@ -1,10 +1,12 @@
 //! The store as a whole: sustained writes beyond the cache, loading, space on disk, memory, opening.
 
+pub(crate) mod crash;
+
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::time::Duration;
 
-use crate::child::{Child, Task, check_filled};
+use crate::child::{Child, DELTA_FULL_BYTES, Task, check_filled};
 use crate::clock::now;
 use crate::data::{ROW_BYTES, Rows, load};
 use crate::error::{BenchError, Result};
@@ -61,7 +63,7 @@ pub(crate) const ROWS: &[Row] = &[
 ];
 
 /// Bytes of storage that the files below `dir` occupy.
-fn disk_bytes(dir: &Path) -> Result<u64> {
+pub(super) fn disk_bytes(dir: &Path) -> Result<u64> {
     let mut bytes = 0;
     for entry in std::fs::read_dir(dir).map_err(BenchError::file(dir))? {
         let path = entry.map_err(BenchError::file(dir))?.path();
@@ -311,6 +313,8 @@ fn open_after_kill(ctx: &mut Ctx) -> Result<Outcome> {
             dir: dir.clone(),
             rows: ctx.scale.rows,
             seed: ctx.seed + round,
+            delta_bytes: DELTA_FULL_BYTES,
+            load: false,
         };
         let acknowledged = Child::run_until_killed(&task)?;
         let mut opened = None;
