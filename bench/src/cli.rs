@@ -12,6 +12,7 @@ use crate::error::{BenchError, Result};
 use crate::figures::Verdict;
 use crate::gate;
 use crate::machine::{Git, Machine};
+use crate::planting;
 use crate::profile::{Profile, Scale};
 use crate::report::{self, Run};
 use crate::results::Record;
@@ -64,6 +65,8 @@ enum Command {
         #[arg(long)]
         accept: bool,
     },
+    /// Prove that the gate finds what it must: ways to be slower, put into the engine on purpose, one after the other.
+    GateTest(planting::TestArgs),
     /// Say whether files are results of this version.
     Validate {
         /// Files or directories.
@@ -266,6 +269,8 @@ pub(crate) fn main() -> ExitCode {
         Some(Command::Gate(args)) => judge(&args),
         Some(Command::CaptureBaseline(args)) => capture(&args, None),
         Some(Command::RefreshBaselines { baseline, accept }) => capture(&baseline, Some(accept)),
+        Some(Command::GateTest(args)) => Scratch::create(&default_dir())
+            .and_then(|scratch| planting::test(&args, scratch.path())),
         Some(Command::Validate { paths }) => validate(&paths),
         Some(Command::Dump { paths }) => dump(&paths),
         Some(Command::Schema) => {

@@ -105,6 +105,8 @@ pub(crate) struct Compared {
     pub(crate) critical: bool,
     /// What came of it.
     pub(crate) finding: Finding,
+    /// The spread of the repeats is more than the threshold: shifts that would count in quiet may not be seen.
+    pub(crate) swings: bool,
     unit: Unit,
     before: f64,
     after: f64,
@@ -250,6 +252,7 @@ pub(crate) fn compare(
                 kind: old.kind,
                 critical: is_critical(bench),
                 finding,
+                swings: allowed > old.threshold_of(before),
                 unit: old.unit,
                 before,
                 after,

@@ -19,6 +19,7 @@ mod figures;
 mod floor;
 mod gate;
 mod machine;
+mod planting;
 mod profile;
 mod properties;
 mod report;
@@ -34,5 +35,6 @@ mod units;
 static ALLOCATOR: alloc::Counting = alloc::Counting;
 
 fn main() -> std::process::ExitCode {
+    planting::plant();
     cli::main()
 }

@@ -45,6 +45,8 @@ mod native;
 mod plain;
 #[doc(hidden)]
 pub mod planted;
+#[doc(hidden)]
+pub mod regressions;
 #[cfg(target_os = "linux")]
 mod ring;
 #[cfg(target_os = "linux")]

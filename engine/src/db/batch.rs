@@ -54,6 +54,7 @@ impl WriteBatch {
         let checked = check_len("key", key.len(), limits::KEY_BYTES_MAX);
         // The database's own limit is checked at commit; this one bounds what a batch may hold at all.
         let checked = checked.and(check_len("value", value.len(), limits::RECORD_BYTES_MAX));
+        northstar_io::regressions::at_put();
         if self.accept(table, checked) {
             self.key_bytes_max = self.key_bytes_max.max(key.len());
             self.value_bytes_max = self.value_bytes_max.max(value.len());

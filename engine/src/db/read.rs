@@ -58,6 +58,7 @@ impl ReadTxn {
     pub fn get(&self, table: &Table, key: impl AsRef<[u8]>) -> Result<Option<Value<'_>>> {
         let (table, key) = (self.resolve(table)?, key.as_ref());
         check_len("key", key.len(), limits::KEY_BYTES_MAX)?;
+        northstar_io::regressions::at_get();
         self.snapshot.get(table, key)
     }
 
