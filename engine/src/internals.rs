@@ -16,6 +16,7 @@ use crate::sync::thread;
 use crate::txn::registry;
 
 mod decode;
+mod parts;
 
 pub use crate::marks::marks;
 pub use crate::sync::{Joined, Scheduler, pass, pause, run_under};
@@ -24,6 +25,7 @@ pub use decode::{
     crc32c, decode_group, decode_meta, decode_node, decode_page, decode_record, scan_log,
     seal_page,
 };
+pub use parts::{Buffered, KeyFilter, Node, encode_record};
 
 /// What the engine keeps for a thread, for a scheduler whose threads share one of the system's by turns: exchanged when
 /// a turn begins and when it ends. Dropping it ends the thread as far as the engine is concerned.

@@ -308,7 +308,7 @@ mod tests {
         assert!(
             told(&|at, now| {
                 swing(at, now);
-                now.p99 *= if at < 10 { 1.0 } else { 1.5 };
+                now.p99 *= if at < 10 { 1.0 } else { 3.0 };
             })
             .contains("too noisy")
         );

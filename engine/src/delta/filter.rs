@@ -24,13 +24,13 @@ const BITS_PER_KEY: usize = 10;
 struct Block([AtomicU64; 8]);
 
 /// A set of keys that may also claim keys it does not hold.
-pub(super) struct Filter {
+pub(crate) struct Filter {
     blocks: Box<[Block]>,
 }
 
 impl Filter {
     /// A filter for about `keys` keys.
-    pub(super) fn for_keys(keys: usize) -> Self {
+    pub(crate) fn for_keys(keys: usize) -> Self {
         let count = (keys.saturating_mul(BITS_PER_KEY) / 512).clamp(1, 1 << 26);
         Self {
             blocks: (0..count).map(|_| Block::default()).collect(),
@@ -38,7 +38,7 @@ impl Filter {
     }
 
     /// Adds a key by its hash. Called by the writer only.
-    pub(super) fn insert(&self, hash: u64) {
+    pub(crate) fn insert(&self, hash: u64) {
         let mut bits = bits(hash);
         for word in &self.block(hash).0 {
             // A plain load and store: there is one writer. Relaxed: publication of the key orders it.
@@ -50,7 +50,7 @@ impl Filter {
 
     /// Whether the key may be here; "no" is certain for what the caller can see.
     #[inline]
-    pub(super) fn may_contain(&self, hash: u64) -> bool {
+    pub(crate) fn may_contain(&self, hash: u64) -> bool {
         let mut bits = bits(hash);
         let mut all = 1;
         for word in &self.block(hash).0 {
@@ -62,7 +62,7 @@ impl Filter {
 
     /// Asks for what [`Filter::may_contain`] will look at.
     #[inline]
-    pub(super) fn warm(&self, hash: u64) {
+    pub(crate) fn warm(&self, hash: u64) {
         prefetch_line(std::ptr::from_ref(self.block(hash)).cast());
     }
 
@@ -87,7 +87,7 @@ fn bits(hash: u64) -> u64 {
 /// Hash of a key in its table. Each step folds the 128-bit product of eight key bytes and a constant, as wyhash does.
 /// Never stored: it may differ between versions.
 #[inline]
-pub(super) fn hash(table: TableId, key: &[u8]) -> u64 {
+pub(crate) fn hash(table: TableId, key: &[u8]) -> u64 {
     let mut state = fold(
         u64::from(table.get()) ^ 0xa076_1d64_78bd_642f,
         key.len() as u64 ^ 0xe703_7ed1_a0b4_28db,

@@ -46,6 +46,8 @@ use version::{DELETE, DELETE_FROM, DELETE_TO, PUT, newer_of, visible};
 
 pub(crate) use arena::ArenaFull as DeltaFull;
 pub(crate) use cursor::DeltaCursor;
+#[cfg(feature = "internals")]
+pub(crate) use filter::{Filter as KeyFilter, hash as key_hash};
 pub(crate) use range::RangeDeletes;
 pub(crate) use version::Hit;
 
