@@ -65,7 +65,18 @@ pub(crate) fn against_build(
 ) -> Result<Ended> {
     let here = std::env::current_exe().map_err(BenchError::file(Path::new("nsbench")))?;
     let sides = [("before", other), ("after", here.as_path())];
-    for row in rows {
+    let known = names(other)?;
+    let (rows, new): (Vec<Row>, Vec<Row>) = rows
+        .iter()
+        .copied()
+        .partition(|row| known.iter().any(|name| name == row.name));
+    for row in &new {
+        say(&format!(
+            "{}: the other build has no such row\n",
+            row.short()
+        ));
+    }
+    for row in &rows {
         for repeat in 0..repeats {
             for (side, program) in sides {
                 let dir = scratch.join(side).join(repeat.to_string());
@@ -87,6 +98,20 @@ pub(crate) fn against_build(
     say(&format!("\n{}", table(&all, false)));
     say(&missing(&before, &after));
     Ok(tell(ended(&all, &|_| true, true)))
+}
+
+/// Names of another build's rows.
+fn names(program: &Path) -> Result<Vec<String>> {
+    let output = Command::new(program)
+        .arg("list")
+        .stdin(Stdio::null())
+        .output()
+        .map_err(BenchError::file(program))?;
+    let text = String::from_utf8_lossy(&output.stdout);
+    let names = text
+        .split_whitespace()
+        .filter(|word| word.starts_with("bench/"));
+    Ok(names.map(str::to_owned).collect())
 }
 
 fn one_run(program: &Path, row: &Row, arguments: &[String], dir: &Path) -> Result<()> {
