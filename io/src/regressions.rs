@@ -1,7 +1,7 @@
 //! Ways to be slower, put into the engine on purpose, to prove that the gates of its benchmarks find them.
 //!
 //! Each place in the sources is one call that is constantly nothing unless the feature `planted-regressions` is on and
-//! [`regress`] has named it. What it then does is here. Spec: `benchmarks_v0`.
+//! `regress` has named it. What it then does is here. Spec: `benchmarks_v0`.
 
 /// What becomes worse.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

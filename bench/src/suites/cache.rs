@@ -43,8 +43,12 @@ struct Beyond {
 
 impl Beyond {
     fn make(ctx: &Ctx) -> Result<Self> {
-        let tiny = ctx.scale.rows < 100_000;
-        let budget = if tiny { 16 << 20 } else { 64 << 20 };
+        // Of which log and I/O take 14 MiB, and deltas 3 sixteenths.
+        let budget = match ctx.scale.rows {
+            ..100_000 => 16 << 20,
+            100_000..500_000 => 32 << 20,
+            _ => 64 << 20,
+        };
         let options = Options::new()
             .memory_budget(budget)
             .delta_bytes(budget / 16)

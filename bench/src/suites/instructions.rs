@@ -58,7 +58,7 @@ fn snapshot_open_close(ctx: &mut Ctx) -> Result<Outcome> {
     counted(ctx, Counted::SnapshotOpenClose)
 }
 
-/// Question: a commit of one random row of 20,000 in a database in memory: batch, record, checksum, insertion, publication.
+/// Question: a commit of one random row of 2,000 in a database in memory: batch, record, checksum, insertion, publication.
 /// Unit: one commit, the committing thread's part. Bound: what of it is work on bytes (116 of them), and a dozen atomic
 /// operations.
 fn commit_memory(ctx: &mut Ctx) -> Result<Outcome> {
