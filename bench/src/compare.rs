@@ -11,6 +11,7 @@ use comfy_table::{CellAlignment, Table, presets};
 
 use crate::results::Record;
 use crate::row::is_critical;
+use crate::stats::{median, spread};
 use crate::units::{Unit, show};
 
 /// Repeats without which a time is not judged.
@@ -95,15 +96,19 @@ pub(crate) struct Compared {
     pub(crate) critical: bool,
     /// What came of it.
     pub(crate) finding: Finding,
-    unit: Unit,
-    before: f64,
-    after: f64,
-    allowed: f64,
+    /// How it is printed.
+    pub(crate) unit: Unit,
+    /// Median before.
+    pub(crate) before: f64,
+    /// Median after.
+    pub(crate) after: f64,
+    /// Shift that would not count.
+    pub(crate) allowed: f64,
 }
 
 impl Compared {
-    /// How much worse, as a share of what it was; negative if better.
-    fn shift(&self) -> f64 {
+    /// How much larger, as a share of what it was.
+    pub(crate) fn shift(&self) -> f64 {
         if self.before == 0.0 {
             return if self.after == 0.0 {
                 0.0
@@ -113,25 +118,6 @@ impl Compared {
         }
         (self.after - self.before) / self.before
     }
-}
-
-/// The middle value; of an even number of them the mean of two.
-fn median(values: &[f64]) -> f64 {
-    let mut sorted = values.to_vec();
-    sorted.sort_by(f64::total_cmp);
-    let half = sorted.len() / 2;
-    match (sorted.get(half), sorted.len() % 2) {
-        (None, _) => 0.0,
-        (Some(upper), 0) => f64::midpoint(sorted.get(half - 1).copied().unwrap_or(*upper), *upper),
-        (Some(middle), _) => *middle,
-    }
-}
-
-/// The median distance from the median.
-fn spread(values: &[f64]) -> f64 {
-    let middle = median(values);
-    let distances: Vec<f64> = values.iter().map(|value| (value - middle).abs()).collect();
-    median(&distances)
 }
 
 /// The numbers of a row that are compared.
@@ -152,7 +138,7 @@ fn series(records: &[Record], limits: &Thresholds) -> BTreeMap<String, Series> {
     };
     for record in records {
         let results = &record.results;
-        let per_op = |bytes: u64| bytes as f64 / results.ops_total.max(1) as f64;
+        let per_op = |bytes: u64| bytes as f64 / results.ops_with_warmup() as f64;
         add(
             "throughput".to_owned(),
             number(Kind::Time, Unit::PerSecond, true, limits.throughput, 0.0),
@@ -342,13 +328,5 @@ mod tests {
         assert_eq!(judge(&count(2.0), &count(2.09)).3, Finding::Same);
         assert_eq!(judge(&count(2.0), &count(2.2)).3, Finding::Worse);
         assert_eq!(judge(&count(2.0), &count(1.0)).3, Finding::Better);
-    }
-
-    #[test]
-    fn medians_and_spreads() {
-        assert!((median(&[3.0, 1.0, 2.0]) - 2.0).abs() < 1e-9);
-        assert!((median(&[4.0, 1.0, 2.0, 3.0]) - 2.5).abs() < 1e-9);
-        assert!((spread(&[1.0, 2.0, 9.0]) - 1.0).abs() < 1e-9);
-        assert!(median(&[]).abs() < 1e-9);
     }
 }

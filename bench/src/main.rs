@@ -12,21 +12,28 @@ mod child;
 mod cli;
 mod clock;
 mod compare;
+mod counters;
+mod csv;
 mod data;
 mod error;
 mod figures;
 mod floor;
 mod gate;
+mod list;
 mod machine;
 mod profile;
 mod properties;
 mod report;
 mod results;
 mod row;
+mod run;
 mod sample;
 mod scratch;
+mod stats;
 mod suites;
+mod summary;
 mod target;
+mod tools;
 mod units;
 
 #[global_allocator]
