@@ -15,6 +15,7 @@ mod compare;
 mod counters;
 mod csv;
 mod data;
+mod doctor;
 mod error;
 mod figures;
 mod floor;

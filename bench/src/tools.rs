@@ -5,12 +5,26 @@ use std::process::Command;
 
 use clap::{CommandFactory, Subcommand};
 
-use crate::cli::{Cli, Ended, say};
+use crate::cli::{Cli, Ended, default_dir, say};
 use crate::error::{BenchError, Result};
 
 /// Such a command.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Tool {
+    /// Say what on this machine costs speed or durability, why, and how to change it.
+    ///
+    /// It changes nothing and needs no privileges.
+    Doctor {
+        /// Where a database would be (default: the build's target directory).
+        #[arg(long, env = "NSBENCH_DIR", value_name = "DIR")]
+        dir: Option<PathBuf>,
+        /// As JSON, with all facts of the machine.
+        #[arg(long)]
+        json: bool,
+        /// Exit with 1 if something costs durability or speed.
+        #[arg(long)]
+        check: bool,
+    },
     /// Look for inputs that break a decoder or a database: `nshard fuzz`, which is built if need be.
     Fuzz {
         /// Which targets; all when absent.
@@ -45,6 +59,14 @@ impl Tool {
     /// Does it.
     pub(crate) fn run(self) -> Result<Ended> {
         match self {
+            Self::Doctor { dir, json, check } => {
+                let dir = dir.unwrap_or_else(|| {
+                    let scratch = default_dir();
+                    let existing = scratch.ancestors().find(|dir| dir.is_dir());
+                    existing.map_or_else(|| PathBuf::from("."), Path::to_path_buf)
+                });
+                crate::doctor::run(&dir, json, check)
+            }
             Self::Fuzz {
                 targets,
                 quick,

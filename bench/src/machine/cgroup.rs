@@ -110,7 +110,6 @@ impl Cgroup {
         }
     }
 
-    #[cfg_attr(not(test), expect(dead_code, reason = "for doctor"))]
     /// Cores that `cpu_max` comes to.
     pub(crate) fn cores(&self) -> Option<f64> {
         let (quota, period) = self.cpu_max.as_deref()?.split_once(' ')?;
