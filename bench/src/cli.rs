@@ -122,15 +122,15 @@ enum Command {
 
 #[derive(Debug, Clone, Args)]
 pub(crate) struct SelectArgs {
-    /// Only rows whose name contains this.
+    /// Only rows whose name contains this; a whole name, from `bench/` on, is that row alone.
     #[arg(long, env = "NSBENCH_FILTER", value_name = "SUBSTR")]
-    filter: Option<String>,
+    pub(crate) filter: Option<String>,
     /// Only rows of this suite, of those that `list` names.
     #[arg(long, env = "NSBENCH_SUITE", value_name = "SUITE")]
-    suite: Option<String>,
+    pub(crate) suite: Option<String>,
 }
 
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 pub(crate) struct RunArgs {
     #[command(flatten)]
     pub(crate) select: SelectArgs,
@@ -186,6 +186,37 @@ pub(crate) struct RunArgs {
     /// So small that it only shows that every row works.
     #[arg(long, hide = true)]
     pub(crate) tiny: bool,
+}
+
+impl RunArgs {
+    /// The words that say the same to another process, but for where results go.
+    pub(crate) fn words(&self) -> Vec<String> {
+        let mut words = Vec::new();
+        let mut add = |flag: &str, value: String| words.extend([flag.to_owned(), value]);
+        add("--profile", self.profile.clone());
+        add("--seed", self.seed.to_string());
+        add("--repeats", self.repeats.to_string());
+        add("--warmup-ops", self.warmup_ops.to_string());
+        add("--warmup-ns", self.warmup_ns.to_string());
+        let dir = self.dir.as_ref().map(|dir| dir.display().to_string());
+        let optional = [
+            ("--filter", self.select.filter.clone()),
+            ("--suite", self.select.suite.clone()),
+            ("--dir", dir),
+            ("--threads", self.threads.map(|threads| threads.to_string())),
+        ];
+        for (flag, value) in optional {
+            if let Some(value) = value {
+                add(flag, value);
+            }
+        }
+        for (flag, set) in [("--quick", self.quick), ("--tiny", self.tiny)] {
+            if set {
+                words.push(flag.to_owned());
+            }
+        }
+        words
+    }
 }
 
 /// Threads that a row may be told to have.
@@ -363,7 +394,9 @@ impl SelectArgs {
             rows.retain(|row| row.suite() == suite);
         }
         if let Some(filter) = &self.filter {
-            rows.retain(|row| row.name.contains(filter.as_str()));
+            // A whole name means that row, though others begin with it.
+            let exact = rows.iter().any(|row| row.name == filter);
+            rows.retain(|row| row.name == filter || (!exact && row.name.contains(filter.as_str())));
         }
         if rows.is_empty() {
             let asked = [self.suite.as_deref(), self.filter.as_deref()];

@@ -49,7 +49,7 @@ pub(crate) enum BenchError {
     NoRow(String),
     /// A row that this machine cannot run: it lacks what the row measures.
     #[error("{0}")]
-    Skip(String),
+    Absent(String),
     /// What was asked for cannot be meant.
     #[error("{0}")]
     BadUse(String),
@@ -83,7 +83,7 @@ impl BenchError {
             | Self::Io(_)
             | Self::File { .. }
             | Self::Wrong { .. }
-            | Self::Skip(_)
+            | Self::Absent(_)
             | Self::Child(_) => 1,
         }
     }

@@ -127,7 +127,7 @@ fn measure_all(
         let (mut records, mut end, mut why) = (Vec::new(), RowEnd::Passed, None);
         for repeat in 0..args.repeats {
             bar.set_message(row.short());
-            let measured = room(run, scratch).and_then(|()| (row.run)(&mut ctx));
+            let measured = room(&run.scale, scratch).and_then(|()| (row.run)(&mut ctx));
             let replaced = ctx.threads_were_replaced();
             match measured {
                 Ok(mut outcome) => {
@@ -149,7 +149,7 @@ fn measure_all(
                     record.write(json)?;
                     records.push(record);
                 }
-                Err(BenchError::Skip(reason)) => {
+                Err(BenchError::Absent(reason)) => {
                     bar.suspend(|| complain(&format!("{}: skipped: {reason}", row.name)));
                     (end, why) = (RowEnd::Skipped, Some(reason));
                     // It will lack the same in every repeat.
@@ -178,13 +178,13 @@ fn measure_all(
 }
 
 /// Fails unless the scratch directory has room for the largest row's files: twice its data, and the files of the floors.
-fn room(run: &Run, scratch: &Path) -> Result<()> {
+fn room(scale: &Scale, scratch: &Path) -> Result<()> {
     const FILES_OF_FLOORS: u64 = 4;
-    let data = run.scale.small_budget_mib * 4 << 20;
-    let pages = run.scale.pages * PAGE_BYTES as u64;
+    let data = (scale.small_budget_mib * 4) << 20;
+    let pages = scale.pages * PAGE_BYTES as u64;
     let needed = 2 * data + FILES_OF_FLOORS * pages;
     match free_bytes(scratch) {
-        Some(free) if free < needed => Err(BenchError::Skip(format!(
+        Some(free) if free < needed => Err(BenchError::Absent(format!(
             "{} has {} free, {} are needed",
             scratch.display(),
             show(free as f64, Unit::Bytes),
@@ -234,4 +234,22 @@ fn progress(rows: u64) -> ProgressBar {
         bar.set_style(style);
     }
     bar
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_without_room_are_skipped_and_say_how_much_is_missing() {
+        let dir = tempfile::tempdir().unwrap();
+        assert!(room(&Scale::tiny(), dir.path()).is_ok());
+        let vast = Scale {
+            pages: 1 << 40,
+            ..Scale::tiny()
+        };
+        let error = room(&vast, dir.path()).unwrap_err();
+        assert!(matches!(error, BenchError::Absent(_)), "{error}");
+        assert!(error.to_string().contains("are needed"), "{error}");
+    }
 }

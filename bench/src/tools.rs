@@ -5,8 +5,10 @@ use std::process::Command;
 
 use clap::{CommandFactory, Subcommand};
 
-use crate::cli::{Cli, Ended, default_dir, say};
+use crate::cli::{Cli, Ended, LimitArgs, RunArgs, default_dir, say};
 use crate::error::{BenchError, Result};
+use crate::flame::{self, Sampler};
+use crate::{gate, page};
 
 /// Such a command.
 #[derive(Debug, Subcommand)]
@@ -24,6 +26,42 @@ pub(crate) enum Tool {
         /// Exit with 1 if something costs durability or speed.
         #[arg(long)]
         check: bool,
+    },
+    /// Write one self-contained page of plots and tables from kept results.
+    Report {
+        /// The results (default: those of the last run).
+        #[arg(env = "NSBENCH_JSON")]
+        results: Option<PathBuf>,
+        /// Results before, to be compared with.
+        #[arg(long, value_name = "DIR")]
+        before: Option<PathBuf>,
+        /// A directory whose subdirectories are results of earlier runs; may be given again.
+        #[arg(long, value_name = "DIR")]
+        history: Vec<PathBuf>,
+        /// A comparison with other engines; `versus*.json` beside the results is found without.
+        #[arg(long, value_name = "FILE")]
+        versus: Vec<PathBuf>,
+        /// Where the page goes (default: `report.html` beside the results).
+        #[arg(long, short, value_name = "FILE")]
+        output: Option<PathBuf>,
+        #[command(flatten)]
+        limits: LimitArgs,
+    },
+    /// Draw where one row's time goes, as an SVG; its stacks are kept beside it.
+    Flamegraph {
+        /// The row, or a part of its name that no other has.
+        bench: String,
+        /// Who takes the samples (default: perf where it works, else this program).
+        #[arg(long, value_name = "WHO")]
+        sampler: Option<Sampler>,
+        /// Keep what is set up around the timed loops too.
+        #[arg(long)]
+        whole: bool,
+        /// Where the picture goes (default: `nsbench-flamegraphs` in the build's target directory).
+        #[arg(long, short, value_name = "FILE")]
+        output: Option<PathBuf>,
+        #[command(flatten)]
+        run: Box<RunArgs>,
     },
     /// Look for inputs that break a decoder or a database: `nshard fuzz`, which is built if need be.
     Fuzz {
@@ -66,6 +104,35 @@ impl Tool {
                     existing.map_or_else(|| PathBuf::from("."), Path::to_path_buf)
                 });
                 crate::doctor::run(&dir, json, check)
+            }
+            Self::Report {
+                results,
+                before,
+                history,
+                versus,
+                output,
+                limits,
+            } => {
+                let results = results.unwrap_or_else(|| gate::latest(&default_dir()));
+                let to = output.unwrap_or_else(|| results.join("report.html"));
+                let inputs = page::Inputs {
+                    results,
+                    before,
+                    history,
+                    versus,
+                    limits: limits.thresholds(),
+                };
+                page::write(&inputs, &to)
+            }
+            Self::Flamegraph {
+                bench,
+                sampler,
+                whole,
+                output,
+                mut run,
+            } => {
+                run.select.filter = Some(bench);
+                flame::draw(&run, sampler, whole, output)
             }
             Self::Fuzz {
                 targets,

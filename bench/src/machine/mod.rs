@@ -256,7 +256,7 @@ impl Git {
         };
         let top = git(&["rev-parse", "--show-toplevel"])?;
         Path::new(&top)
-            .join("bench/src/machine.rs")
+            .join("bench/src/machine/mod.rs")
             .exists()
             .then_some(())?;
         Some(Self {
