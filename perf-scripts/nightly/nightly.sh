@@ -16,6 +16,8 @@ need cargo
 root=$(root_dir)
 cd "$root"
 keep=${1:-${CARGO_TARGET_DIR:-$root/target}/nightly}
+mkdir -p "$keep"
+keep=$(cd "$keep" && pwd)
 tonight=$keep/$(date -u +%Y%m%d)-$(git rev-parse --short HEAD 2>/dev/null || echo nogit)
 mkdir -p "$tonight"
 repeats=${NIGHTLY_REPEATS:-5}
