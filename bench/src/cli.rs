@@ -189,7 +189,7 @@ pub(crate) struct RunArgs {
 }
 
 impl RunArgs {
-    /// The words that say the same to another process, but for where results go.
+    /// The words that say the same to another process.
     pub(crate) fn words(&self) -> Vec<String> {
         let mut words = Vec::new();
         let mut add = |flag: &str, value: String| words.extend([flag.to_owned(), value]);
@@ -198,11 +198,12 @@ impl RunArgs {
         add("--repeats", self.repeats.to_string());
         add("--warmup-ops", self.warmup_ops.to_string());
         add("--warmup-ns", self.warmup_ns.to_string());
-        let dir = self.dir.as_ref().map(|dir| dir.display().to_string());
+        let path = |path: &Option<PathBuf>| path.as_ref().map(|path| path.display().to_string());
         let optional = [
+            ("--json", path(&self.json)),
             ("--filter", self.select.filter.clone()),
             ("--suite", self.select.suite.clone()),
-            ("--dir", dir),
+            ("--dir", path(&self.dir)),
             ("--threads", self.threads.map(|threads| threads.to_string())),
         ];
         for (flag, value) in optional {

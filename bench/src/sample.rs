@@ -14,7 +14,7 @@ use hdrhistogram::Histogram;
 
 use crate::alloc::Allocs;
 use crate::clock::{now, seconds};
-use crate::counters::{Counting, Counts};
+use crate::counters::{self, Counting, Counts};
 use crate::error::{BenchError, Result};
 
 const TENTHS_PER_NANO: f64 = 10.0;
@@ -262,6 +262,9 @@ pub(crate) fn in_threads<P>(
             .map(|thread| {
                 let (prepare, run, barrier) = (&prepare, &run, &barrier);
                 scope.spawn(move || {
+                    if threads > counters::THREADS_MAX {
+                        counters::leave_out_this_thread();
+                    }
                     let prepared = prepare(thread);
                     barrier.wait();
                     let started = now();

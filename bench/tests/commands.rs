@@ -254,10 +254,6 @@ fn flamegraph(dir: &Path, sampler: &str) -> Option<String> {
         .arg(&svg)
         .arg("--dir")
         .arg(dir.join("scratch"))
-        .arg("--json")
-        .arg(dir.join("json"))
-        // This program's own picture, whatever is installed.
-        .env("PATH", std::env::var_os("PATH").unwrap())
         .output()
         .unwrap();
     if sampler == "perf" && !output.status.success() {
@@ -270,6 +266,10 @@ fn flamegraph(dir: &Path, sampler: &str) -> Option<String> {
         return None;
     }
     assert!(output.status.success(), "{}", said(&output));
+    assert!(
+        !svg.with_extension("results").exists(),
+        "a profiled run leaves no results"
+    );
     let folded = std::fs::read_to_string(svg.with_extension("folded")).unwrap();
     assert!(
         folded.contains("nsbench::sample::timed_loop"),

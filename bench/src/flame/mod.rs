@@ -22,6 +22,8 @@ use stacks::Stacks;
 const HERTZ: u32 = 997;
 /// The function around the part of a loop that is timed: [`crate::sample`].
 const TIMED: &str = "nsbench::sample::timed_loop";
+/// Where the raw loops are that run beside a row.
+const FLOORS: &str = "nsbench::floor::";
 /// How the names of the engine's own threads begin.
 const ENGINE: &str = "northstar-";
 
@@ -59,13 +61,20 @@ pub(crate) fn draw(
     });
     let mut args = args.clone();
     args.select.filter = Some(row.name.to_owned());
+    // Figures of a run that is interrupted a thousand times a second are nobody's last results.
+    let results = output.with_extension("results");
+    args.json = Some(results.clone());
     let (mut all, how) = match sampler {
         Sampler::Perf => by_perf(&args, &output)?,
         Sampler::Inside => inside(&args)?,
     };
+    drop(std::fs::remove_dir_all(&results));
     let total = all.samples();
     if !whole {
         all = all.timed(TIMED, ENGINE);
+        if row.suite() != "floor" {
+            all = all.without(FLOORS);
+        }
     }
     let samples = all.samples();
     if samples == 0 {
@@ -132,7 +141,6 @@ fn by_perf(args: &RunArgs, output: &Path) -> Result<(Stacks, String)> {
     };
     let data = output.with_extension("perf.data");
     let exe = std::env::current_exe().map_err(|error| BenchError::Child(error.to_string()))?;
-    let results = output.with_extension("results");
     let failed =
         |what: &str, why: &dyn std::fmt::Display| BenchError::Child(format!("perf {what}: {why}"));
     let mut record = Command::new("perf");
@@ -145,8 +153,6 @@ fn by_perf(args: &RunArgs, output: &Path) -> Result<(Stacks, String)> {
         .arg(exe)
         .arg("run")
         .args(args.words())
-        .arg("--json")
-        .arg(&results)
         .stdout(Stdio::null());
     let status = record.status().map_err(|error| failed("record", &error))?;
     if !status.success() {
@@ -162,9 +168,8 @@ fn by_perf(args: &RunArgs, output: &Path) -> Result<(Stacks, String)> {
     if !script.status.success() {
         return Err(failed("script", &script.status));
     }
-    // Both are large and of no use once the stacks are known.
+    // Large, and of no use once the stacks are known.
     drop(std::fs::remove_file(&data));
-    drop(std::fs::remove_dir_all(&results));
     let all = Stacks::of_perf(&String::from_utf8_lossy(&script.stdout));
     Ok((all, format!("perf, {event} at {HERTZ} Hz")))
 }

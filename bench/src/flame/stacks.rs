@@ -63,6 +63,13 @@ impl Stacks {
         all
     }
 
+    /// Without the stacks that went through a function of this path.
+    pub(super) fn without(mut self, path: &str) -> Self {
+        self.0
+            .retain(|stack, _| !stack.iter().any(|frame| frame.contains(path)));
+        self
+    }
+
     /// One stack a line, its functions separated by semicolons, then a blank and the samples.
     pub(super) fn folded(&self) -> String {
         let lines = self.0.iter();
@@ -151,6 +158,16 @@ northstar-log
             folded.contains("northstar-log;northstardb::log::append;[unknown] 1"),
             "{folded}"
         );
+    }
+
+    #[test]
+    fn floors_that_run_beside_a_row_are_left_out() {
+        let mut all = Stacks::default();
+        for name in ["<nsbench::floor::AppendFloor>::run", "northstardb::get"] {
+            all.add("nsbench", [name.to_owned()].into_iter(), 1);
+        }
+        let kept = all.without("nsbench::floor::");
+        assert_eq!(kept.folded(), "nsbench;northstardb::get 1\n");
     }
 
     #[test]

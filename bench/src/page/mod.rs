@@ -125,7 +125,7 @@ fn in_order(all: &BTreeMap<String, Vec<Record>>) -> Rows<'_> {
         .collect()
 }
 
-fn suite_of<'a>(short: &'a str) -> &'a str {
+fn suite_of(short: &str) -> &str {
     short.split('/').next().unwrap_or(short)
 }
 
@@ -189,9 +189,10 @@ fn shifts(inputs: &Inputs, after: &BTreeMap<String, Vec<Record>>) -> Result<Opti
         |plot| format!("<div class=\"card\">{plot}</div>"),
     );
     Ok(Some(format!(
-        "<p>Numbers that shifted beyond what is allowed (the band: a threshold, or three times the median deviation of the repeats \
-         where that is more). <span class=\"good\">Better</span>, <span class=\"bad\">worse</span>, or \
-         <span class=\"unsure\">too noisy to tell</span>. The other numbers are the same, as far as can be told.</p>{plot}{}",
+        "<p>Numbers that shifted beyond their threshold. The band is what is allowed: the threshold, or three times the median \
+         deviation of the repeats where that is more. Beyond the band a number is <span class=\"good\">better</span> or \
+         <span class=\"bad\">worse</span>, within it the machine was <span class=\"unsure\">too noisy to tell</span>. All other \
+         numbers are the same.</p>{plot}{}",
         tables::shifts(&all)
     )))
 }

@@ -303,7 +303,10 @@ pub(super) fn shifts(all: &[Compared]) -> Option<String> {
     let ticks: Vec<_> = axis
         .ticks(7)
         .into_iter()
-        .map(|at| (at, format!("{at:+.0} %")))
+        .map(|at| match at == 0.0 {
+            true => (at, "0 %".to_owned()),
+            false => (at, format!("{at:+.0} %")),
+        })
         .collect();
     frame(&mut svg, &axis, &ticks, all.len());
     let zero = axis.at(0.0);

@@ -281,14 +281,13 @@ pub(super) fn shifts(all: &[Compared]) -> String {
 /// Every fact that a result keeps of its machine, build and configuration.
 pub(super) fn machine(record: &Record) -> String {
     let mut lines = Vec::new();
-    for part in [
+    let parts = [
         serde_json::to_value(&record.profile),
         serde_json::to_value(&record.build),
         serde_json::to_value(&record.config),
-    ] {
-        if let Ok(value) = part {
-            facts("", &value, &mut lines);
-        }
+    ];
+    for value in parts.iter().flatten() {
+        facts("", value, &mut lines);
     }
     format!(
         "<p>As the newest result says it. What cannot be read on a machine is not there.</p>{}",
