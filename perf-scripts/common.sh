@@ -1,3 +1,4 @@
+# shellcheck shell=bash
 # Shared by the scripts here; sourced, not run.
 set -euo pipefail
 
@@ -29,6 +30,29 @@ nsbench_path() {
     target=${CARGO_TARGET_DIR:-$root/target}
     echo "$target/release/nsbench"
 }
+
+# Sets BENCH: the program to run, $NSBENCH where that is given.
+find_bench() {
+    BENCH=${NSBENCH:-}
+    [[ -n $BENCH ]] || BENCH=$(nsbench_path)
+    [[ -x $BENCH ]] || unfit "finds no program $BENCH"
+}
+
+# Whether perf can record this event of every process.
+perf_sees() {
+    perf record -q -a -e "$1" -o /dev/null -- true >/dev/null 2>&1
+}
+
+# traced EVENTS WORDS...: runs the bench while perf records events of the whole machine into $out/perf.data, and leaves the
+# bench's process id in $out/pid, by which its events are told from others'.
+traced() {
+    local events=$1
+    shift
+    # shellcheck disable=SC2016,SC2154 # for the inner shell; each script sets $out
+    perf record -q -a -e "$events" -m 8M "${PERF_MORE[@]}" -o "$out/perf.data" -- \
+        sh -c 'echo $$ >"$0"; exec "$@"' "$out/pid" "$BENCH" "$@" | tee "$out/nsbench.txt"
+}
+PERF_MORE=()
 
 out_dir() {
     local root dir

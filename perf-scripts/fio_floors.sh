@@ -3,7 +3,7 @@
 #
 # Measures with fio, in files it makes in DIR and removes again, what `nsbench --suite floor` measures by itself: 4 KiB
 # O_DIRECT writes into a written file, each made durable by fdatasync; random 16 KiB O_DIRECT reads at depth 1 and 32;
-# sequential reads in 256 KiB pieces at depth 8. If the two disagree by more than a few percent, trust neither.
+# sequential reads in 256 KiB pieces at depth 8. It answers: are the floors right that every figure is read against? If the two disagree by more than a few percent, trust neither.
 
 source "$(dirname "$0")/common.sh"
 [[ ${1:-} == -h || ${1:-} == --help ]] && usage

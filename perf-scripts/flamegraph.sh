@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # flamegraph.sh STACKS.folded [BEFORE.folded]
 #
-# Renders folded stacks (see perf_record.sh) as an SVG beside them. With a second file, the older one, it renders the
-# difference: red grew, blue shrank.
+# Renders folded stacks (of perf_record.sh, offcpu.sh or `nsbench flamegraph`) as an SVG beside them. With a second file, the older one, it renders the
+# difference: red grew, blue shrank. It answers: where did the time go, and what changed between two builds?
 
 source "$(dirname "$0")/common.sh"
 [[ ${1:-} == -h || ${1:-} == --help ]] && usage

@@ -3,7 +3,8 @@
 #
 # Runs one row (a part of its name, as for `nsbench --filter`) under `perf record` and leaves in target/perf-out/: perf.data,
 # the report by symbol, and folded stacks for flamegraph.sh. Samples at 997 Hz, with frame unwinding from DWARF.
-# The recording covers the row's setup too; filter by symbol if that matters.
+# It answers: which functions take the processor's time? The recording covers the row's setup too; `nsbench flamegraph ROW`
+# does all of it in one command and keeps what is timed only.
 
 source "$(dirname "$0")/common.sh"
 [[ ${1:-} == -h || ${1:-} == --help ]] && usage
@@ -11,7 +12,7 @@ source "$(dirname "$0")/common.sh"
 need perf linux-tools
 row=$1
 shift
-bench=$(nsbench_path)
+find_bench
 out=$(out_dir)
 
 event=cycles
@@ -20,7 +21,7 @@ if perf stat -e cycles true 2>&1 | grep -q 'not supported'; then
     echo "no hardware counters here: sampling cpu-clock" >&2
 fi
 
-perf record -F 997 -e "$event" --call-graph dwarf,16384 -o "$out/perf.data" -- "$bench" --filter "$row" "$@"
+perf record -F 997 -e "$event" --call-graph dwarf,16384 -o "$out/perf.data" -- "$BENCH" --filter "$row" "$@"
 perf report -i "$out/perf.data" --no-children --stdio --percent-limit 0.5 -g none >"$out/report.txt" 2>/dev/null
 if command -v inferno-collapse-perf >/dev/null 2>&1; then
     perf script -i "$out/perf.data" 2>/dev/null | inferno-collapse-perf >"$out/stacks.folded"

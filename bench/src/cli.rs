@@ -1,33 +1,47 @@
 //! The command line.
 
 use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
-use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::compare::Thresholds;
+use crate::csv;
 use crate::error::{BenchError, Result};
-use crate::figures::Verdict;
 use crate::gate;
+use crate::list;
 use crate::machine::{Git, Machine};
 use crate::planting;
-use crate::profile::{Profile, Scale};
-use crate::report::{self, Run};
+use crate::profile::Profile;
 use crate::results::Record;
-use crate::row::{Ctx, Row};
+use crate::row::Row;
+use crate::run::run;
 use crate::scratch::Scratch;
 use crate::suites;
-use crate::units::{Unit, show};
+use crate::tools::Tool;
+
+/// What ends every help text: scripts decide by it.
+const EXIT_CODES: &str = "\
+Exit codes:
+  0  done; the gate passed, nothing became worse
+  1  a row failed, a figure was missed with --check, a row became worse, or something else went wrong
+  2  bad use: an unknown row, option, profile or file
+  3  the machine was too noisy to tell
+
+Colours are shown on a terminal only; NO_COLOR turns them off, CLICOLOR_FORCE on.";
 
 /// Measures NorthstarDB beside the floors of the machine it runs on.
 ///
-/// Exit codes: 0 done, or the gate passed; 1 a row failed, a figure was missed with --check, or a critical row regressed;
-/// 2 bad use; 3 the machine was too noisy to judge.
+/// Each row answers one question, beside the floor that bounds its answer. Without a command, rows are run.
 #[derive(Debug, Parser)]
-#[command(name = "nsbench", version, args_conflicts_with_subcommands = true)]
-struct Cli {
+#[command(
+    name = "nsbench",
+    version,
+    args_conflicts_with_subcommands = true,
+    after_help = EXIT_CODES
+)]
+pub(crate) struct Cli {
     #[command(subcommand)]
     command: Option<Command>,
     #[command(flatten)]
@@ -38,8 +52,14 @@ struct Cli {
 enum Command {
     /// Run rows (the default).
     Run(RunArgs),
-    /// Name every row and the question it answers.
-    List(SelectArgs),
+    /// Name every row, the question it answers, and whether it is critical.
+    List {
+        #[command(flatten)]
+        select: SelectArgs,
+        /// As JSON.
+        #[arg(long)]
+        json: bool,
+    },
     /// Hold two sets of results against each other.
     #[command(visible_alias = "compare-dirs")]
     Compare {
@@ -93,6 +113,8 @@ enum Command {
         #[arg(long, env = "NSBENCH_FILTER", value_name = "SUBSTR")]
         filter: Option<String>,
     },
+    #[command(flatten)]
+    Tool(Tool),
     /// Do a part of a row in a process of its own.
     #[command(hide = true)]
     Child {
@@ -102,19 +124,19 @@ enum Command {
 }
 
 #[derive(Debug, Clone, Args)]
-struct SelectArgs {
-    /// Only rows whose name contains this.
+pub(crate) struct SelectArgs {
+    /// Only rows whose name contains this; a whole name, from `bench/` on, is that row alone.
     #[arg(long, env = "NSBENCH_FILTER", value_name = "SUBSTR")]
-    filter: Option<String>,
-    /// Only rows of this suite: floor, io, pager, btree, mvcc, log, cache, store, instructions or soak.
+    pub(crate) filter: Option<String>,
+    /// Only rows of this suite, of those that `list` names.
     #[arg(long, env = "NSBENCH_SUITE", value_name = "SUITE")]
-    suite: Option<String>,
+    pub(crate) suite: Option<String>,
 }
 
-#[derive(Debug, Args)]
-struct RunArgs {
+#[derive(Debug, Clone, Args)]
+pub(crate) struct RunArgs {
     #[command(flatten)]
-    select: SelectArgs,
+    pub(crate) select: SelectArgs,
     /// Sizes and limits: auto, ci, dev_nvme, or the path of a .toml file.
     #[arg(
         long,
@@ -122,36 +144,98 @@ struct RunArgs {
         default_value = "auto",
         value_name = "PROFILE"
     )]
-    profile: String,
+    pub(crate) profile: String,
     /// Write the results, one JSON file for each row and repeat, below this directory (default: `nsbench-results` in
     /// the build's target directory, where those of the run before are removed).
     #[arg(long, env = "NSBENCH_JSON", value_name = "DIR")]
-    json: Option<PathBuf>,
+    pub(crate) json: Option<PathBuf>,
     /// Put the databases below this directory (default: the build's target directory); removed afterwards.
     #[arg(long, env = "NSBENCH_DIR", value_name = "SCRATCH")]
-    dir: Option<PathBuf>,
+    pub(crate) dir: Option<PathBuf>,
     /// Smaller and shorter: about a minute. Figures are then indications.
     #[arg(long, env = "NSBENCH_QUICK")]
-    quick: bool,
+    pub(crate) quick: bool,
     /// Where everything random starts.
     #[arg(long, env = "NSBENCH_SEED", default_value_t = 1, value_name = "N")]
-    seed: u64,
+    pub(crate) seed: u64,
     /// Run each row so many times.
     #[arg(long, env = "NSBENCH_REPEATS", default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1000))]
-    repeats: u32,
+    pub(crate) repeats: u32,
     /// How long the soak runs (default: the profile's sustained seconds).
     #[arg(long, env = "NSBENCH_MINUTES", value_name = "N", value_parser = clap::value_parser!(u32).range(1..=100_000))]
-    minutes: Option<u32>,
+    pub(crate) minutes: Option<u32>,
+    /// Threads of rows that have several, instead of the number in their names; their figures are not judged then.
+    #[arg(long, env = "NSBENCH_THREADS", value_name = "N", value_parser = threads_parser())]
+    pub(crate) threads: Option<usize>,
+    /// Operations that each loop of a time does unrecorded before it (each of its threads).
+    #[arg(
+        long,
+        env = "NSBENCH_WARMUP_OPS",
+        default_value_t = 0,
+        value_name = "N"
+    )]
+    pub(crate) warmup_ops: u64,
+    /// Nanoseconds for which each such loop runs unrecorded before it.
+    #[arg(
+        long,
+        env = "NSBENCH_WARMUP_NS",
+        default_value_t = 0,
+        value_name = "NS"
+    )]
+    pub(crate) warmup_ns: u64,
+    /// Print the results as comma-separated values and nothing else; what is for people goes to standard error.
+    #[arg(long)]
+    pub(crate) csv: bool,
     /// Exit with 1 if a figure is missed.
     #[arg(long)]
-    check: bool,
+    pub(crate) check: bool,
     /// So small that it only shows that every row works.
     #[arg(long, hide = true)]
-    tiny: bool,
+    pub(crate) tiny: bool,
 }
 
-#[derive(Debug, Args)]
-struct LimitArgs {
+impl RunArgs {
+    /// The words that say the same to another process.
+    pub(crate) fn words(&self) -> Vec<String> {
+        let mut words = Vec::new();
+        let mut add = |flag: &str, value: String| words.extend([flag.to_owned(), value]);
+        add("--profile", self.profile.clone());
+        add("--seed", self.seed.to_string());
+        add("--repeats", self.repeats.to_string());
+        add("--warmup-ops", self.warmup_ops.to_string());
+        add("--warmup-ns", self.warmup_ns.to_string());
+        let path = |path: &Option<PathBuf>| path.as_ref().map(|path| path.display().to_string());
+        let optional = [
+            ("--json", path(&self.json)),
+            ("--filter", self.select.filter.clone()),
+            ("--suite", self.select.suite.clone()),
+            ("--dir", path(&self.dir)),
+            ("--threads", self.threads.map(|threads| threads.to_string())),
+        ];
+        for (flag, value) in optional {
+            if let Some(value) = value {
+                add(flag, value);
+            }
+        }
+        for (flag, set) in [("--quick", self.quick), ("--tiny", self.tiny)] {
+            if set {
+                words.push(flag.to_owned());
+            }
+        }
+        words
+    }
+}
+
+/// Threads that a row may be told to have.
+fn threads_parser() -> impl clap::builder::TypedValueParser<Value = usize> {
+    use clap::builder::TypedValueParser as _;
+    clap::value_parser!(u32)
+        .range(1..=4096)
+        .map(|threads| threads as usize)
+}
+
+#[derive(Debug, Clone, Args)]
+pub(crate) struct LimitArgs {
     /// Percent of operations a second that may be lost.
     #[arg(long, default_value_t = 5.0, value_name = "PERCENT")]
     threshold_throughput: f64,
@@ -173,7 +257,8 @@ struct LimitArgs {
 }
 
 impl LimitArgs {
-    fn thresholds(&self) -> Thresholds {
+    /// As shares instead of percents.
+    pub(crate) fn thresholds(&self) -> Thresholds {
         Thresholds {
             throughput: self.threshold_throughput / 100.0,
             p99: self.threshold_p99 / 100.0,
@@ -259,7 +344,7 @@ pub(crate) fn main() -> ExitCode {
     let done = match cli.command {
         None => run(&cli.run),
         Some(Command::Run(args)) => run(&args),
-        Some(Command::List(select)) => list(&select),
+        Some(Command::List { select, json }) => select.rows().map(|rows| list::show(&rows, json)),
         Some(Command::Compare {
             before,
             after,
@@ -283,6 +368,7 @@ pub(crate) fn main() -> ExitCode {
             filter,
         }) => crate::properties::run(seed..seed.saturating_add(count), filter.as_deref())
             .map(Ended::from),
+        Some(Command::Tool(tool)) => tool.run(),
         Some(Command::Child { task }) => crate::child::serve(&task).map(|()| Ended::Met),
     };
     match done {
@@ -297,7 +383,7 @@ pub(crate) fn main() -> ExitCode {
 }
 
 /// A line on standard error; nobody is left to tell if that fails.
-fn complain(text: &str) {
+pub(crate) fn complain(text: &str) {
     drop(writeln!(anstream::stderr(), "{text}"));
 }
 
@@ -315,7 +401,7 @@ pub(crate) fn say(text: &str) {
 
 impl SelectArgs {
     /// The rows that run: those that take very long only if they are meant.
-    fn rows_to_run(&self) -> Result<Vec<Row>> {
+    pub(crate) fn rows_to_run(&self) -> Result<Vec<Row>> {
         let asked = |row: &Row| {
             let named = self
                 .filter
@@ -330,13 +416,16 @@ impl SelectArgs {
         Ok(if rows.is_empty() { all } else { rows })
     }
 
-    fn rows(&self) -> Result<Vec<Row>> {
+    /// The rows that are meant.
+    pub(crate) fn rows(&self) -> Result<Vec<Row>> {
         let mut rows = suites::all();
         if let Some(suite) = &self.suite {
             rows.retain(|row| row.suite() == suite);
         }
         if let Some(filter) = &self.filter {
-            rows.retain(|row| row.name.contains(filter.as_str()));
+            // A whole name means that row, though others begin with it.
+            let exact = rows.iter().any(|row| row.name == filter);
+            rows.retain(|row| row.name == filter || (!exact && row.name.contains(filter.as_str())));
         }
         if rows.is_empty() {
             let asked = [self.suite.as_deref(), self.filter.as_deref()];
@@ -352,24 +441,8 @@ impl SelectArgs {
     }
 }
 
-fn list(select: &SelectArgs) -> Result<Ended> {
-    let mut suite = "";
-    for row in select.rows()? {
-        if row.suite() != suite {
-            suite = row.suite();
-            say(&format!("{suite}\n"));
-        }
-        let only = match row.only_if_asked() {
-            true => " (runs only with --suite or --filter)",
-            false => "",
-        };
-        say(&format!("  {:<44} {}{only}\n", row.name, row.question));
-    }
-    Ok(Ended::Met)
-}
-
 /// The target directory the program was built into, or a hidden folder where it was started.
-fn default_dir() -> PathBuf {
+pub(crate) fn default_dir() -> PathBuf {
     let exe = std::env::current_exe().unwrap_or_default();
     let target = exe
         .ancestors()
@@ -436,6 +509,10 @@ fn capture(args: &BaselineArgs, refresh: Option<bool>) -> Result<Ended> {
         seed: 1,
         repeats: args.repeats,
         minutes: None,
+        threads: None,
+        warmup_ops: 0,
+        warmup_ns: 0,
+        csv: false,
         check: false,
         tiny: false,
     };
@@ -481,191 +558,11 @@ fn validate(paths: &[PathBuf]) -> Result<Ended> {
 }
 
 fn dump(paths: &[PathBuf]) -> Result<Ended> {
-    say(
-        "row,repeat,ops_per_sec,p50_ns,p95_ns,p99_ns,p99_9_ns,max_ns,allocs_per_op,fsyncs_per_txn,bytes_written,bytes_read\n",
-    );
+    say(csv::HEADER);
     for path in paths {
         for record in Record::read_all(path)?.into_values().flatten() {
-            let results = &record.results;
-            let latency = results.latency_ns;
-            let optional = |value: Option<f64>| value.map_or(String::new(), |v| v.to_string());
-            let bytes = |of: fn(&crate::results::Io) -> u64| {
-                results
-                    .io
-                    .as_ref()
-                    .map_or(String::new(), |io| of(io).to_string())
-            };
-            say(&format!(
-                "{},{},{},{},{},{},{},{},{},{},{},{}\n",
-                record.short(),
-                record.repeat,
-                results.ops_per_sec,
-                latency.p50,
-                latency.p95,
-                latency.p99,
-                latency.p99_9,
-                latency.max,
-                results.allocs_per_op,
-                optional(results.fsyncs_per_txn),
-                bytes(|io| io.bytes_written),
-                bytes(|io| io.bytes_read),
-            ));
+            say(&csv::line(&record));
         }
     }
     Ok(Ended::Met)
-}
-
-fn run(args: &RunArgs) -> Result<Ended> {
-    let rows = args.select.rows_to_run()?;
-    let dir = args.dir.clone().unwrap_or_else(default_dir);
-    let json = args
-        .json
-        .clone()
-        .unwrap_or_else(|| gate::latest(&default_dir()));
-    if args.json.is_none() && json.exists() {
-        // Only one run is the last.
-        std::fs::remove_dir_all(&json).map_err(BenchError::file(&json))?;
-    }
-    let scratch = Scratch::create(&dir)?;
-    let machine = Machine::read(scratch.path());
-    let (profile, why) = Profile::find(&args.profile, &machine)?;
-    let (scale, size) = match (args.tiny, args.quick) {
-        (true, _) => (Scale::tiny(), "tiny"),
-        (_, true) => (profile.quick, "quick"),
-        _ => (profile.scale, "full"),
-    };
-    let run = Run {
-        machine,
-        scale,
-        size,
-        seed: args.seed,
-        git: Git::read(),
-        repeats: args.repeats,
-        profile,
-    };
-    say(&heading(&run, &why));
-    measure_all(&rows, args, &run, scratch.path(), &json)
-}
-
-fn heading(run: &Run, why: &str) -> String {
-    let Machine {
-        cpu_model,
-        core_count,
-        ram_gb,
-        os,
-        fs,
-        device,
-        load_average,
-        ..
-    } = &run.machine;
-    let unknown = || "unknown".to_owned();
-    let mut text = format!(
-        "profile {} ({why}), {} size, seed {}\n{}, {core_count} cores, {} GiB, {os}, {} on {}, load {}\n",
-        run.profile.name,
-        run.size,
-        run.seed,
-        cpu_model.clone().unwrap_or_else(unknown),
-        ram_gb.map_or_else(unknown, |gb| gb.to_string()),
-        fs.clone().unwrap_or_else(unknown),
-        device.clone().unwrap_or_else(unknown),
-        load_average.map_or_else(unknown, |load| load.to_string()),
-    );
-    if cfg!(debug_assertions) {
-        text.push_str("built without --release: these figures say nothing about the engine\n");
-    }
-    if load_average.is_some_and(|load| load > *core_count as f64 / 2.0) {
-        text.push_str(
-            "the machine is busy: times are of a busy machine, read the ratios and the counts\n",
-        );
-    }
-    text.push('\n');
-    text
-}
-
-fn measure_all(
-    rows: &[Row],
-    args: &RunArgs,
-    run: &Run,
-    scratch: &Path,
-    json: &Path,
-) -> Result<Ended> {
-    let started = crate::clock::now();
-    let mut ctx = Ctx::new(scratch.to_owned(), run.scale, run.seed);
-    if let Some(minutes) = args.minutes {
-        ctx.soak = std::time::Duration::from_secs(u64::from(minutes) * 60);
-    }
-    let bar = progress(rows.len() as u64 * u64::from(args.repeats));
-    let (mut verdicts, mut failed): (Vec<Verdict>, u32) = (Vec::new(), 0);
-    let mut skipped = 0;
-    let mut suite = "";
-    for row in rows {
-        if row.suite() != suite {
-            suite = row.suite();
-            ctx.end_suite()?;
-        }
-        for repeat in 0..args.repeats {
-            bar.set_message(row.short());
-            match (row.run)(&mut ctx) {
-                Ok(outcome) => {
-                    bar.suspend(|| say(&report::lines(row, &outcome)));
-                    verdicts
-                        .retain(|old| !outcome.figures.iter().any(|new| new.id == old.figure.id));
-                    verdicts.extend(report::verdicts(run, &outcome));
-                    report::record(run, row, &outcome, repeat).write(json)?;
-                }
-                Err(BenchError::Absent(why)) => {
-                    skipped += 1;
-                    bar.suspend(|| say(&format!("{:<36} SKIPPED: {why}\n", row.short())));
-                }
-                Err(error) => {
-                    failed += 1;
-                    bar.suspend(|| complain(&format!("{}: {error}", row.name)));
-                }
-            }
-            bar.inc(1);
-        }
-    }
-    bar.finish_and_clear();
-    ctx.end_suite()?;
-    if !verdicts.is_empty() {
-        say(&format!(
-            "\n{}",
-            report::coloured(&report::figures_table(&verdicts))
-        ));
-    }
-    let missed = verdicts.iter().filter(|verdict| verdict.missed()).count();
-    let met = verdicts
-        .iter()
-        .filter(|verdict| verdict.met == Some(true))
-        .count();
-    say(&format!(
-        "\n{} rows in {}; {met} figures met, {missed} missed{}{}{}\n",
-        rows.len(),
-        show(started.elapsed().as_nanos() as f64, Unit::Nanos),
-        if failed > 0 {
-            format!(", {failed} rows FAILED")
-        } else {
-            String::new()
-        },
-        if skipped > 0 {
-            format!(", {skipped} runs SKIPPED for want of something on this machine")
-        } else {
-            String::new()
-        },
-        if run.size == "full" {
-            ""
-        } else {
-            " (not full size: indications only)"
-        },
-    ));
-    Ok((failed == 0 && !(args.check && missed > 0)).into())
-}
-
-/// A bar on standard error; invisible unless that is a terminal.
-fn progress(rows: u64) -> ProgressBar {
-    let bar = ProgressBar::new(rows);
-    if let Ok(style) = ProgressStyle::with_template("{bar:24} {pos}/{len} {msg}") {
-        bar.set_style(style);
-    }
-    bar
 }

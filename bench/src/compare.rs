@@ -11,6 +11,7 @@ use comfy_table::{CellAlignment, Table, presets};
 
 use crate::results::Record;
 use crate::row::is_critical;
+use crate::stats::{median, spread};
 use crate::units::{Unit, show};
 
 /// Repeats without which a time is not judged.
@@ -107,15 +108,19 @@ pub(crate) struct Compared {
     pub(crate) finding: Finding,
     /// The spread of the repeats is more than the threshold: shifts that would count in quiet may not be seen.
     pub(crate) swings: bool,
-    unit: Unit,
-    before: f64,
-    after: f64,
-    allowed: f64,
+    /// How it is printed.
+    pub(crate) unit: Unit,
+    /// Median before.
+    pub(crate) before: f64,
+    /// Median after.
+    pub(crate) after: f64,
+    /// Shift that would not count.
+    pub(crate) allowed: f64,
 }
 
 impl Compared {
-    /// How much worse, as a share of what it was; negative if better.
-    fn shift(&self) -> f64 {
+    /// How much larger, as a share of what it was.
+    pub(crate) fn shift(&self) -> f64 {
         if self.before == 0.0 {
             return if self.after == 0.0 {
                 0.0
@@ -125,25 +130,6 @@ impl Compared {
         }
         (self.after - self.before) / self.before
     }
-}
-
-/// The middle value; of an even number of them the mean of two.
-pub(crate) fn median(values: &[f64]) -> f64 {
-    let mut sorted = values.to_vec();
-    sorted.sort_by(f64::total_cmp);
-    let half = sorted.len() / 2;
-    match (sorted.get(half), sorted.len() % 2) {
-        (None, _) => 0.0,
-        (Some(upper), 0) => f64::midpoint(sorted.get(half - 1).copied().unwrap_or(*upper), *upper),
-        (Some(middle), _) => *middle,
-    }
-}
-
-/// The median distance from the median.
-pub(crate) fn spread(values: &[f64]) -> f64 {
-    let middle = median(values);
-    let distances: Vec<f64> = values.iter().map(|value| (value - middle).abs()).collect();
-    median(&distances)
 }
 
 /// The numbers of a row that are compared.
@@ -164,7 +150,7 @@ fn series(records: &[Record], limits: &Thresholds) -> BTreeMap<String, Series> {
     };
     for record in records {
         let results = &record.results;
-        let per_op = |bytes: u64| bytes as f64 / results.ops_total.max(1) as f64;
+        let per_op = |bytes: u64| bytes as f64 / results.ops_with_warmup() as f64;
         let instructions = results.extra.get("instructions_per_op").copied();
         // A row that counts instructions is there for what does not swing; another row has its times.
         let timed = instructions.is_none();
@@ -364,13 +350,5 @@ mod tests {
         assert_eq!(judge(&count(2.0), &count(2.09)).3, Finding::Same);
         assert_eq!(judge(&count(2.0), &count(2.2)).3, Finding::Worse);
         assert_eq!(judge(&count(2.0), &count(1.0)).3, Finding::Better);
-    }
-
-    #[test]
-    fn medians_and_spreads() {
-        assert!((median(&[3.0, 1.0, 2.0]) - 2.0).abs() < 1e-9);
-        assert!((median(&[4.0, 1.0, 2.0, 3.0]) - 2.5).abs() < 1e-9);
-        assert!((spread(&[1.0, 2.0, 9.0]) - 1.0).abs() < 1e-9);
-        assert!(median(&[]).abs() < 1e-9);
     }
 }

@@ -47,12 +47,15 @@ pub(crate) enum BenchError {
     /// No row has what was asked for.
     #[error("no row matches {0}; `nsbench list` names them all")]
     NoRow(String),
+    /// A row that this machine cannot run: it lacks what the row measures.
+    #[error("{0}")]
+    Absent(String),
+    /// What was asked for cannot be meant.
+    #[error("{0}")]
+    BadUse(String),
     /// No property has what was asked for.
     #[error("no property has {0:?} in its name")]
     NoProperty(String),
-    /// The machine lacks what a row needs; the row is left out, loudly.
-    #[error("{0}")]
-    Absent(String),
     /// Something grew that must not.
     #[error("drifted: {0}")]
     Drifted(String),
@@ -77,7 +80,8 @@ impl BenchError {
             | Self::Result { .. }
             | Self::Incomparable(_)
             | Self::NoRow(_)
-            | Self::NoProperty(_) => 2,
+            | Self::NoProperty(_)
+            | Self::BadUse(_) => 2,
             Self::Engine(_)
             | Self::Io(_)
             | Self::File { .. }

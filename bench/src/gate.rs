@@ -134,7 +134,7 @@ fn one_run(program: &Path, row: &Row, arguments: &[String], dir: &Path) -> Resul
     )))
 }
 
-/// Fails unless both sides ran the same sizes of the same profile, in release builds.
+/// Fails unless both sides ran the same sizes of the same profile in the same kind of build, and were asked the same.
 fn comparable(before: &Results, after: &Results) -> Result<()> {
     let kind = |results: &Results| {
         let first = results.values().flatten().next();
@@ -143,6 +143,8 @@ fn comparable(before: &Results, after: &Results) -> Result<()> {
                 record.profile.name.clone(),
                 record.config.size.clone(),
                 record.build.mode.clone(),
+                record.config.threads_asked,
+                (record.config.warmup_ops, record.config.warmup_ns),
             )
         })
     };
@@ -151,7 +153,7 @@ fn comparable(before: &Results, after: &Results) -> Result<()> {
         return Ok(());
     }
     Err(BenchError::Incomparable(format!(
-        "{old:?} and {new:?} (profile, size, build)"
+        "{old:?} and {new:?} (profile, size, build, threads, warm-up)"
     )))
 }
 

@@ -12,6 +12,7 @@ use crate::results::{
     SCHEMA,
 };
 use crate::row::{Outcome, Row};
+use crate::sample::Warmup;
 use crate::units::{Unit, show};
 
 /// What all results of a run have in common.
@@ -31,6 +32,10 @@ pub(crate) struct Run {
     pub(crate) git: Option<Git>,
     /// Runs of each row.
     pub(crate) repeats: u32,
+    /// Threads that were asked for instead of the rows' own numbers.
+    pub(crate) threads_asked: Option<usize>,
+    /// What precedes each loop of a time.
+    pub(crate) warmup: Warmup,
 }
 
 /// A row's lines for people.
@@ -56,7 +61,7 @@ pub(crate) fn lines(row: &Row, outcome: &Outcome) -> String {
         if let Some(flushes) = cost.flushes_per_txn() {
             facts.push(format!("{flushes:.3} fsyncs/txn"));
         }
-        let per_op = |bytes: u64| bytes as f64 / sample.ops.max(1) as f64;
+        let per_op = |bytes: u64| sample.per_op(bytes);
         if cost.bytes_written > 0 {
             facts.push(format!(
                 "written {}/op",
@@ -74,6 +79,13 @@ pub(crate) fn lines(row: &Row, outcome: &Outcome) -> String {
         "allocs {}/op",
         show(sample.allocs_per_op(), Unit::Count)
     ));
+    for (name, count) in sample.counts_per_op() {
+        facts.push(format!(
+            "{} {}/op",
+            name.replace('_', " "),
+            show(count, Unit::Count)
+        ));
+    }
     for (name, value) in &outcome.extra {
         facts.push(extra(name, *value));
     }
@@ -170,7 +182,8 @@ pub(crate) fn figures_table(verdicts: &[Verdict]) -> String {
 
 /// `text` with its verdicts coloured; the stream drops the colours where they are not wanted.
 pub(crate) fn coloured(text: &str) -> String {
-    text.replace("| MISSED", "| \u{1b}[1;31mMISSED\u{1b}[0m")
+    text.replace("FAILED ", "\u{1b}[1;31mFAILED\u{1b}[0m ")
+        .replace("| MISSED", "| \u{1b}[1;31mMISSED\u{1b}[0m")
         .replace("| met ", "| \u{1b}[32mmet\u{1b}[0m ")
 }
 
@@ -212,6 +225,9 @@ pub(crate) fn record(run: &Run, row: &Row, outcome: &Outcome, repeat: u32) -> Re
             db: [("checksum", "crc32c"), ("sync_mode", "group_commit")]
                 .map(|(name, value)| (name.to_owned(), value.to_owned()))
                 .into(),
+            threads_asked: run.threads_asked,
+            warmup_ops: run.warmup.ops,
+            warmup_ns: u64::try_from(run.warmup.time.as_nanos()).unwrap_or(u64::MAX),
         },
         results: results(run, outcome),
         repeat,
@@ -241,6 +257,7 @@ fn results(run: &Run, outcome: &Outcome) -> Results {
     let extra = outcome.extra.iter();
     Results {
         ops_total: sample.ops,
+        warmup_ops: sample.warmup_ops,
         duration_ns: u64::try_from(sample.elapsed.as_nanos()).unwrap_or(u64::MAX),
         ops_per_sec: sample.per_second(),
         latency_ns: Latency {
@@ -264,6 +281,10 @@ fn results(run: &Run, outcome: &Outcome) -> Results {
             bytes: sample.allocs.bytes,
         },
         allocs_per_op: sample.allocs_per_op(),
+        counters_per_op: sample
+            .counts_per_op()
+            .map(|(name, count)| (name.to_owned(), count))
+            .collect(),
         floors: floors.collect(),
         figures: figures.collect(),
         extra: extra

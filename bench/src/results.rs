@@ -14,14 +14,20 @@ use crate::error::{BenchError, Result};
 use crate::machine::{Git, Machine};
 use crate::profile::Scale;
 
-/// Raised when a field changes its meaning.
-pub(crate) const SCHEMA: u32 = 2;
+/// Raised when a field changes its meaning, or when programs from before could not read a file for what was added.
+///
+/// 3 added `counters_per_op`, `warmup_ops`, what was asked of warm-up and threads, and facts of the machine. No field of
+/// schema 2 changed, so files of both are read, and compared with each other.
+pub(crate) const SCHEMA: u32 = 3;
+/// The oldest that is still read.
+pub(crate) const SCHEMA_OLDEST: u32 = 2;
 
 /// A row's result in one repeat.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Record {
     /// Version of this schema.
+    #[schemars(range(min = SCHEMA_OLDEST, max = SCHEMA))]
     pub(crate) schema: u32,
     /// `bench/<suite>/<words>`.
     pub(crate) bench_name: String,
@@ -83,6 +89,15 @@ pub(crate) struct Config {
     pub(crate) threads: usize,
     /// How the database was set up.
     pub(crate) db: BTreeMap<String, String>,
+    /// Since schema 3: threads that were asked for instead of the row's own number.
+    #[serde(default)]
+    pub(crate) threads_asked: Option<usize>,
+    /// Since schema 3: operations that were asked for before each loop that runs for a time.
+    #[serde(default)]
+    pub(crate) warmup_ops: u64,
+    /// Since schema 3: nanoseconds that were asked for before each such loop.
+    #[serde(default)]
+    pub(crate) warmup_ns: u64,
 }
 
 /// What was measured.
@@ -91,6 +106,9 @@ pub(crate) struct Config {
 pub(crate) struct Results {
     /// Operations.
     pub(crate) ops_total: u64,
+    /// Since schema 3: operations before them that warmed up. `io` holds what they did too.
+    #[serde(default)]
+    pub(crate) warmup_ops: u64,
     /// Wall time that they took, in nanoseconds.
     pub(crate) duration_ns: u64,
     /// Operations a second.
@@ -105,6 +123,9 @@ pub(crate) struct Results {
     pub(crate) alloc: Alloc,
     /// Allocations an operation.
     pub(crate) allocs_per_op: f64,
+    /// Since schema 3: events of the measuring threads an operation, such as `cycles`; what the machine cannot count is absent.
+    #[serde(default)]
+    pub(crate) counters_per_op: BTreeMap<String, f64>,
     /// What the row is read against.
     pub(crate) floors: Vec<FloorResult>,
     /// Values of the table of figures.
@@ -191,6 +212,13 @@ pub(crate) struct FigureResult {
     pub(crate) met: Option<bool>,
 }
 
+impl Results {
+    /// Operations that `io` counts.
+    pub(crate) fn ops_with_warmup(&self) -> u64 {
+        (self.ops_total + self.warmup_ops).max(1)
+    }
+}
+
 impl Record {
     /// The name without `bench/`.
     pub(crate) fn short(&self) -> &str {
@@ -216,9 +244,12 @@ impl Record {
         let any: serde_json::Value =
             serde_json::from_str(text).map_err(|error| wrong(error.to_string()))?;
         let schema = any.get("schema").and_then(serde_json::Value::as_u64);
-        if schema != Some(SCHEMA.into()) {
+        let known = u64::from(SCHEMA_OLDEST)..=u64::from(SCHEMA);
+        if !schema.is_some_and(|found| known.contains(&found)) {
             let found = schema.map_or_else(|| "none".to_owned(), |found| found.to_string());
-            return Err(wrong(format!("schema is {found}, expected {SCHEMA}")));
+            return Err(wrong(format!(
+                "schema is {found}, expected {SCHEMA_OLDEST} to {SCHEMA}"
+            )));
         }
         // Not from `any`: errors of text have a place.
         let record: Self = serde_json::from_str(text).map_err(|error| wrong(error.to_string()))?;
@@ -252,6 +283,10 @@ impl Record {
         }
         if !(0.0 < p50 && p50 <= p95 && p95 <= p99 && p99 <= p99_9 && p99_9 <= max) {
             return Some(format!("latency_ns does not rise: {latency_ns:?}"));
+        }
+        let counters = &self.results.counters_per_op;
+        if let Some((name, count)) = counters.iter().find(|(_, count)| **count < 0.0) {
+            return Some(format!("counters_per_op.{name} is {count}"));
         }
         if *allocs_per_op < 0.0 || *errors_total > 0 {
             return Some(format!(
@@ -293,6 +328,12 @@ impl Record {
         }
         let mut files = Vec::new();
         find(path, &mut files)?;
+        // What a run, or a comparison with other engines, leaves beside its results.
+        let beside = |name: &str| name == crate::summary::FILE || name.starts_with("versus");
+        files.retain(|file| {
+            let name = file.file_name().and_then(|name| name.to_str());
+            file == path || !name.is_some_and(beside)
+        });
         let mut all: BTreeMap<String, Vec<Self>> = BTreeMap::new();
         for file in &files {
             let text = std::fs::read_to_string(file).map_err(BenchError::file(file))?;
@@ -364,9 +405,13 @@ pub(crate) mod tests {
                 scale: Scale::tiny(),
                 threads: 1,
                 db: BTreeMap::new(),
+                threads_asked: None,
+                warmup_ops: 0,
+                warmup_ns: 0,
             },
             results: Results {
                 ops_total: 1000,
+                warmup_ops: 0,
                 duration_ns: 100_000_000,
                 ops_per_sec: 10_000.0,
                 latency_ns: Latency {
@@ -387,6 +432,7 @@ pub(crate) mod tests {
                 fsyncs_per_txn: Some(1.0),
                 alloc: Alloc { count: 0, bytes: 0 },
                 allocs_per_op: 0.0,
+                counters_per_op: BTreeMap::from([("cycles".to_owned(), 1234.5)]),
                 floors: vec![FloorResult {
                     what: "raw append + flush".to_owned(),
                     value: 95_000.0,
@@ -425,14 +471,54 @@ pub(crate) mod tests {
             error.to_string()
         };
         let latency = "results.latency_ns.p99";
-        assert!(why(&|v| v["schema"] = 1.into()).contains("schema is 1, expected 2"));
+        assert!(why(&|v| v["schema"] = 1.into()).contains("schema is 1, expected 2 to 3"));
+        assert!(why(&|v| v["schema"] = 4.into()).contains("schema is 4"));
         assert!(why(&|v| v["odd"] = 1.into()).contains("odd"));
+        let cycles =
+            |v: &mut serde_json::Value| v["results"]["counters_per_op"]["cycles"] = (-1).into();
+        assert!(why(&cycles).contains("counters_per_op.cycles is -1"));
         assert!(
             why(&|v| v["results"]["latency_ns"]["p99"] = 1.into()).contains("rise"),
             "{latency}"
         );
         assert!(why(&|v| v["results"]["ops_total"] = 0.into()).contains("ops_total"));
         assert!(why(&|v| v["repeat"] = 5.into()).contains("repeat is 5"));
+    }
+
+    /// A file as builds from before schema 3 wrote it.
+    #[test]
+    fn results_of_schema_2_are_still_read_and_fit_the_published_schema() {
+        let mut value = serde_json::to_value(record()).unwrap();
+        value["schema"] = 2.into();
+        let since_3 = [
+            (
+                "profile",
+                &["queue", "mount_options", "direct_io", "governor", "memlock"][..],
+            ),
+            (
+                "profile",
+                &[
+                    "transparent_huge_pages",
+                    "io_uring",
+                    "cgroup",
+                    "virtual_machine",
+                    "hardware_counters",
+                ],
+            ),
+            ("config", &["threads_asked", "warmup_ops", "warmup_ns"]),
+            ("results", &["warmup_ops", "counters_per_op"]),
+        ];
+        for (part, names) in since_3 {
+            for name in names {
+                let removed = value[part].as_object_mut().unwrap().remove(*name);
+                assert!(removed.is_some(), "{part}.{name}");
+            }
+        }
+        let schema = serde_json::from_str(&Record::schema()).unwrap();
+        assert!(jsonschema::validator_for(&schema).unwrap().is_valid(&value));
+        let old = Record::parse(Path::new("x.json"), &value.to_string()).unwrap();
+        assert_eq!(old.schema, 2);
+        assert!(old.results.counters_per_op.is_empty() && old.profile.machine.queue.is_none());
     }
 
     #[test]

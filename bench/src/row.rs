@@ -246,6 +246,10 @@ pub(crate) struct Ctx {
     pub(crate) seed: u64,
     /// How long a soak runs.
     pub(crate) soak: Duration,
+    /// Threads that were asked for instead of the rows' own numbers.
+    threads_asked: Option<usize>,
+    /// The current row has another number of threads than its own.
+    threads_replaced: bool,
     warm: Option<Loaded>,
 }
 
@@ -257,8 +261,31 @@ impl Ctx {
             scale,
             seed,
             soak: Duration::from_secs_f64(scale.sustained_seconds),
+            threads_asked: None,
+            threads_replaced: false,
             warm: None,
         }
+    }
+
+    /// With another number of threads in rows that have several.
+    pub(crate) fn threads_asked(mut self, threads: Option<usize>) -> Self {
+        self.threads_asked = threads;
+        self
+    }
+
+    /// Whether a row was given another number of threads since this was last asked.
+    pub(crate) fn threads_were_replaced(&mut self) -> bool {
+        std::mem::take(&mut self.threads_replaced)
+    }
+
+    /// How many threads a row runs that has `named` of them: those of its name, fewer in a test, or what was asked for.
+    pub(crate) fn threads(&mut self, named: usize) -> usize {
+        if let Some(asked) = self.threads_asked {
+            self.threads_replaced = asked != named;
+            return asked;
+        }
+        let few = self.scale.rows < 100_000;
+        if few { named.min(8) } else { named }
     }
 
     /// A generator for the stream `stream` of this run.

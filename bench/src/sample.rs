@@ -2,15 +2,19 @@
 //!
 //! - Units: the histogram counts tenths of a nanosecond, so that a batch of fast operations keeps its digits; what
 //!   leaves this file is nanoseconds.
+//! - Warm-up: what a run is asked to warm up ([`Warmup`]) precedes each loop that runs for a time and is neither recorded
+//!   nor counted here. Loops of a fixed number of operations use up what they measure (cold pages, a log's tail, an empty
+//!   database), so there is nothing to warm.
 //! - Cost: two clock readings (about 40 ns) a batch, outside of what a batch's latency counts by half.
 
-use std::sync::Barrier;
+use std::sync::{Barrier, OnceLock};
 use std::time::Duration;
 
 use hdrhistogram::Histogram;
 
 use crate::alloc::Allocs;
 use crate::clock::{now, seconds};
+use crate::counters::{self, Counting, Counts};
 use crate::error::{BenchError, Result};
 
 const TENTHS_PER_NANO: f64 = 10.0;
@@ -26,6 +30,54 @@ pub(crate) enum Until {
     Ops(u64),
 }
 
+/// What precedes each loop that runs for a time: it ends when both are reached.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Warmup {
+    /// At least so many operations of each thread.
+    pub(crate) ops: u64,
+    /// At least so long.
+    pub(crate) time: Duration,
+}
+
+/// One for the whole process: loops are in every suite, on threads of their own, and none of them decides this.
+static WARMUP: OnceLock<Warmup> = OnceLock::new();
+
+impl Warmup {
+    /// For all loops from now on; the first that is asked for stays.
+    pub(crate) fn set(self) {
+        WARMUP.get_or_init(|| self);
+    }
+
+    fn get() -> Self {
+        WARMUP.get().copied().unwrap_or_default()
+    }
+}
+
+/// Does what was asked for, and at least `ops` operations, unrecorded; gives how many.
+pub(crate) fn warm_up(ops: u64, op: impl FnMut(u64) -> Result<()>) -> Result<u64> {
+    let asked = Warmup::get();
+    let asked = Warmup {
+        ops: asked.ops.max(ops),
+        ..asked
+    };
+    warm(asked, 1, op)
+}
+
+fn warm(asked: Warmup, batch: u64, mut op: impl FnMut(u64) -> Result<()>) -> Result<u64> {
+    let mut index = 0;
+    if asked.ops == 0 && asked.time.is_zero() {
+        return Ok(index);
+    }
+    let started = now();
+    while index < asked.ops || started.elapsed() < asked.time {
+        for _ in 0..batch {
+            op(index)?;
+            index += 1;
+        }
+    }
+    Ok(index)
+}
+
 /// Measurements of one loop, or of several merged.
 #[derive(Debug, Clone)]
 pub(crate) struct Sample {
@@ -38,6 +90,10 @@ pub(crate) struct Sample {
     pub(crate) allocs: Allocs,
     /// Threads that measured.
     pub(crate) threads: usize,
+    /// Operations that were done to warm up: the engine's own counters hold them too.
+    pub(crate) warmup_ops: u64,
+    /// Events of the measuring threads.
+    pub(crate) counts: Counts,
 }
 
 impl Sample {
@@ -55,6 +111,8 @@ impl Sample {
             elapsed: Duration::ZERO,
             allocs: Allocs::default(),
             threads: 1,
+            warmup_ops: 0,
+            counts: Counts::default(),
         }
     }
 
@@ -105,7 +163,9 @@ impl Sample {
             self.histogram
                 .saturating_record_n(tenths.clamp(1, TENTHS_MAX), count);
         }
+        self.add_counts(whole);
         self.ops += whole.ops * parts;
+        self.warmup_ops += whole.warmup_ops * parts;
         self.elapsed += whole.elapsed;
         self.allocs += whole.allocs;
     }
@@ -113,15 +173,56 @@ impl Sample {
     fn merge(&mut self, other: &Self) {
         let added = self.histogram.add(&other.histogram);
         debug_assert!(added.is_ok(), "all histograms have the same bounds");
+        self.add_counts(other);
         self.ops += other.ops;
+        self.warmup_ops += other.warmup_ops;
         self.allocs += other.allocs;
+    }
+
+    /// Before operations are added: nothing measured yet takes the other's counts, absent ones too.
+    fn add_counts(&mut self, other: &Self) {
+        self.counts = match (self.ops, other.ops) {
+            (0, _) => other.counts,
+            (_, 0) => self.counts,
+            _ => self.counts.plus(other.counts),
+        };
+    }
+
+    /// Events an operation, by name; those that could be counted.
+    pub(crate) fn counts_per_op(&self) -> impl Iterator<Item = (&'static str, f64)> {
+        let ops = self.ops.max(1) as f64;
+        self.counts
+            .named()
+            .map(move |(name, count)| (name, count as f64 / ops))
+    }
+
+    /// `whole`, of all operations that the engine saw, for each of them.
+    pub(crate) fn per_op(&self, whole: u64) -> f64 {
+        whole as f64 / (self.ops + self.warmup_ops).max(1) as f64
     }
 }
 
-/// Runs `op(index)` in batches of `batch` and records each batch's latency divided by `batch`.
+/// Runs `op(index)` in batches of `batch` and records each batch's latency divided by `batch`. A loop that runs for a time
+/// is warmed up first, with the indices before those that are timed.
 pub(crate) fn measure(
     until: Until,
     batch: u64,
+    mut op: impl FnMut(u64) -> Result<()>,
+) -> Result<Sample> {
+    let warmed = match until {
+        Until::Elapsed(_) => warm(Warmup::get(), batch, &mut op)?,
+        Until::Ops(_) => 0,
+    };
+    timed_loop(until, batch, warmed, op)
+}
+
+/// The part of [`measure`] that is timed. Not inlined, so that a profile tells it from what is set up around it:
+/// `flamegraph` looks for this name.
+#[inline(never)]
+fn timed_loop(
+    until: Until,
+    batch: u64,
+    warmed: u64,
     mut op: impl FnMut(u64) -> Result<()>,
 ) -> Result<Sample> {
     let mut sample = Sample::new();
@@ -129,9 +230,11 @@ pub(crate) fn measure(
         Until::Elapsed(time) => (u64::MAX, time),
         Until::Ops(ops) => (ops, Duration::MAX),
     };
+    sample.warmup_ops = warmed;
+    let counting = Counting::start();
     let allocs = Allocs::of_this_thread();
     let started = now();
-    let mut index = 0;
+    let mut index = warmed;
     while index < ops_max {
         let batch_started = now();
         for _ in 0..batch {
@@ -146,6 +249,7 @@ pub(crate) fn measure(
     }
     sample.elapsed = started.elapsed();
     sample.allocs = allocs.since();
+    sample.counts = counting.stop();
     Ok(sample)
 }
 
@@ -163,6 +267,9 @@ pub(crate) fn in_threads<P>(
             .map(|thread| {
                 let (prepare, run, barrier) = (&prepare, &run, &barrier);
                 scope.spawn(move || {
+                    if threads > counters::THREADS_MAX {
+                        counters::leave_out_this_thread();
+                    }
                     let prepared = prepare(thread);
                     barrier.wait();
                     let started = now();
@@ -205,6 +312,34 @@ mod tests {
     fn a_loop_stops_at_its_count_and_allocates_nothing_itself() {
         let sample = measure(Until::Ops(100), 10, |_| Ok(())).unwrap();
         assert_eq!((sample.ops, sample.allocs.count), (100, 0));
+    }
+
+    #[test]
+    fn what_warms_up_is_done_and_not_recorded() {
+        let asked = Warmup {
+            ops: 25,
+            time: Duration::ZERO,
+        };
+        let mut seen = Vec::new();
+        let warmed = warm(asked, 10, |index| {
+            seen.push(index);
+            Ok(())
+        });
+        assert_eq!(warmed.unwrap(), 30, "whole batches");
+        assert!(seen.into_iter().eq(0..30));
+        assert_eq!(
+            warm(Warmup::default(), 10, |_| panic!("nothing asked")).unwrap(),
+            0
+        );
+        let mut first = None;
+        let until = Until::Elapsed(Duration::from_micros(10));
+        let sample = timed_loop(until, 1, 30, |index| {
+            first.get_or_insert(index);
+            Ok(())
+        });
+        let sample = sample.unwrap();
+        assert_eq!((first, sample.warmup_ops), (Some(30), 30));
+        assert!((sample.per_op(30 + sample.ops) - 1.0).abs() < 1e-9);
     }
 
     #[test]

@@ -31,6 +31,21 @@ impl Unit {
     }
 }
 
+impl Unit {
+    /// The one of this name.
+    pub(crate) fn named(name: &str) -> Option<Self> {
+        let all = [
+            Self::Nanos,
+            Self::PerSecond,
+            Self::Bytes,
+            Self::BytesPerSecond,
+            Self::Ratio,
+            Self::Count,
+        ];
+        all.into_iter().find(|unit| unit.name() == name)
+    }
+}
+
 fn scaled(value: f64, base: f64, names: &[&str]) -> String {
     let mut value = value;
     let mut name = 0;

@@ -17,19 +17,19 @@ use crate::units::Unit;
 pub(crate) const ROWS: &[Row] = &[
     Row {
         name: "bench/btree/build_sequential_insert_1m",
-        question: "How fast are ascending rows taken in and merged into pages?",
+        question: "How fast is a tree built from rows that rise?",
         unit: "row",
         run: build_sequential_insert_1m,
     },
     Row {
         name: "bench/btree/point_get_hot_1m",
-        question: "How fast is a get of a random row when all is in memory and the delta is empty?",
+        question: "How fast is a get when everything is in memory?",
         unit: "get",
         run: point_get_hot_1m,
     },
     Row {
         name: "bench/btree/point_get_hot_1m_two_threads",
-        question: "Do two threads get twice as many rows as one?",
+        question: "Do two threads read twice as fast as one?",
         unit: "get",
         run: point_get_hot_1m_two_threads,
     },

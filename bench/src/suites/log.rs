@@ -5,7 +5,7 @@ use crate::data::{Rng, Rows};
 use crate::error::Result;
 use crate::floor::AppendFloor;
 use crate::row::{Cost, Ctx, Outcome, Row, remove};
-use crate::sample::{Sample, Until, in_threads, measure};
+use crate::sample::{Sample, Until, in_threads, measure, warm_up};
 use crate::target::{Db, Durability, Options, Table, WriteBatch};
 use crate::units::Unit;
 
@@ -82,7 +82,7 @@ fn commit_solo_durable(ctx: &mut Ctx) -> Result<Outcome> {
         version += 1;
         commit_one(&db, &table, rows, &mut rng, version)
     };
-    measure(Until::Ops(50), 1, &mut one)?;
+    warm_up(50, &mut one)?;
     let before = db.stats()?;
     while engine.elapsed + raw.elapsed < ctx.time(2.0) {
         raw.then(&floor.run(Until::Ops(block))?);
@@ -123,6 +123,7 @@ fn committers(
     threads: usize,
     [rate_id, flushes_id]: [&'static str; 2],
 ) -> Result<Outcome> {
+    let threads = ctx.threads(threads);
     let (db, table) = ctx.fresh("committers")?;
     let rows = ctx.rows();
     let mut floor = AppendFloor::open(&ctx.scratch)?;

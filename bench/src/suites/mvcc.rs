@@ -70,7 +70,7 @@ fn gets(db: &Db, table: &Table, rows: Rows, rng: &mut Rng, until: Until) -> Resu
 /// batches of 16 divided; a batch that was descheduled keeps its whole wait. Bound: the gets of one thread times the cores.
 fn readers_256_point_get_hot(ctx: &mut Ctx) -> Result<Outcome> {
     let Loaded { db, table, rows } = ctx.warm()?;
-    let threads = if ctx.scale.rows < 100_000 { 8 } else { 256 };
+    let threads = ctx.threads(256);
     let single = gets(&db, &table, rows, &mut ctx.rng(60), ctx.until(0.2))?;
     let each = (single.per_second() * ctx.scale.seconds / threads as f64) as u64;
     let before = db.stats()?;
@@ -92,7 +92,7 @@ fn readers_256_point_get_hot(ctx: &mut Ctx) -> Result<Outcome> {
 /// scheduler's. `reader_p99_ns` and `reader_idle_p99_ns` are of the readers with and without the writer.
 fn writer_commits_with_readers_128(ctx: &mut Ctx) -> Result<Outcome> {
     let Loaded { db, table, rows } = ctx.loaded("writer", Options::new())?;
-    let threads = if ctx.scale.rows < 100_000 { 8 } else { 128 };
+    let threads = ctx.threads(128);
     let until = Until::Elapsed(ctx.time(0.5));
     let read = |rng: &mut Rng| gets(&db, &table, rows, rng, until);
     let prepare = |thread: usize| Ok(ctx.rng(400 + thread as u64));

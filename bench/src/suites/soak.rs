@@ -235,11 +235,11 @@ fn drift(windows: &[Window], seconds: f64) -> Result<Drift> {
     let p99s = |half: &[Window]| half.iter().map(|window| window.p99).collect::<Vec<_>>();
     let highest = |half: &[Window], of: fn(&Window) -> f64| half.iter().map(of).fold(0.0, f64::max);
     let whole = |half: &[Window]| Window {
-        p99: crate::compare::median(&p99s(half)),
+        p99: crate::stats::median(&p99s(half)),
         memory: highest(half, |window| window.memory),
         files: highest(half, |window| window.files),
     };
-    let spread = crate::compare::spread(&p99s(early)).max(crate::compare::spread(&p99s(late)));
+    let spread = crate::stats::spread(&p99s(early)).max(crate::stats::spread(&p99s(late)));
     let (early, late) = (whole(early), whole(late));
     let told = |word: &str| {
         Ok(Drift {

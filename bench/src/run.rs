@@ -1,0 +1,258 @@
+//! Running rows: what is shown while they run, what is kept, and how a run ends.
+
+use std::path::Path;
+use std::time::Duration;
+
+use indicatif::{ProgressBar, ProgressStyle};
+
+use crate::cli::{self, Ended, RunArgs, complain, say};
+use crate::csv;
+use crate::error::{BenchError, Result};
+use crate::figures::Verdict;
+use crate::floor::PAGE_BYTES;
+use crate::gate;
+use crate::machine::{Git, Machine, free_bytes};
+use crate::profile::{Profile, Scale};
+use crate::report::{self, Run};
+use crate::row::{Ctx, Row};
+use crate::sample::Warmup;
+use crate::scratch::Scratch;
+use crate::summary::{self, RowEnd, Summary};
+use crate::units::{Unit, show};
+
+/// Runs rows, shows them and keeps their results.
+pub(crate) fn run(args: &RunArgs) -> Result<Ended> {
+    let rows = args.select.rows_to_run()?;
+    let dir = args.dir.clone().unwrap_or_else(cli::default_dir);
+    let json = args
+        .json
+        .clone()
+        .unwrap_or_else(|| gate::latest(&cli::default_dir()));
+    if args.json.is_none() && json.exists() {
+        // Only one run is the last.
+        std::fs::remove_dir_all(&json).map_err(BenchError::file(&json))?;
+    }
+    let scratch = Scratch::create(&dir)?;
+    let machine = Machine::read(scratch.path());
+    let (profile, why) = Profile::find(&args.profile, &machine)?;
+    let (scale, size) = match (args.tiny, args.quick) {
+        (true, _) => (Scale::tiny(), "tiny"),
+        (_, true) => (profile.quick, "quick"),
+        _ => (profile.scale, "full"),
+    };
+    let warmup = Warmup {
+        ops: args.warmup_ops,
+        time: Duration::from_nanos(args.warmup_ns),
+    };
+    let run = Run {
+        machine,
+        scale,
+        size,
+        seed: args.seed,
+        git: Git::read(),
+        repeats: args.repeats,
+        threads_asked: args.threads,
+        warmup,
+        profile,
+    };
+    warmup.set();
+    tell(args, &heading(&run, &why));
+    measure_all(&rows, args, &run, scratch.path(), &json)
+}
+
+fn heading(run: &Run, why: &str) -> String {
+    let Machine {
+        cpu_model,
+        core_count,
+        ram_gb,
+        os,
+        fs,
+        device,
+        load_average,
+        ..
+    } = &run.machine;
+    let unknown = || "unknown".to_owned();
+    let mut text = format!(
+        "profile {} ({why}), {} size, seed {}\n{}, {core_count} cores, {} GiB, {os}, {} on {}, load {}\n",
+        run.profile.name,
+        run.size,
+        run.seed,
+        cpu_model.clone().unwrap_or_else(unknown),
+        ram_gb.map_or_else(unknown, |gb| gb.to_string()),
+        fs.clone().unwrap_or_else(unknown),
+        device.clone().unwrap_or_else(unknown),
+        load_average.map_or_else(unknown, |load| load.to_string()),
+    );
+    if cfg!(debug_assertions) {
+        text.push_str("built without --release: these figures say nothing about the engine\n");
+    }
+    if load_average.is_some_and(|load| load > *core_count as f64 / 2.0) {
+        text.push_str(
+            "the machine is busy: times are of a busy machine, read the ratios and the counts\n",
+        );
+    }
+    text.push('\n');
+    text
+}
+
+/// What is for people: standard output, unless that is for a program.
+fn tell(args: &RunArgs, text: &str) {
+    match args.csv {
+        true => complain(text.trim_end_matches('\n')),
+        false => say(text),
+    }
+}
+
+fn measure_all(
+    rows: &[Row],
+    args: &RunArgs,
+    run: &Run,
+    scratch: &Path,
+    json: &Path,
+) -> Result<Ended> {
+    let started = crate::clock::now();
+    let ctx = Ctx::new(scratch.to_owned(), run.scale, run.seed);
+    let mut ctx = ctx.threads_asked(args.threads);
+    if let Some(minutes) = args.minutes {
+        ctx.soak = Duration::from_mins(u64::from(minutes));
+    }
+    let bar = progress(rows.len() as u64 * u64::from(args.repeats));
+    let (mut verdicts, mut summary): (Vec<Verdict>, _) = (Vec::new(), Summary::new());
+    let mut suite = "";
+    if args.csv {
+        say(csv::HEADER);
+    }
+    for row in rows {
+        if row.suite() != suite {
+            suite = row.suite();
+            ctx.end_suite()?;
+        }
+        let (mut records, mut end, mut why) = (Vec::new(), RowEnd::Passed, None);
+        for repeat in 0..args.repeats {
+            bar.set_message(row.short());
+            let measured = room(&run.scale, scratch).and_then(|()| (row.run)(&mut ctx));
+            let replaced = ctx.threads_were_replaced();
+            match measured {
+                Ok(mut outcome) => {
+                    if replaced {
+                        outcome.figures.clear();
+                        outcome.notes.push(format!(
+                            "with {} threads, not the row's own number",
+                            outcome.sample.threads
+                        ));
+                    }
+                    let record = report::record(run, row, &outcome, repeat);
+                    bar.suspend(|| tell(args, &report::lines(row, &outcome)));
+                    if args.csv {
+                        say(&csv::line(&record));
+                    }
+                    verdicts
+                        .retain(|old| !outcome.figures.iter().any(|new| new.id == old.figure.id));
+                    verdicts.extend(report::verdicts(run, &outcome));
+                    record.write(json)?;
+                    records.push(record);
+                }
+                Err(BenchError::Absent(reason)) => {
+                    bar.suspend(|| complain(&format!("{}: skipped: {reason}", row.name)));
+                    (end, why) = (RowEnd::Skipped, Some(reason));
+                    // It will lack the same in every repeat.
+                    bar.inc(u64::from(args.repeats - repeat));
+                    break;
+                }
+                Err(error) => {
+                    bar.suspend(|| complain(&format!("{}: {error}", row.name)));
+                    (end, why) = (RowEnd::Failed, Some(error.to_string()));
+                }
+            }
+            bar.inc(1);
+        }
+        if let Some(line) = summary::repeats_line(&records) {
+            bar.suspend(|| tell(args, &line));
+        }
+        summary.add(row.name, &records, end, why);
+    }
+    bar.finish_and_clear();
+    ctx.end_suite()?;
+    summary.write(json)?;
+    let took = show(started.elapsed().as_nanos() as f64, Unit::Nanos);
+    tell(args, &ending(run, &verdicts, &summary, &took));
+    let missed = verdicts.iter().any(Verdict::missed);
+    Ok((summary.total().failed == 0 && !(args.check && missed)).into())
+}
+
+/// Fails unless the scratch directory has room for the largest row's files: twice its data, and the files of the floors.
+fn room(scale: &Scale, scratch: &Path) -> Result<()> {
+    const FILES_OF_FLOORS: u64 = 4;
+    let data = (scale.small_budget_mib * 4) << 20;
+    let pages = scale.pages * PAGE_BYTES as u64;
+    let needed = 2 * data + FILES_OF_FLOORS * pages;
+    match free_bytes(scratch) {
+        Some(free) if free < needed => Err(BenchError::Absent(format!(
+            "{} has {} free, {} are needed",
+            scratch.display(),
+            show(free as f64, Unit::Bytes),
+            show(needed as f64, Unit::Bytes)
+        ))),
+        _ => Ok(()),
+    }
+}
+
+/// The tables that end a run.
+fn ending(run: &Run, verdicts: &[Verdict], summary: &Summary, took: &str) -> String {
+    let mut text = String::new();
+    if !verdicts.is_empty() {
+        let figures = report::coloured(&report::figures_table(verdicts));
+        text.push_str(&format!("\n{figures}"));
+    }
+    text.push_str(&format!("\n{}", report::coloured(&summary.table())));
+    let missed = verdicts.iter().filter(|verdict| verdict.missed()).count();
+    let met = verdicts
+        .iter()
+        .filter(|verdict| verdict.met == Some(true))
+        .count();
+    let total = summary.total();
+    let also = |count: u32, word: &str| match count {
+        0 => String::new(),
+        _ => format!(", {count} {word}"),
+    };
+    text.push_str(&format!(
+        "\n{} rows in {took}: {} passed{}{}; {met} figures met, {missed} missed{}\n",
+        summary.rows.len(),
+        total.passed,
+        also(total.failed, "FAILED"),
+        also(total.skipped, "skipped"),
+        if run.size == "full" {
+            ""
+        } else {
+            " (not full size: indications only)"
+        },
+    ));
+    text
+}
+
+/// A bar on standard error; invisible unless that is a terminal.
+fn progress(rows: u64) -> ProgressBar {
+    let bar = ProgressBar::new(rows);
+    if let Ok(style) = ProgressStyle::with_template("{bar:24} {pos}/{len} {msg}") {
+        bar.set_style(style);
+    }
+    bar
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_without_room_are_skipped_and_say_how_much_is_missing() {
+        let dir = tempfile::tempdir().unwrap();
+        assert!(room(&Scale::tiny(), dir.path()).is_ok());
+        let vast = Scale {
+            pages: 1 << 40,
+            ..Scale::tiny()
+        };
+        let error = room(&vast, dir.path()).unwrap_err();
+        assert!(matches!(error, BenchError::Absent(_)), "{error}");
+        assert!(error.to_string().contains("are needed"), "{error}");
+    }
+}

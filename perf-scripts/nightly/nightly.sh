@@ -1,0 +1,63 @@
+#!/usr/bin/env bash
+# nightly.sh [KEEP]
+#
+# One night's work, from a clean checkout: hardening goes on where its ledger says, every row runs several times and is kept
+# below KEEP (default: target/nightly) by date and commit, the kept baseline is replaced unless it would become worse, and a page
+# shows tonight beside the nights before. It answers: did anything break or become slower since yesterday?
+#
+# What it is told by variables: NSBENCH_PROFILE (auto), NIGHTLY_REPEATS (5), NIGHTLY_HARD_MINUTES (240), NIGHTLY_KEEP_DAYS (90),
+# NSBENCH_DIR (where databases are put). Exits with 1 if hardening found something or a critical row became worse, with 3 if
+# the machine was too noisy to tell; everything is done all the same, and the page is written.
+
+source "$(dirname "$0")/../common.sh"
+[[ ${1:-} == -h || ${1:-} == --help ]] && usage
+[[ $# -le 1 ]] || usage 2
+need cargo
+root=$(root_dir)
+cd "$root"
+keep=${1:-${CARGO_TARGET_DIR:-$root/target}/nightly}
+mkdir -p "$keep"
+keep=$(cd "$keep" && pwd)
+tonight=$keep/$(date -u +%Y%m%d)-$(git rev-parse --short HEAD 2>/dev/null || echo nogit)
+mkdir -p "$tonight"
+repeats=${NIGHTLY_REPEATS:-5}
+worst=0
+
+# Goes on after a failure and remembers the worst: 1 over 3 over 0.
+step() {
+    local code=0
+    echo "==> $*"
+    "$@" || code=$?
+    case $code in
+        0) ;;
+        3) [[ $worst == 1 ]] || worst=3 ;;
+        *) worst=1 ;;
+    esac
+}
+
+cargo build --release --package nsbench --package nshard
+nsbench=${CARGO_TARGET_DIR:-$root/target}/release/nsbench
+nshard=${CARGO_TARGET_DIR:-$root/target}/release/nshard
+
+"$nsbench" doctor | tee "$tonight/doctor.txt"
+step "$nshard" nightly --minutes "${NIGHTLY_HARD_MINUTES:-240}" --ledger "$keep/LEDGER.md"
+step "$nsbench" run --repeats "$repeats" --json "$tonight/results"
+
+# A baseline is measured anew by itself: only a clean commit of a machine that fits its profile may make one.
+if compgen -G "baselines/*/*/*.json" >/dev/null; then
+    step "$nsbench" refresh-baselines --repeats "$repeats"
+else
+    step "$nsbench" capture-baseline --repeats "$repeats"
+fi
+
+# Each night's results lie in a directory of their own, one level down.
+mkdir -p "$keep/history"
+ln -sfn "$tonight/results" "$keep/history/$(basename "$tonight")"
+step "$nsbench" report "$tonight/results" --history "$keep/history" --output "$tonight/report.html"
+ln -sfn "$tonight/report.html" "$keep/latest.html"
+
+# Results are small; pages and ledgers stay as long.
+find "$keep" -mindepth 1 -maxdepth 1 -type d -name '20*' -mtime +"${NIGHTLY_KEEP_DAYS:-90}" -exec rm -r {} +
+find -L "$keep/history" -maxdepth 1 -type l -delete
+echo "$tonight/report.html"
+exit $worst
