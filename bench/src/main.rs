@@ -17,6 +17,7 @@ mod error;
 mod figures;
 mod floor;
 mod gate;
+mod generator;
 mod machine;
 mod profile;
 mod properties;
