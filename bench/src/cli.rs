@@ -19,6 +19,7 @@ use crate::row::{Ctx, Row};
 use crate::scratch::Scratch;
 use crate::suites;
 use crate::units::{Unit, show};
+use crate::versus::{self, VersusArgs};
 
 /// Measures NorthstarDB beside the floors of the machine it runs on.
 ///
@@ -78,6 +79,8 @@ enum Command {
     },
     /// Print the JSON schema of a result.
     Schema,
+    /// Measure NorthstarDB beside other engines, which are built from source the first time.
+    Versus(VersusArgs),
     /// Try what must hold whatever the work is, with work from many seeds.
     PropertyTest {
         /// Seeds for each property.
@@ -265,6 +268,7 @@ pub(crate) fn main() -> ExitCode {
             say(&Record::schema());
             Ok(Ended::Met)
         }
+        Some(Command::Versus(args)) => versus::run(&args, &default_dir()),
         Some(Command::PropertyTest {
             count,
             seed,

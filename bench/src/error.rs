@@ -50,6 +50,20 @@ pub(crate) enum BenchError {
     /// No property has what was asked for.
     #[error("no property has {0:?} in its name")]
     NoProperty(String),
+    /// No engine is called so.
+    #[error("no engine is called {name}; there are {known}")]
+    NoRival {
+        /// What was asked for.
+        name: String,
+        /// What there is.
+        known: String,
+    },
+    /// The comparison with other engines could not be built or run.
+    #[error("versus: {0}")]
+    Rivals(String),
+    /// The comparison refused what it was asked, and said why.
+    #[error("versus: nothing was run")]
+    RivalsUse,
     /// A child process did not do its part.
     #[error("child process: {0}")]
     Child(String),
@@ -71,11 +85,14 @@ impl BenchError {
             | Self::Result { .. }
             | Self::Incomparable(_)
             | Self::NoRow(_)
-            | Self::NoProperty(_) => 2,
+            | Self::NoProperty(_)
+            | Self::NoRival { .. }
+            | Self::RivalsUse => 2,
             Self::Engine(_)
             | Self::Io(_)
             | Self::File { .. }
             | Self::Wrong { .. }
+            | Self::Rivals(_)
             | Self::Child(_) => 1,
         }
     }

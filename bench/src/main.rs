@@ -29,6 +29,7 @@ mod scratch;
 mod suites;
 mod target;
 mod units;
+mod versus;
 
 #[global_allocator]
 static ALLOCATOR: alloc::Counting = alloc::Counting;
