@@ -20,6 +20,7 @@ use crate::run::run;
 use crate::scratch::Scratch;
 use crate::suites;
 use crate::tools::Tool;
+use crate::versus::{self, VersusArgs};
 
 /// What ends every help text: scripts decide by it.
 const EXIT_CODES: &str = "\
@@ -101,6 +102,8 @@ enum Command {
     },
     /// Print the JSON schema of a result.
     Schema,
+    /// Measure NorthstarDB beside other engines, which are built from source the first time.
+    Versus(VersusArgs),
     /// Try what must hold whatever the work is, with work from many seeds.
     PropertyTest {
         /// Seeds for each property.
@@ -362,6 +365,7 @@ pub(crate) fn main() -> ExitCode {
             say(&Record::schema());
             Ok(Ended::Met)
         }
+        Some(Command::Versus(args)) => versus::run(&args, &default_dir()),
         Some(Command::PropertyTest {
             count,
             seed,

@@ -59,6 +59,20 @@ pub(crate) enum BenchError {
     /// Something grew that must not.
     #[error("drifted: {0}")]
     Drifted(String),
+    /// No engine is called so.
+    #[error("no engine is called {name}; there are {known}")]
+    NoRival {
+        /// What was asked for.
+        name: String,
+        /// What there is.
+        known: String,
+    },
+    /// The comparison with other engines could not be built or run.
+    #[error("versus: {0}")]
+    Rivals(String),
+    /// The comparison refused what it was asked, and said why.
+    #[error("versus: nothing was run")]
+    RivalsUse,
     /// A child process did not do its part.
     #[error("child process: {0}")]
     Child(String),
@@ -81,13 +95,16 @@ impl BenchError {
             | Self::Incomparable(_)
             | Self::NoRow(_)
             | Self::NoProperty(_)
-            | Self::BadUse(_) => 2,
+            | Self::BadUse(_)
+            | Self::NoRival { .. }
+            | Self::RivalsUse => 2,
             Self::Engine(_)
             | Self::Io(_)
             | Self::File { .. }
             | Self::Wrong { .. }
             | Self::Absent(_)
             | Self::Drifted(_)
+            | Self::Rivals(_)
             | Self::Child(_) => 1,
         }
     }

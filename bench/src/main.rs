@@ -22,6 +22,7 @@ mod figures;
 mod flame;
 mod floor;
 mod gate;
+mod generator;
 mod list;
 mod machine;
 mod page;
@@ -40,6 +41,7 @@ mod summary;
 mod target;
 mod tools;
 mod units;
+mod versus;
 
 #[global_allocator]
 static ALLOCATOR: alloc::Counting = alloc::Counting;

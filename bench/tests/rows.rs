@@ -154,6 +154,8 @@ fn bad_use_exits_with_2_and_says_what_is_wrong() {
         (&["--filter", "no_such_row"][..], "no_such_row"),
         (&["--profile", "fastest"][..], "fastest"),
         (&["--no-such-flag"][..], "--no-such-flag"),
+        (&["versus", "--rivals", "leveldb"][..], "leveldb"),
+        (&["versus", "--repeats", "0"][..], "--repeats"),
     ] {
         let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
         let output = nsbench(&[args, &["--dir", dir.path().join("s").to_str().unwrap()]].concat());

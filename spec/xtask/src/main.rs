@@ -43,9 +43,10 @@ fn main() -> ExitCode {
 fn check() -> Result<(), u8> {
     let (warnings, docs) = (["--", "-D", "warnings"], [("RUSTDOCFLAGS", "-D warnings")]);
     cargo(&["fmt", "--all", "--check"], &[], &[])?;
-    // A workspace of its own, built by `nshard fuzz` alone.
-    let fuzz = "hard/fuzz/Cargo.toml";
-    cargo(&["fmt", "--manifest-path", fuzz, "--check"], &[], &[])?;
+    // Workspaces of their own, built by `nshard fuzz` and `nsbench versus` alone.
+    for apart in ["hard/fuzz/Cargo.toml", "bench/rivals/Cargo.toml"] {
+        cargo(&["fmt", "--manifest-path", apart, "--check"], &[], &[])?;
+    }
     // The engine twice: the workspace builds it with the seams for tests, its users without.
     for what in [
         &["--workspace", "--all-targets"][..],

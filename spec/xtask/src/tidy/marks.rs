@@ -28,6 +28,10 @@ pub(crate) const UNSAFE_FILES: &[(&str, &str)] = &[
         "asking the processor for cache lines",
     ),
     ("bench/src/alloc.rs", "the counting allocator"),
+    (
+        "bench/rivals/src/rivals/lmdb.rs",
+        "opening LMDB, whose binding asks who else has the directory",
+    ),
     ("hard/src/alloc.rs", "the failing allocator"),
 ];
 

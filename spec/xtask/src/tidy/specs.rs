@@ -16,6 +16,7 @@ const CRATES: &[(&str, &str)] = &[
     ("northstardb", "engine/src/"),
     ("northstar_io", "io/src/"),
     ("nsbench", "bench/src/"),
+    ("nsrivals", "bench/rivals/src/"),
     ("nshard", "hard/src/"),
     ("nsorders", "hard/orders/src/"),
     ("northstar", "tools/src/"),

@@ -1,0 +1,132 @@
+//! The file system's side: directories that go with their run, the space they take, bytes written, caches emptied.
+
+use std::fs::File;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{Advice, fadvise, syncfs};
+
+use crate::error::{Error, Result};
+
+const PREFIX: &str = "versus-";
+
+/// A directory that is removed with everything in it when dropped.
+#[derive(Debug)]
+pub(crate) struct Scratch {
+    path: PathBuf,
+    parent: PathBuf,
+}
+
+impl Scratch {
+    /// Makes `parent/versus-<pid>`, and removes what processes that are no more have left in `parent`.
+    pub(crate) fn create(parent: &Path) -> Result<Self> {
+        std::fs::create_dir_all(parent).map_err(Error::file(parent))?;
+        let entries = std::fs::read_dir(parent).map_err(Error::file(parent))?;
+        for entry in entries.flatten() {
+            let name = entry.file_name();
+            let pid = name
+                .to_str()
+                .and_then(|name| name.strip_prefix(PREFIX)?.parse::<u32>().ok());
+            if pid.is_some_and(|pid| !Path::new(&format!("/proc/{pid}")).exists()) {
+                drop(std::fs::remove_dir_all(entry.path()));
+            }
+        }
+        let path = parent.join(format!("{PREFIX}{}", std::process::id()));
+        std::fs::create_dir_all(&path).map_err(Error::file(&path))?;
+        Ok(Self {
+            path,
+            parent: parent.to_owned(),
+        })
+    }
+
+    /// Where it is.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        drop(std::fs::remove_dir_all(&self.path));
+        // Only if nothing else is in it.
+        drop(std::fs::remove_dir(&self.parent));
+    }
+}
+
+/// Every file below `dir`.
+fn files(dir: &Path, found: &mut Vec<PathBuf>) -> Result<()> {
+    for entry in std::fs::read_dir(dir).map_err(Error::file(dir))? {
+        let path = entry.map_err(Error::file(dir))?.path();
+        if path.is_dir() {
+            files(&path, found)?;
+        } else {
+            found.push(path);
+        }
+    }
+    Ok(())
+}
+
+/// Bytes of storage that the files below `dir` occupy. A file that goes away meanwhile counts as nothing.
+pub(crate) fn disk_bytes(dir: &Path) -> Result<u64> {
+    let mut found = Vec::new();
+    files(dir, &mut found)?;
+    let sizes = found.iter().filter_map(|path| std::fs::metadata(path).ok());
+    Ok(sizes.map(|meta| meta.blocks() * 512).sum())
+}
+
+/// Waits until the file system has written what it holds back, so that nobody else is measured while it does.
+pub(crate) fn write_back(dir: &Path) -> Result<()> {
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "a handle for syncfs, no file of the engine"
+    )]
+    let handle = File::open(dir).map_err(Error::file(dir))?;
+    syncfs(&handle).map_err(|error| Error::file(dir)(error.into()))
+}
+
+/// Asks the kernel to forget what it has cached of the files below `dir`. They must be closed and written back.
+pub(crate) fn forget(dir: &Path) -> Result<()> {
+    write_back(dir)?;
+    let mut found = Vec::new();
+    files(dir, &mut found)?;
+    for path in &found {
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "a handle for fadvise, nothing is read"
+        )]
+        let file = File::open(path).map_err(Error::file(path))?;
+        fadvise(&file, 0, None, Advice::DontNeed)
+            .map_err(|error| Error::file(path)(error.into()))?;
+    }
+    Ok(())
+}
+
+/// Bytes that this process has sent to storage; `None` where the kernel does not say.
+pub(crate) fn written_bytes() -> Option<u64> {
+    let text = std::fs::read_to_string("/proc/self/io").ok()?;
+    let line = text
+        .lines()
+        .find_map(|line| line.strip_prefix("write_bytes:"))?;
+    line.trim().parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_directory_goes_with_its_run_and_takes_dead_runs_with_it() {
+        let parent = std::env::temp_dir().join(format!("nsrivals-scratch-{}", std::process::id()));
+        let dead = parent.join("versus-4294967295");
+        std::fs::create_dir_all(dead.join("db")).unwrap();
+        let scratch = Scratch::create(&parent).unwrap();
+        let path = scratch.path().to_owned();
+        assert!(path.exists() && !dead.exists());
+        std::fs::create_dir(path.join("a")).unwrap();
+        std::fs::write(path.join("a/file"), vec![1; 100_000]).unwrap();
+        forget(&path).unwrap();
+        assert!(disk_bytes(&path).unwrap() >= 100_000);
+        drop(scratch);
+        assert!(!parent.exists());
+    }
+}
