@@ -214,6 +214,7 @@ impl RunArgs {
             ("--suite", self.select.suite.clone()),
             ("--dir", path(&self.dir)),
             ("--threads", self.threads.map(|threads| threads.to_string())),
+            ("--minutes", self.minutes.map(|minutes| minutes.to_string())),
         ];
         for (flag, value) in optional {
             if let Some(value) = value {
