@@ -143,7 +143,7 @@ mod tests {
             (next, listed.collect::<Vec<_>>()),
             (PageRef::default(), two.into())
         );
-        assert_eq!(page[28..32], (HEADER_BYTES as u32 + 48).to_le_bytes());
+        assert_eq!(page[28..32], 112_u32.to_le_bytes());
     }
 
     #[test]

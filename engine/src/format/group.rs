@@ -207,7 +207,6 @@ impl Group {
         let block = LOG_BLOCK_BYTES as u64;
         if len_bytes == 0 || len_bytes > LEN_BYTES_MAX || !len_bytes.is_multiple_of(block) {
             expect(GroupField::Length, len_bytes, LEN_BYTES_MAX)?;
-            expect(GroupField::Length, len_bytes % block, 0)?;
         }
         if at.get().checked_add(len_bytes).is_none() {
             expect(GroupField::Length, len_bytes, u64::MAX - at.get())?;

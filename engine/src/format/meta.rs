@@ -620,9 +620,11 @@ pub(crate) mod tests {
     }
 
     fn fault(change: impl FnOnce(&mut [u8])) -> Option<&'static str> {
-        told(change).err().map(|error| match error {
-            MetaError::Damaged { what, .. } => what,
-            other => panic!("{other}"),
+        told(change).err().map(|error| {
+            let MetaError::Damaged { what, .. } = error else {
+                panic!("{error}");
+            };
+            what
         })
     }
 

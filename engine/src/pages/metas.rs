@@ -476,7 +476,7 @@ mod tests {
         let (foreign, newer) = (MetaError::Foreign, MetaError::Format { found: 9 });
         let feature = MetaError::Feature { bit: 5 };
         let gravest = |errors: &[&MetaError]| {
-            let all = errors.iter().map(|error| MetaError::clone(error));
+            let all = errors.iter().copied().cloned();
             all.fold(None, |worst, error| Some(graver(worst, error)))
         };
         let (first, second) = (damaged(1), damaged(2));

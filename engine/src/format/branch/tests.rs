@@ -48,9 +48,11 @@ fn sealed(page: &mut [u8]) -> Page<'_> {
 
 fn fault(page: &mut [u8]) -> Option<&'static str> {
     let checked = Branch::view(sealed(page)).and_then(|branch| branch.check());
-    checked.err().map(|error| match error {
-        PageError::Structure { what, .. } => what,
-        other => panic!("{other}"),
+    checked.err().map(|error| {
+        let PageError::Structure { what, .. } = error else {
+            panic!("{error}");
+        };
+        what
     })
 }
 

@@ -41,17 +41,17 @@ fn empty() -> Image {
     Image::with_dir(Path::new(DIR))
 }
 
+fn written(event: &Event) -> Option<(u64, usize)> {
+    let Event::Write { offset, data, .. } = event else {
+        return None;
+    };
+    Some((*offset, data.len()))
+}
+
 /// Offsets and lengths of all writes since last asked.
 fn writes(disk: &SimDisk) -> Vec<(u64, usize)> {
-    let write = |event| match event {
-        Event::Write { offset, data, .. } => Some((offset, data.len())),
-        _ => None,
-    };
-    disk.take_trace()
-        .events
-        .into_iter()
-        .filter_map(write)
-        .collect()
+    let trace = disk.take_trace().events;
+    trace.iter().filter_map(written).collect()
 }
 
 /// Today's behaviour, not a promise. A record carries the checksum of its payload behind it, and the group's checksum is
@@ -71,11 +71,11 @@ fn the_chain_does_not_tell_payloads_of_the_same_length_apart() {
 
 /// Names of files that took the place of others since last asked.
 fn renamed(disk: &SimDisk) -> BTreeSet<String> {
-    let name = |event| match event {
-        Event::Names(NameOp::Rename(_, to, _)) => {
-            Some(to.file_name().unwrap().to_string_lossy().into_owned())
-        }
-        _ => None,
+    let name = |event| {
+        let Event::Names(NameOp::Rename(_, to, _)) = event else {
+            return None;
+        };
+        Some(to.file_name().unwrap().to_string_lossy().into_owned())
     };
     disk.take_trace()
         .events
@@ -252,10 +252,7 @@ fn nothing_but_zeros_follows_a_cut() {
             let segments = open_segments(&shared(&again), SEGMENT);
             LogWriter::start_at(segments, (end.lsn, end), SyncMethod::None).unwrap();
             let trace = again.take_trace().events;
-            let written = trace.iter().filter_map(|event| match event {
-                Event::Write { offset, data, .. } => Some((*offset, data.len())),
-                _ => None,
-            });
+            let written = trace.iter().filter_map(written);
             let expected = [(offset, 4096)];
             assert!(written.eq(if direct { &[][..] } else { &expected }.iter().copied()));
             // Each segment up to the cut is synced: what was found may not have been.
@@ -390,16 +387,13 @@ fn a_segment_is_durable_under_its_name_before_it_is_written() {
         let mut renamed = false;
         let mut synced = false;
         for event in disk.take_trace().events {
-            match event {
-                Event::Names(NameOp::Rename(..)) => (renamed, synced) = (true, false),
-                Event::DirSynced(_) => synced = renamed,
+            if matches!(event, Event::Names(NameOp::Rename(..))) {
+                (renamed, synced) = (true, false);
+            } else if matches!(event, Event::DirSynced(_)) {
+                synced = renamed;
+            } else if written(&event) == Some((0, 8192)) {
                 // The second part of the group.
-                Event::Write {
-                    data, offset: 0, ..
-                } if data.len() == 8192 => {
-                    assert!(synced, "prepared: {prepared}");
-                }
-                _ => {}
+                assert!(synced, "prepared: {prepared}");
             }
         }
         assert!(renamed && synced);

@@ -278,19 +278,19 @@ fn a_map_that_contradicts_itself_or_the_file_stops_writing() {
         ("", |_, _, _| ()),
         ("", |_, words, pages| words[0] |= 1 << (*pages - 1)),
         ("bitmaps listed is 0, expected 1", |lists, _, _| {
-            lists[0].clear()
+            lists[0].clear();
         }),
         ("bitmaps listed is 2, expected 1", |lists, _, _| {
-            lists[0].push(4)
+            lists[0].push(4);
         }),
         ("bitmaps listed is 1, expected 1", |lists, _, _| {
-            lists.push(Vec::new())
+            lists.push(Vec::new());
         }),
         ("bitmaps listed is 2, expected 1", |lists, _, _| {
-            lists.push(vec![4])
+            lists.push(vec![4]);
         }),
         ("bitmaps listed is 1, expected 2", |_, _, pages| {
-            *pages = 32_257
+            *pages = 32_257;
         }),
         ("in use is 0, expected 1", |_, words, _| words[0] &= !8),
         ("in use is 0, expected 1", |_, words, _| words[0] &= 0xf),
