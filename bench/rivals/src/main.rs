@@ -20,7 +20,7 @@ mod files;
 mod generator;
 mod groups;
 mod ledger;
-#[path = "../../src/machine.rs"]
+#[path = "../../src/machine/mod.rs"]
 mod machine;
 mod memory_group;
 #[cfg(test)]
