@@ -120,7 +120,7 @@ fn a_soak_runs_only_if_it_is_asked_for_and_the_list_says_so() {
         "--tiny", "--filter", "mixed", "--json", paths[0], "--dir", paths[1],
     ]);
     assert!(output.status.success(), "{}", text(&output.stderr));
-    assert_eq!(files(&json), ["btree"]);
+    assert_eq!(files(&json), ["btree", "summary.json"]);
 }
 
 #[test]
