@@ -273,23 +273,25 @@ fn answers((variable, program, _): &Tool) -> bool {
         .is_ok()
 }
 
+/// What a line says that tells more than the error above it.
+const TELLING: [&str; 5] = [
+    "Unable to find libclang",
+    "error occurred in cc-rs",
+    "is not installed",
+    "not found",
+    "No such file",
+];
+/// A reason stands in a line of the output: commands of compilers are longer.
+const REASON_CHARS: usize = 160;
+
 /// The line of a failed build that says the most: what a build script missed, else the first error.
 fn reason(said: &[String]) -> String {
-    let telling = [
-        "Unable to find libclang",
-        "is not installed",
-        "not found",
-        "No such file",
-    ];
-    let missed = said
-        .iter()
-        .find(|line| telling.iter().any(|word| line.contains(word)));
+    let tells = |line: &&String| TELLING.iter().any(|words| line.contains(words));
+    let missed = said.iter().find(tells);
     let error = said.iter().find(|line| line.starts_with("error"));
     let line = missed.or(error).or(said.last());
-    line.map_or_else(
-        || "cargo gave no reason".to_owned(),
-        |line| line.trim().to_owned(),
-    )
+    let line = line.map_or("cargo gave no reason", |line| line.trim());
+    line.chars().take(REASON_CHARS).collect()
 }
 
 #[cfg(test)]
@@ -323,6 +325,12 @@ mod tests {
         assert!(reason(&lines(libclang)).contains("libclang"));
         let other = "   Compiling x\nerror[E0308]: mismatched types\n  --> src/x.rs\nerror: could not compile";
         assert_eq!(reason(&lines(other)), "error[E0308]: mismatched types");
+        let compiler = format!(
+            "error: failed to run\n  error occurred in cc-rs: {}",
+            "x".repeat(500)
+        );
+        let compiler = reason(&lines(&compiler));
+        assert!(compiler.starts_with("error occurred in cc-rs: x") && compiler.len() == 160);
         assert_eq!(reason(&[]), "cargo gave no reason");
     }
 

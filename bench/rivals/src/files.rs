@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{Advice, fadvise, syncfs};
 
 use crate::error::{Error, Result};
+use crate::machine::Machine;
 
 const PREFIX: &str = "versus-";
 
@@ -101,13 +102,15 @@ pub(crate) fn forget(dir: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Bytes that this process has sent to storage; `None` where the kernel does not say.
-pub(crate) fn written_bytes() -> Option<u64> {
-    let text = std::fs::read_to_string("/proc/self/io").ok()?;
-    let line = text
-        .lines()
-        .find_map(|line| line.strip_prefix("write_bytes:"))?;
-    line.trim().parse().ok()
+/// Bytes that the device below `dir` was given so far, by whomever; `None` where the kernel does not say.
+///
+/// What `/proc` says of one process counts the cached pages it has touched, whole folios of them, not what is written.
+pub(crate) fn device_written_bytes(dir: &Path) -> Option<u64> {
+    let device = Machine::read(dir).device?;
+    let stat = std::fs::read_to_string(format!("/sys/block/{device}/stat")).ok()?;
+    // Sectors of 512 bytes, whatever the device's are.
+    let sectors: u64 = stat.split_whitespace().nth(6)?.parse().ok()?;
+    Some(sectors * 512)
 }
 
 #[cfg(test)]

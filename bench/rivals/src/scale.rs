@@ -57,7 +57,7 @@ impl Scale {
     pub(crate) fn quick(readers: usize) -> Self {
         Self {
             name: "quick".to_owned(),
-            rows: 300_000,
+            rows: 200_000,
             ycsb_rows: 60_000,
             memory_bytes: 72 << 20,
             seconds: 0.25,

@@ -6,7 +6,7 @@ use super::{Metric, P99, Row, Run};
 use crate::bench::{Bench, Measured};
 use crate::clock::{now, seconds};
 use crate::error::Result;
-use crate::files::{disk_bytes, written_bytes};
+use crate::files::{device_written_bytes, disk_bytes, write_back};
 use crate::rival::Op;
 use crate::sample::Sample;
 use crate::units::Unit;
@@ -36,7 +36,8 @@ fn churn(bench: &mut Bench) -> Result<Measured> {
     let time = Duration::from_secs_f64(bench.scale.churn_seconds);
     let (mut rng, mut sample) = (bench.rng(0), Sample::new());
     let (mut highest, mut bytes) = (disk_bytes(&bench.dir)?, 0_u64);
-    let written_before = written_bytes();
+    write_back(&bench.dir)?;
+    let written_before = device_written_bytes(&bench.dir);
     let started = now();
     let mut looked = started;
     while started.elapsed() < time {
@@ -75,7 +76,7 @@ fn churn(bench: &mut Bench) -> Result<Measured> {
         .with("disk_bytes_highest", highest.max(after) as f64)
         .with("disk_bytes_after", after as f64)
         .with("disk_per_live_byte", after as f64 / live as f64);
-    if let (Some(before), Some(after)) = (written_before, written_bytes()) {
+    if let (Some(before), Some(after)) = (written_before, device_written_bytes(&bench.dir)) {
         let written = after.saturating_sub(before) as f64;
         measured = measured.with("written_per_byte", written / bytes.max(1) as f64);
     }

@@ -24,6 +24,8 @@ struct Sqlite {
     cache_bytes: u64,
     /// One writer at a time, in turn, instead of sleeping until the file is free.
     writer: Mutex<Connection>,
+    /// Connections that read, when no session has them: what they have cached stays from session to session.
+    readers: Mutex<Vec<Connection>>,
 }
 
 pub(super) fn open(dir: &Path, setup: &Setup) -> Result<Box<dyn Rival>> {
@@ -37,6 +39,7 @@ pub(super) fn open(dir: &Path, setup: &Setup) -> Result<Box<dyn Rival>> {
         file,
         cache_bytes,
         writer: Mutex::new(writer),
+        readers: Mutex::new(Vec::new()),
     }))
 }
 
@@ -56,7 +59,7 @@ impl Rival for Sqlite {
     fn session(&self) -> Result<Box<dyn Session + '_>> {
         Ok(Box::new(SqliteSession {
             sqlite: self,
-            reader: None,
+            reader: self.readers().pop(),
         }))
     }
 
@@ -68,6 +71,7 @@ impl Rival for Sqlite {
     }
 
     fn close(self: Box<Self>) -> Result<()> {
+        self.readers().clear();
         let writer = self.writer.into_inner();
         let writer = writer.unwrap_or_else(PoisonError::into_inner);
         writer.close().map_err(|(_, error)| engine(error))
@@ -79,12 +83,23 @@ impl Sqlite {
     fn writer(&self) -> MutexGuard<'_, Connection> {
         self.writer.lock().unwrap_or_else(PoisonError::into_inner)
     }
+
+    /// A list of whole connections, whatever panicked.
+    fn readers(&self) -> MutexGuard<'_, Vec<Connection>> {
+        self.readers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 struct SqliteSession<'a> {
     sqlite: &'a Sqlite,
-    /// Made when something is read.
+    /// Made when something is read and none is left by an earlier session.
     reader: Option<Connection>,
+}
+
+impl Drop for SqliteSession<'_> {
+    fn drop(&mut self) {
+        self.sqlite.readers().extend(self.reader.take());
+    }
 }
 
 impl SqliteSession<'_> {
