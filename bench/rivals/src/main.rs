@@ -14,6 +14,9 @@ mod child;
 mod cli;
 mod clock;
 mod content;
+#[path = "../../src/counters.rs"]
+#[expect(dead_code, reason = "only whether there are any is asked here")]
+mod counters;
 mod error;
 mod files;
 #[path = "../../src/generator.rs"]
@@ -21,6 +24,7 @@ mod generator;
 mod groups;
 mod ledger;
 #[path = "../../src/machine/mod.rs"]
+#[expect(dead_code, reason = "what `nsbench doctor` asks is not asked here")]
 mod machine;
 mod memory_group;
 #[cfg(test)]
