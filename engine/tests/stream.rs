@@ -489,6 +489,42 @@ fn retention_keeps_what_it_says_and_little_more() {
 }
 
 #[test]
+fn damage_in_what_is_only_retained_stops_no_checkpoint_and_is_trimmed_in_time() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("db");
+    let db = short().retention(Retention::Txns(20)).open(&path).unwrap();
+    let table = db.table("t").unwrap();
+    let work = |rounds: std::ops::Range<u64>| {
+        for round in rounds {
+            load(&db, &table, round..round + 10, 1000);
+            db.checkpoint().unwrap();
+        }
+    };
+    work(0..40);
+    let mut segments: Vec<_> = std::fs::read_dir(path.join("log"))
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| path.extension().is_some_and(|end| end == "seg"))
+        .collect();
+    segments.sort();
+    // Behind the header of each group, in what recovery does not need.
+    let damaged = &segments[1];
+    let mut bytes = std::fs::read(damaged).unwrap();
+    for block in bytes.chunks_mut(4096) {
+        if block.starts_with(b"NSLG") {
+            block[200] ^= 1;
+        }
+    }
+    std::fs::write(damaged, bytes).unwrap();
+    work(40..80);
+    assert!(!damaged.exists(), "it is kept though nobody wants it");
+    let log = db.log().unwrap();
+    let left = log.next().get() - log.first().unwrap().get();
+    assert!((20..35).contains(&left), "{left}");
+    assert_eq!(drain(&db, log.first().unwrap()).len() as u64, left);
+}
+
+#[test]
 fn a_damaged_segment_is_an_error_and_never_another_transaction() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("db");

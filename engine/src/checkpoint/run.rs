@@ -126,7 +126,7 @@ impl Checkpointer {
         let newest = self.shapes.shared.visible();
         let kept = self
             .retainer
-            .keep_from(&self.segments, needed, newest, self.clock.wall_ns())?;
+            .keep_from(&self.segments, needed, newest, self.clock.wall_ns());
         self.segments
             .recycle_before(kept, spare_bytes)
             .map_err(|source| Error::from_io("the commit log", source))

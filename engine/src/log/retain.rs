@@ -9,7 +9,6 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::LogError;
 use super::follow::Follower;
 use super::segment::Segments;
 use crate::ids::{Lsn, TxnId};
@@ -53,16 +52,14 @@ impl Retainer {
     }
 
     /// From where on the log is kept, if recovery needs it from `lsn` on: `newest` is the last transaction, `now_ns` the time.
-    ///
-    /// # Errors
-    /// What reading meets.
+    /// What cannot be read is kept until what follows it can go.
     pub(crate) fn keep_from(
         &mut self,
         segments: &Arc<Segments>,
         lsn: Lsn,
         newest: TxnId,
         now_ns: u64,
-    ) -> Result<Lsn, LogError> {
+    ) -> Lsn {
         let keeps = |(txn, time): (TxnId, u64)| match self.policy {
             Retention::Txns(many) => txn.get() > newest.get().saturating_sub(many) + 1,
             Retention::Age(age) => {
@@ -72,33 +69,36 @@ impl Retainer {
             Retention::None | Retention::Bytes(_) | Retention::All => false,
         };
         match self.policy {
-            Retention::None => return Ok(lsn),
-            Retention::All => return Ok(Lsn::new(0)),
+            Retention::None => return lsn,
+            Retention::All => return Lsn::new(0),
             Retention::Bytes(bytes) => {
                 let from = segments.end().get().saturating_sub(bytes);
-                return Ok(lsn.min(Lsn::new(from)));
+                return lsn.min(Lsn::new(from));
             }
             Retention::Txns(_) | Retention::Age(_) => {}
         }
         let last = segments.locate(lsn).0;
-        let mut from = last;
-        for number in segments.numbers_from(0) {
-            if number >= last {
-                break;
-            }
-            // Something in it is wanted unless what begins after it is the first that is wanted, or an earlier one.
+        let mut numbers = segments.numbers_from(0);
+        numbers.retain(|number| *number < last);
+        let mut from = numbers.first().copied().unwrap_or(last);
+        for number in numbers {
+            // Nothing in it is wanted if what begins after it is the first that is wanted, or an earlier one.
             let next = number + 1;
             let begins = match self.begins.get(&next) {
-                Some(known) => Some(*known),
-                None => Follower::begins(segments, self.database, next)?,
+                Some(known) => Ok(Some(*known)),
+                None => Follower::begins(segments, self.database, next),
             };
-            let Some(begins) = begins.filter(|begins| !keeps(*begins)) else {
-                from = number;
-                break;
-            };
-            self.begins.insert(next, begins);
+            match begins {
+                Ok(Some(begins)) if !keeps(begins) => {
+                    self.begins.insert(next, begins);
+                    from = next;
+                }
+                Ok(_) => break,
+                // What nobody needs any more must not stop checkpoints: a later segment says whether it can go.
+                Err(_) => {}
+            }
         }
         self.begins = self.begins.split_off(&from);
-        Ok(lsn.min(Lsn::new(from * segments.segment_bytes())))
+        lsn.min(Lsn::new(from * segments.segment_bytes()))
     }
 }
