@@ -276,12 +276,15 @@ impl Life {
             std::io::Read::read_to_string(&mut pipe, &mut words).during("read a child's errors")?;
         }
         let signal = status.signal();
-        let aborted = signal == Some(libc::SIGABRT) && words.starts_with("memory allocation of");
-        let killed = sent && signal == Some(libc::SIGKILL) && words.is_empty();
-        let met = (heard.failed.is_some() && signal.is_none()) || aborted;
-        let met = self.may_fail && met && !words.contains("panicked");
+        let killed = sent && signal == Some(libc::SIGKILL);
+        let aborted =
+            (killed || signal == Some(libc::SIGABRT)) && words.starts_with("memory allocation of");
+        // Who is told of an error says so first and complains after: the kill may come in between, or later.
+        let told = heard.failed.is_some() && (signal.is_none() || killed);
+        let met = self.may_fail && (told || aborted) && !words.contains("panicked");
+        let silent = words.is_empty() && heard.failed.is_none();
         heard.killed = killed || aborted;
-        if killed || met || (status.success() && words.is_empty()) {
+        if met || (silent && (killed || status.success())) {
             return Ok(heard);
         }
         Err(Failure::Broken(format!(
