@@ -81,6 +81,10 @@ impl TableId {
     pub(crate) const NAMES: Self = Self::new(0);
     /// System table: [`TableId`] to tree root. Written by checkpoints only, never through the log.
     pub(crate) const ROOTS: Self = Self::new(1);
+    /// System table: superseded rows, by table, key and the transaction that ended them. Many trees, one a run.
+    pub(crate) const HISTORY: Self = Self::new(2);
+    /// System table: the runs of history. Written by checkpoints only.
+    pub(crate) const RUNS: Self = Self::new(3);
     /// The first id given to a user's table.
     pub(crate) const FIRST_USER: Self = Self::new(16);
 }

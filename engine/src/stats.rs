@@ -53,6 +53,10 @@ pub struct Stats {
     pub data_file_bytes: u64,
     /// Pages of the data file that hold nothing.
     pub free_pages: u64,
+    /// Pages of the data file that hold superseded versions.
+    pub history_pages: u64,
+    /// Runs of history: a read of the past that finds a key changed looks at those that end after it.
+    pub history_runs: u64,
     /// Bytes of the log that a recovery would read.
     pub log_tail_bytes: u64,
     /// Snapshots open now.
@@ -73,6 +77,8 @@ pub struct CheckReport {
     pub tables: u64,
     /// Rows in pages.
     pub rows: u64,
+    /// Superseded versions in history.
+    pub versions: u64,
     /// Leaf pages.
     pub leaves: u64,
     /// Branch pages.

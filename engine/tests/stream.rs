@@ -22,7 +22,7 @@ use rand::{Rng, SeedableRng};
 fn short() -> Options {
     small()
         .log_segment_bytes(64 << 10)
-        .retention(Retention::All)
+        .log_retention(Retention::All)
 }
 
 /// What the stream says the database holds.
@@ -411,7 +411,7 @@ fn a_task_that_follows_is_woken_once_there_is_more() {
 #[test]
 fn what_was_trimmed_is_an_error_that_says_what_is_left() {
     let dir = tempfile::tempdir().unwrap();
-    let options = || short().retention(Retention::Bytes(200 << 10));
+    let options = || short().log_retention(Retention::Bytes(200 << 10));
     let db = options().open(dir.path().join("db")).unwrap();
     let table = db.table("t").unwrap();
     let log = db.log().unwrap();
@@ -462,7 +462,7 @@ fn retention_keeps_what_it_says_and_little_more() {
     let run = |retention| {
         let dir = tempfile::tempdir().unwrap();
         let db = short()
-            .retention(retention)
+            .log_retention(retention)
             .open(dir.path().join("db"))
             .unwrap();
         let table = db.table("t").unwrap();
@@ -492,7 +492,10 @@ fn retention_keeps_what_it_says_and_little_more() {
 fn damage_in_what_is_only_retained_stops_no_checkpoint_and_is_trimmed_in_time() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("db");
-    let db = short().retention(Retention::Txns(20)).open(&path).unwrap();
+    let db = short()
+        .log_retention(Retention::Txns(20))
+        .open(&path)
+        .unwrap();
     let table = db.table("t").unwrap();
     let work = |rounds: std::ops::Range<u64>| {
         for round in rounds {
@@ -608,7 +611,7 @@ fn a_damaged_segment_is_an_error_and_never_another_transaction() {
 #[test]
 fn readers_of_the_log_race_with_its_recycling_and_read_nothing_else() {
     let dir = tempfile::tempdir().unwrap();
-    let options = short().retention(Retention::Bytes(100 << 10));
+    let options = short().log_retention(Retention::Bytes(100 << 10));
     let db = options.open(dir.path().join("db")).unwrap();
     let table = db.table("t").unwrap();
     let stop = AtomicBool::new(false);

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use northstardb::{Backend, CommitHandle, Db, Error, Options, ReadTxn, TxnId};
+use northstardb::{Backend, CommitHandle, Db, Error, Options, ReadTxn, Retention, TxnId};
 
 use crate::compare::{Compare, compare_names, compare_whole};
 use crate::exec::{Ended, Executor, Handles, View, tables_of};
@@ -27,6 +27,8 @@ pub struct Setup {
     pub page_bytes: u32,
     /// The whole memory budget.
     pub memory_budget: usize,
+    /// What is kept of superseded versions, if it is said.
+    pub history: Option<Retention>,
 }
 
 impl Setup {
@@ -42,16 +44,27 @@ impl Setup {
             delta_bytes: rng.pick(&[DELTA_BYTES_LEAST, 512 << 10, 4 << 20]),
             page_bytes,
             memory_budget: rng.pick(&[BUDGET_LEAST, 64 << 20]),
+            history: rng.pick(&[
+                None,
+                Some(Retention::All),
+                Some(Retention::All),
+                Some(Retention::Txns(40)),
+                Some(Retention::Bytes(1 << 20)),
+            ]),
         }
     }
 
     /// The options to open with.
     pub fn options(&self) -> Options {
-        Options::new()
+        let options = Options::new()
             .backend(self.backend)
             .delta_bytes(self.delta_bytes)
             .page_bytes(self.page_bytes)
-            .memory_budget(self.memory_budget)
+            .memory_budget(self.memory_budget);
+        match self.history {
+            Some(kept) => options.history(kept),
+            None => options,
+        }
     }
 }
 
@@ -373,7 +386,16 @@ impl Runner {
     fn as_of(&mut self, pick: u32) -> Result<(), Failure> {
         self.settle()?;
         let txns = self.model.txns();
-        let txn = txns[pick as usize % txns.len()];
+        let mut txn = txns[pick as usize % txns.len()];
+        if pick.is_multiple_of(4) {
+            // The oldest state there is.
+            let horizon = self.db().stats().during("stats")?.horizon_txn;
+            txn = txns
+                .iter()
+                .copied()
+                .find(|txn| *txn >= horizon)
+                .unwrap_or(txn);
+        }
         self.totals.as_of += 1;
         let now = self.snapshot()?;
         match self.db().begin_read_at(txn) {
@@ -386,7 +408,8 @@ impl Runner {
                 }
                 let state = self.model.at(txn).unwrap_or_default();
                 let handles = tables_of(&read)?;
-                self.whole(&read, &state, &handles, &format!("as of {txn:?}"))
+                self.whole(&read, &state, &handles, &format!("as of {txn:?}"))?;
+                self.sample(&read, &state, &handles, 3)
             }
             Err(Error::SnapshotGone { horizon, .. }) => {
                 self.totals.gone += 1;

@@ -47,8 +47,7 @@ enum Command {
     Import {
         /// The directory
         dir: PathBuf,
-        /// Stop without merging the last transactions into pages, so that `as-of` can still tell them apart; the
-        /// next opening replays them
+        /// Keep every version that is superseded from now on, for `as-of`; the database remembers it
         #[arg(long)]
         keep_history: bool,
         /// Keep the whole commit log, also after its transactions are in pages
@@ -59,7 +58,7 @@ enum Command {
     Read(Read),
     /// Read the database as it was after transaction TXN
     ///
-    /// As far back as transactions are still in the log: an error says how far. See `import --keep-history`.
+    /// As far back as history is kept: an error says how far. See `import --keep-history`.
     #[command(name = "as-of")]
     AsOf {
         /// A transaction id
@@ -191,7 +190,11 @@ fn perform(arguments: Arguments, out: &mut impl Write) -> Result<(), Failure> {
             } else {
                 Retention::None
             };
-            let db = open(Options::new().retention(retention))?;
+            let mut options = Options::new().log_retention(retention);
+            if keep_history {
+                options = options.history(Retention::All);
+            }
+            let db = open(options)?;
             let plan = import::Plan {
                 dir: &dir,
                 table: &table,
@@ -199,12 +202,7 @@ fn perform(arguments: Arguments, out: &mut impl Write) -> Result<(), Failure> {
             };
             let bar = std::io::stderr().is_terminal();
             let done = import::import(&db, &plan, bar);
-            let closed = if keep_history {
-                drop(db);
-                Ok(())
-            } else {
-                db.close().during(|| "cannot close the database".to_owned())
-            };
+            let closed = db.close().during(|| "cannot close the database".to_owned());
             let totals = done?;
             closed?;
             totals.print(out, json)?;

@@ -54,6 +54,7 @@ pub(crate) fn check(db: &Db, json: bool, out: &mut impl Write) -> Result<(), Fai
         "free_pages": report.free_pages,
         "tables": report.tables,
         "rows": report.rows,
+        "versions": report.versions,
         "faults": report.faults,
     });
     print(&figures, json, out)?;

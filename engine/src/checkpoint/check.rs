@@ -7,10 +7,11 @@ use super::run::Checkpointer;
 use crate::error::Result;
 use crate::format::leaf::RowValue;
 use crate::format::page::PageKind;
+use crate::history::{self, History};
 use crate::ids::{PageId, TableId};
 use crate::pages::Class;
 use crate::stats::CheckReport;
-use crate::tree::check::{CheckOptions, check};
+use crate::tree::check::{CheckOptions, TreeReport, check};
 use crate::tree::cursor::Cursor;
 use crate::txn::shape::Roots;
 use crate::txn::table::decode_entry;
@@ -34,20 +35,7 @@ impl Checkpointer {
             let tree = check(&*self.store, Some(root.page), options, &mut visit);
             report.tables += u64::from(table >= TableId::FIRST_USER);
             report.rows += tree.rows;
-            report.leaves += tree.leaves;
-            report.branches += tree.branches;
-            report.overflow_pages += tree.overflow_pages;
-            report.faults.extend(
-                tree.faults
-                    .iter()
-                    .map(|fault| format!("{table:?}: {fault}")),
-            );
-            let unnamed = tree.fault_count.saturating_sub(tree.faults.len() as u64);
-            if unnamed > 0 {
-                report
-                    .faults
-                    .push(format!("{table:?}: {unnamed} more faults"));
-            }
+            add_tree(&mut report, table, &tree);
             if tree.faults.is_empty() && tree.rows != root.rows {
                 report.faults.push(format!(
                     "{table:?}: holds {} rows, its root says {}",
@@ -55,12 +43,64 @@ impl Checkpointer {
                 ));
             }
         }
+        self.check_history(&shape.history, &mut seen, &mut report)?;
         if report.faults.is_empty() {
             self.check_names(&shape.roots, &mut report.faults)?;
             report.free_pages = self.store.compare_in_use(&seen, &mut report.faults);
         }
         Ok(report)
     }
+
+    /// The table of runs, and every version in them.
+    fn check_history(
+        &self,
+        history: &History,
+        seen: &mut BTreeMap<PageId, PageKind>,
+        report: &mut CheckReport,
+    ) -> Result<()> {
+        let store = &*self.store;
+        let runs = self.meta.history.as_ref().and_then(|history| history.runs);
+        let trees = history
+            .runs
+            .iter()
+            .map(|run| (TableId::HISTORY, run.tree, Some(run)));
+        let trees = runs
+            .map(|root| (TableId::RUNS, root, None))
+            .into_iter()
+            .chain(trees);
+        let mut scratch = Vec::new();
+        for (table, root, run) in trees {
+            let options = CheckOptions {
+                table,
+                page_bytes: store.page_bytes(),
+                read_extents: true,
+            };
+            let mut visit = |page: PageId, kind| seen.insert(page, kind).is_none();
+            let tree = check(store, Some(root.page), options, &mut visit);
+            let (found, expected) = (tree.rows, root.rows);
+            add_tree(report, table, &tree);
+            if tree.faults.is_empty() && found != expected {
+                report.faults.push(format!(
+                    "{table:?}: holds {found} rows, its root says {expected}"
+                ));
+            }
+            let Some(run) = run.filter(|_| tree.faults.is_empty()) else {
+                continue;
+            };
+            report.versions += found;
+            let mut cursor = Cursor::new(store, Some(root.page), Class::Once);
+            cursor.seek(Bound::Unbounded)?;
+            while let Some(row) = cursor.row() {
+                let fault = history::check_row(run, &row, &mut scratch);
+                report
+                    .faults
+                    .extend(fault.map(|fault| format!("{table:?}: {fault}")));
+                cursor.next()?;
+            }
+        }
+        Ok(())
+    }
+
     /// Every name leads to a table of its own.
     fn check_names(&self, roots: &Roots, faults: &mut Vec<String>) -> Result<()> {
         let Some(root) = roots.get(TableId::NAMES) else {
@@ -78,6 +118,24 @@ impl Checkpointer {
             cursor.next()?;
         }
         Ok(())
+    }
+}
+
+/// Adds what the walk of a tree saw.
+fn add_tree(report: &mut CheckReport, table: TableId, tree: &TreeReport) {
+    report.leaves += tree.leaves;
+    report.branches += tree.branches;
+    report.overflow_pages += tree.overflow_pages;
+    let named = tree
+        .faults
+        .iter()
+        .map(|fault| format!("{table:?}: {fault}"));
+    report.faults.extend(named);
+    let unnamed = tree.fault_count.saturating_sub(tree.faults.len() as u64);
+    if unnamed > 0 {
+        report
+            .faults
+            .push(format!("{table:?}: {unnamed} more faults"));
     }
 }
 

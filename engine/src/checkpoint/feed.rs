@@ -33,6 +33,11 @@ impl<'d, F: Fn() -> bool> Feed<'d, F> {
         }
     }
 
+    /// The changes not given yet, for who follows the merge.
+    pub(crate) fn changes(&self) -> DeltaCursor<'d> {
+        self.cursor.clone()
+    }
+
     /// The first key that was not given: where the next slice begins. `None` at the table's end.
     pub(crate) fn resume_key(&self) -> Option<&'d [u8]> {
         self.cursor.current().map(|(key, _)| key)

@@ -10,5 +10,6 @@
 
 pub(crate) mod check;
 pub(crate) mod feed;
+mod past;
 pub(crate) mod run;
 pub(crate) mod thread;

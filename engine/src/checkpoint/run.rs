@@ -1,5 +1,6 @@
 //! One checkpoint: slices until the frozen delta is merged.
 
+use std::cell::RefCell;
 use std::sync::Arc;
 
 use northstar_io::planted::planted;
@@ -9,12 +10,16 @@ use crate::clock::Clock;
 use crate::delta::Delta;
 use crate::error::{Error, Result};
 use crate::format::meta::{Meta, TreeRoot};
+use crate::history::{History, Keeper};
 use crate::ids::{Lsn, TableId, TxnId};
 use crate::log::{LogPosition, Retainer, Segments};
 use crate::marks::{Mark, reached};
+use crate::pages::SharedSink;
 use crate::pages::store::Store;
 use crate::pages::write::PageSink;
+use crate::retention::Retention;
 use crate::sync::atomic::Ordering;
+use crate::tree::bulk::Built;
 use crate::tree::merge::{Change, ChangeKind, Forget, MergeError, RangeDelete, merge};
 use crate::txn::shape::{Roots, Shapes};
 use crate::writer::pipeline::Pipeline;
@@ -37,6 +42,8 @@ pub(crate) struct Checkpointer {
     pub(crate) older_log_start: Lsn,
     /// What is kept of the log beyond that.
     pub(crate) retainer: Retainer,
+    /// How much of the past is kept.
+    pub(crate) history_policy: Retention,
     /// Bytes of new pages after which a slice ends.
     pub(crate) slice_bytes: u64,
     /// Bytes of a full delta: its log is about as large.
@@ -150,13 +157,13 @@ impl Checkpointer {
         let mut roots = Roots::clone(&self.shapes.load().roots);
         let store = Arc::clone(&self.store);
         let mut sink = store.begin_write(self.meta.generation.next())?;
-        let mut fed = 0;
-        let merged = self.merge_tables(frozen, tables, next, &mut roots, &mut sink, &mut fed);
+        let merged = self.merge_tables(frozen, tables, next, &mut roots, &mut sink);
         let last = next.0 == tables.len();
         let moves_on = last || planted("the log moves on with every slice");
         let log_start = moves_on.then_some(boundary);
-        merged?;
-        self.flip(&roots, sink, last_txn, log_start)?;
+        let (fed, superseded) = merged?;
+        let history = self.with_run(superseded, last_txn);
+        self.flip(&roots, &history, sink, last_txn, log_start)?;
         let generation = self.meta.generation;
         if last {
             // Before the shape is published: from then on another delta may freeze and start anew.
@@ -165,8 +172,9 @@ impl Checkpointer {
         self.shapes.publish(|shape| {
             shape.roots = Arc::new(roots);
             shape.generation = generation;
-            // Rows of the delta are in the trees now: nothing before its end can be told apart any more.
+            // Rows of the delta are in the trees now: what was before its end is told by history.
             shape.tree_txn = last_txn;
+            shape.history = Arc::new(history);
             if last {
                 shape.frozen.retain(|delta| !Arc::ptr_eq(delta, frozen));
             }
@@ -181,12 +189,13 @@ impl Checkpointer {
         next: &mut (usize, Vec<u8>),
         roots: &mut Roots,
         sink: &mut PageSink<'_>,
-        fed: &mut u64,
-    ) -> Result<()> {
-        let mut changed = Vec::new();
+    ) -> Result<(u64, Option<Built>)> {
+        let (mut fed, mut changed) = (0, Vec::new());
+        let written = sink.bytes_written_counter();
+        let full = || written.load(Ordering::Relaxed) >= self.slice_bytes;
+        let shared = RefCell::new(&mut *sink);
+        let mut keeper = self.keeps_history().then(|| Keeper::new(&shared));
         while let Some(&table) = tables.get(next.0) {
-            let written = sink.bytes_written_counter();
-            let full = || written.load(Ordering::Relaxed) >= self.slice_bytes;
             let mut feed = Feed::new(frozen, table, &next.1, &full);
             // The range deletes of a table take effect with its first slice.
             let first = next.1.is_empty() && !planted("range deletes are not merged");
@@ -200,16 +209,15 @@ impl Checkpointer {
             }
             let before = roots.get(table).copied();
             let root = before.map(|root| root.page);
-            let merged = merge(
-                &*self.store,
-                sink,
-                table,
-                root,
-                &mut feed,
-                &ranges,
-                &mut Forget,
-            )?;
-            *fed += feed.fed;
+            let (pages, tree) = (&*self.store, &mut SharedSink(&shared));
+            let merged = match &mut keeper {
+                Some(keeper) => {
+                    keeper.begin(table, feed.changes());
+                    merge(pages, tree, table, root, &mut feed, &ranges, keeper)
+                }
+                None => merge(pages, tree, table, root, &mut feed, &ranges, &mut Forget),
+            }?;
+            fed += feed.fed;
             match (before, merged.root) {
                 (Some(_), None) => reached(Mark::TreeEmptied),
                 (Some(before), Some(_)) if merged.level > before.level => reached(Mark::RootGrew),
@@ -238,7 +246,9 @@ impl Checkpointer {
                 None => *next = (next.0 + 1, Vec::new()),
             }
         }
-        self.merge_roots(&changed, roots, sink)
+        let superseded = keeper.map_or(Ok(None), Keeper::finish)?;
+        self.merge_roots(&changed, roots, sink)?;
+        Ok((fed, superseded))
     }
 
     /// Writes the changed roots into the tree of roots.
@@ -294,10 +304,12 @@ impl Checkpointer {
     fn flip(
         &mut self,
         roots: &Roots,
-        sink: PageSink<'_>,
+        history: &History,
+        mut sink: PageSink<'_>,
         tree_txn: TxnId,
         log_start: Option<LogPosition>,
     ) -> Result<()> {
+        let kept = self.write_runs(history, &mut sink)?;
         let written = sink.finish().map_err(|error| self.fatal(error))?;
         let mut meta = self.meta.clone();
         meta.generation = self.meta.generation.next();
@@ -306,6 +318,7 @@ impl Checkpointer {
         meta.names = roots.get(TableId::NAMES).copied();
         meta.roots = roots.get(TableId::ROOTS).copied();
         meta.tree_txn = tree_txn;
+        meta.history = kept;
         meta.next_table = self.shapes.shared.tables.next_id();
         meta.checkpoint_ns = self.clock.wall_ns().max(self.meta.checkpoint_ns);
         meta.durable_through = self.pipeline.position().lsn;
@@ -355,11 +368,20 @@ impl Checkpointer {
         self.pipeline.check_running()?;
         self.reclaim();
         let store = Arc::clone(&self.store);
-        let sink = store.begin_write(self.meta.generation.next())?;
-        let roots = Arc::clone(&self.shapes.load().roots);
-        self.flip(&roots, sink, self.meta.tree_txn, None)?;
+        let mut sink = store.begin_write(self.meta.generation.next())?;
+        let (roots, mut history) = {
+            let shape = self.shapes.load();
+            (Arc::clone(&shape.roots), History::clone(&shape.history))
+        };
+        let tended = self.tend(&mut history, &mut sink)?;
+        self.flip(&roots, &history, sink, self.meta.tree_txn, None)?;
         let generation = self.meta.generation;
-        self.shapes.publish(|shape| shape.generation = generation);
+        self.shapes.publish(|shape| {
+            shape.generation = generation;
+            if tended {
+                shape.history = Arc::new(history);
+            }
+        });
         Ok(())
     }
 
@@ -401,9 +423,10 @@ impl Checkpointer {
         if self.meta.log_start != end || !self.meta.clean {
             self.reclaim();
             let sink = store.begin_write(self.meta.generation.next())?;
-            let roots = Arc::clone(&self.shapes.load().roots);
+            let shape = self.shapes.load();
+            let (roots, history) = (Arc::clone(&shape.roots), Arc::clone(&shape.history));
             self.meta.clean = true;
-            self.flip(&roots, sink, end.last_txn, Some(end))?;
+            self.flip(&roots, &history, sink, end.last_txn, Some(end))?;
         }
         // Nothing depends on it.
         let _tried = self.shrink_log();

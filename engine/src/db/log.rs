@@ -19,7 +19,7 @@ use crate::txn::table::{Table, decode_entry};
 
 /// The commit log of an open database: what was committed, readable as a stream of transactions.
 ///
-/// The log holds what recovery needs, and before it as much as [`Options::retention`](crate::Options::retention) says.
+/// The log holds what recovery needs, and before it as much as [`Options::log_retention`](crate::Options::log_retention) says.
 ///
 /// ```
 /// # fn main() -> northstardb::Result<()> {

@@ -20,6 +20,7 @@ use crate::error::{Corruption, Error, Result};
 use crate::format::leaf::RowValue;
 use crate::format::leaf::key_bytes_max;
 use crate::format::meta::{Meta, TreeRoot};
+use crate::history::{self, History};
 use crate::ids::TableId;
 use crate::limits;
 use crate::log::{LogWriter, Retainer, ScanStart, Segments, fingerprint, probe};
@@ -27,6 +28,7 @@ use crate::marks::{Mark, reached};
 use crate::pages::Class;
 use crate::pages::store::{Opened, Store, StoreOptions};
 use crate::recovery::{Replayed, replay};
+use crate::retention::Retention;
 use crate::sync::atomic::{AtomicBool, Ordering};
 use crate::sync::{self, Mutex};
 use crate::tree::cursor::Cursor;
@@ -191,6 +193,7 @@ fn assemble(parts: Assembly<'_>) -> Result<Db> {
         seq: 1,
         generation: meta.generation,
         tree_txn: meta.tree_txn.min(visible),
+        history: Arc::new(load_history(&store, &meta)?),
         active: Arc::clone(&delta),
         frozen: Vec::new(),
         roots: Arc::new(roots),
@@ -244,7 +247,11 @@ fn assemble(parts: Assembly<'_>) -> Result<Db> {
         older_log_start: older
             .as_ref()
             .map_or(meta.log_start.lsn, |older| older.log_start.lsn),
-        retainer: Retainer::new(options.retention, meta.database_low()),
+        history_policy: options.history.unwrap_or_else(|| {
+            let kept = meta.history.as_ref();
+            kept.map_or(Retention::None, |history| history.policy)
+        }),
+        retainer: Retainer::new(options.log_retention, meta.database_low()),
         meta,
         slice_bytes: options.slice_bytes,
         delta_bytes: options.delta_bytes as u64,
@@ -505,6 +512,27 @@ impl Engine {
         self.pipeline.install_log(log);
         self.awake.store(true, Ordering::Release);
         Ok(())
+    }
+}
+
+/// Reads the table of runs.
+fn load_history(store: &Store, meta: &Meta) -> Result<History> {
+    let Some(kept) = &meta.history else {
+        return Ok(History {
+            runs: Vec::new(),
+            horizon: meta.tree_txn,
+        });
+    };
+    match history::load(store, kept.runs.as_ref())? {
+        Ok(runs) => Ok(History {
+            runs,
+            horizon: kept.horizon,
+        }),
+        Err(key) => Err(Error::Corrupt(Corruption {
+            file: "data",
+            offset: None,
+            detail: format!("the table of runs has a row {key:02x?}, expected a run of history"),
+        })),
     }
 }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::Db;
 use crate::error::{Error, Result};
 use crate::limits;
-use crate::log::Retention;
+use crate::retention::Retention;
 
 /// Which way to the disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -43,7 +43,8 @@ pub struct Options {
     pub(crate) idle_after: Duration,
     pub(crate) value_bytes_max: usize,
     pub(crate) slice_bytes: u64,
-    pub(crate) retention: Retention,
+    pub(crate) log_retention: Retention,
+    pub(crate) history: Option<Retention>,
 }
 
 impl Default for Options {
@@ -60,7 +61,8 @@ impl Default for Options {
             idle_after: Duration::from_secs(1),
             value_bytes_max: limits::VALUE_BYTES_MAX,
             slice_bytes: 8 << 20,
-            retention: Retention::None,
+            log_retention: Retention::None,
+            history: None,
         }
     }
 }
@@ -146,8 +148,20 @@ impl Options {
 
     /// How much of the past is kept in the commit log, for those who read it: see [`Log`](crate::Log). Default
     /// [`Retention::None`]. It holds while the database is open with it, and costs room on the disk, not time.
-    pub fn retention(mut self, retention: Retention) -> Self {
-        self.retention = retention;
+    pub fn log_retention(mut self, retention: Retention) -> Self {
+        self.log_retention = retention;
+        self
+    }
+
+    /// How much of the past can be read: see [`Db::begin_read_at`](crate::Db::begin_read_at). Default: what the database
+    /// was last opened with, and [`Retention::None`] for a new one.
+    ///
+    /// The database remembers it. Versions are kept from the moment on at which it is first asked for; what
+    /// [`Retention::None`] gives up is gone. It costs room in the data file for what is overwritten or deleted, and the
+    /// writing of it, once and in checkpoints; what is only inserted costs nothing. Bytes are those of the pages that
+    /// history takes.
+    pub fn history(mut self, retention: Retention) -> Self {
+        self.history = Some(retention);
         self
     }
 

@@ -235,11 +235,50 @@ impl ReadTxn {
     /// [`Error::UnknownTable`], [`Error::Corrupt`], [`Error::Io`].
     pub fn open_table(&self, name: &str) -> Result<Table> {
         match self.table_id(name)? {
-            Some(id) => Ok(self.snapshot.shape().shared.tables.handle(id, name)),
+            Some(id) => {
+                let table = self.snapshot.shape().shared.tables.handle(id, name);
+                if self.snapshot.is_past() && !table.is_dropped() {
+                    self.find_drop(&table)?;
+                }
+                Ok(table)
+            }
             None => Err(Error::UnknownTable {
                 name: name.to_owned(),
             }),
         }
+    }
+
+    /// Marks `table`, which this state has, dropped if it was dropped before this process opened the database: then
+    /// nobody has told its handles. The last state that has it is found by halving.
+    fn find_drop(&self, table: &Table) -> Result<()> {
+        let has = |at: TxnId| -> Result<bool> {
+            let snapshot = self.snapshot.of_same_shape(at)?;
+            let mut names = SnapshotCursor::new(&snapshot, TableId::NAMES);
+            let mut row = names.seek(&[])?;
+            while let Some((name, value)) = row {
+                let name = String::from_utf8_lossy(name);
+                if decode_entry(&name, value)? == table.table_id() {
+                    return Ok(true);
+                }
+                row = names.next()?;
+            }
+            Ok(false)
+        };
+        // Whatever is dropped later than this is in a delta, and was told.
+        let (mut with, mut without) = (self.txn_id(), self.snapshot.shape().tree_txn);
+        if has(without)? {
+            return Ok(());
+        }
+        while with.next() < without {
+            let middle = TxnId::new(with.get().midpoint(without.get()));
+            if has(middle)? {
+                with = middle;
+            } else {
+                without = middle;
+            }
+        }
+        table.drop_from(without);
+        Ok(())
     }
 
     /// The id of the table named `name` in this state.

@@ -64,6 +64,21 @@ impl<'d> DeltaCursor<'d> {
             .map(|current| (current.key, current.hit))
     }
 
+    pub(super) fn arena(&self) -> &'d Arena {
+        self.arena
+    }
+
+    /// The newest range delete of the table.
+    pub(super) fn ranges(&self) -> Option<At<Record>> {
+        self.table.and_then(|table| table.ranges.load())
+    }
+
+    /// Where the newest record of the current key is.
+    pub(super) fn newest(&self) -> Option<At<Record>> {
+        let Place { view, position } = self.current?.place;
+        view.leaf.slots.record(view.permutation.slot(position))
+    }
+
     /// Moves to the highest key.
     pub(crate) fn last(&mut self) -> Option<Item<'d>> {
         let last = self.table.and_then(|table| table.last_leaf(self.arena));

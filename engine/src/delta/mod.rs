@@ -21,6 +21,7 @@
 
 mod arena;
 mod cursor;
+mod events;
 mod filter;
 mod node;
 mod range;

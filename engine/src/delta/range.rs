@@ -58,6 +58,11 @@ impl<'d> RangeDeletes<'d> {
 
     /// The newest that covers `key`, and where its record is. The list is newest first, so it is the first.
     pub(super) fn covering(mut self, key: &[u8]) -> Option<(At<Record>, TxnId)> {
+        self.next_covering(key)
+    }
+
+    /// The next that covers `key`, and where its record is.
+    pub(super) fn next_covering(&mut self, key: &[u8]) -> Option<(At<Record>, TxnId)> {
         loop {
             let (at, range) = self.step()?;
             if range.covers(key) {

@@ -15,7 +15,7 @@
 use zerocopy::little_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
-use super::leaf::key_bytes_max;
+use super::leaf::stored_key_bytes_max;
 use super::node::{
     Arrays, ENTRY_BYTES, HEAD_BYTES, LEVEL_MAX, Suffix, put, put_varint, stored_u16, structure,
     take, take_varint, varint_bytes,
@@ -197,7 +197,7 @@ impl<'a> Branch<'a> {
             return fault("level", u64::from(level), u64::from(LEVEL_MAX));
         }
         let heap_start = self.arrays.heap_start;
-        let key_max = key_bytes_max(page.bytes().len());
+        let key_max = stored_key_bytes_max(page.table(), page.bytes().len());
         let mut previous: Option<Suffix<'_>> = None;
         for (index, slot) in self.arrays.slots.iter().enumerate() {
             if usize::from(slot.get()) < heap_start {

@@ -35,6 +35,19 @@ pub(crate) const fn key_bytes_max(page_bytes: usize) -> usize {
     }
 }
 
+/// Longest key of a row of `table` as it is stored: history has longer ones. Spec: FF-023.
+pub(crate) const fn stored_key_bytes_max(table: TableId, page_bytes: usize) -> usize {
+    let own = key_bytes_max(page_bytes);
+    if table.get() == TableId::HISTORY.get() {
+        own + own / 2 + HISTORY_KEY_BYTES
+    } else {
+        own
+    }
+}
+
+/// Bytes of a key of history beyond one and a half times those of the key that it is of.
+const HISTORY_KEY_BYTES: usize = 16;
+
 /// Longest value that a leaf of `page_bytes` holds itself; longer ones live in an extent.
 pub(crate) const fn inline_bytes_max(page_bytes: usize) -> usize {
     page_bytes / 4
@@ -198,7 +211,8 @@ impl<'a> Leaf<'a> {
         }
         let heap_start = self.arrays.heap_start;
         let page_bytes = page.bytes().len();
-        let (key_max, value_max) = (key_bytes_max(page_bytes), inline_bytes_max(page_bytes));
+        let key_max = stored_key_bytes_max(page.table(), page_bytes);
+        let value_max = inline_bytes_max(page_bytes);
         let mut previous: Option<Suffix<'_>> = None;
         for (index, slot) in self.arrays.slots.iter().enumerate() {
             if usize::from(slot.get()) < heap_start {

@@ -16,6 +16,7 @@ use crate::limits::{
     IDS_MAX, LOG_BLOCK_BYTES, NARROW_IDS_MAX, PAGES_MAX, SEGMENT_BYTES_MAX, SEGMENT_BYTES_MIN,
     SEGMENT_BYTES_UNSAID,
 };
+use crate::retention::Retention;
 
 /// Bytes 64..80 of every meta page: tells a database from any other file, whatever its version.
 pub(crate) const MAGIC: [u8; 16] = *b"NorthstarDB\0\0\0\0\0";
@@ -23,8 +24,10 @@ pub(crate) const MAGIC: [u8; 16] = *b"NorthstarDB\0\0\0\0\0";
 pub(crate) const FORMAT: u32 = 0;
 /// The meta page says how large log segments are.
 const FEATURE_SEGMENT_BYTES: u64 = 1;
+/// The meta page says where history is.
+const FEATURE_HISTORY: u64 = 2;
 /// Features this version knows. A set bit beyond them is an error that names it.
-const FEATURES_KNOWN: u64 = FEATURE_SEGMENT_BYTES;
+const FEATURES_KNOWN: u64 = FEATURE_SEGMENT_BYTES | FEATURE_HISTORY;
 
 const CLEAN: u32 = 1;
 
@@ -154,11 +157,26 @@ struct StoredMeta {
     machine: U64,
     sync_method: U32,
     segment_bytes: U32,
+    runs: StoredRoot,
+    horizon: U64,
+    history_amount: U64,
+    history_kind: U32,
 }
 
 /// Bytes of a meta page that are in use.
 pub(crate) const USED_BYTES: usize = HEADER_BYTES + size_of::<StoredMeta>();
 const _: () = assert!(USED_BYTES <= 4096);
+
+/// What a meta page says of history.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct HistoryMeta {
+    /// The tree of runs.
+    pub(crate) runs: Option<TreeRoot>,
+    /// The oldest transaction whose state can be read.
+    pub(crate) horizon: TxnId,
+    /// How much is kept.
+    pub(crate) policy: Retention,
+}
 
 /// The root of a database.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -183,6 +201,8 @@ pub(crate) struct Meta {
     pub(crate) names: Option<TreeRoot>,
     /// The tree of table roots.
     pub(crate) roots: Option<TreeRoot>,
+    /// What is kept of the past; `None` if nothing is.
+    pub(crate) history: Option<HistoryMeta>,
     /// The list of pages in use; `None` in a database that never had a checkpoint.
     pub(crate) free_directory: Option<PageRef>,
     /// Pages of the data file that may be in use.
@@ -255,10 +275,16 @@ impl Meta {
     /// Writes the meta page into `page`, zeroed, all but what [`super::page::seal`] adds.
     pub(crate) fn encode(&self, page: &mut [u8]) {
         let free = self.free_directory.unwrap_or_default();
-        let (features, segment_bytes) = match self.segment_bytes {
+        let (mut features, segment_bytes) = match self.segment_bytes {
             SEGMENT_BYTES_UNSAID => (0, 0),
             said => (FEATURE_SEGMENT_BYTES, said),
         };
+        let (mut runs, mut horizon, mut kept) = (None, TxnId::ZERO, (0, 0));
+        if let Some(history) = &self.history {
+            features |= FEATURE_HISTORY;
+            (runs, horizon) = (history.runs.as_ref(), history.horizon);
+            kept = history.policy.encode();
+        }
         let stored = StoredMeta {
             magic: MAGIC,
             format: FORMAT.into(),
@@ -282,6 +308,10 @@ impl Meta {
             machine: self.machine.into(),
             sync_method: self.sync_method.into(),
             segment_bytes: segment_bytes.into(),
+            runs: StoredRoot::of(runs),
+            horizon: horizon.get().into(),
+            history_amount: kept.1.into(),
+            history_kind: kept.0.into(),
         };
         if let Ok((header, body)) = PageHeader::mut_from_prefix(page) {
             header.kind = PageKind::Meta as u8;
@@ -379,6 +409,7 @@ impl Meta {
             ("next table", stored.next_table.get().into(), 0, narrow),
             ("tree txn", stored.tree_txn.get(), 0, ids),
             ("log start", stored.log_lsn.get(), 0, ids),
+            ("horizon", stored.horizon.get(), 0, stored.tree_txn.get()),
             ("last txn", stored.log_last_txn.get(), 0, ids),
             ("durable through", stored.durable_through.get(), 0, ids),
             // Groups begin at whole blocks.
@@ -402,10 +433,27 @@ impl Meta {
                 return Err(damaged(what, found, found.clamp(least, most.max(least))));
             }
         }
-        let roots = [&stored.names, &stored.roots];
+        let roots = [&stored.names, &stored.roots, &stored.runs];
         if let Some(root) = roots.iter().find(|root| root.page_id.get() >= PAGES_MAX) {
             return Err(damaged("root page", root.page_id.get(), PAGES_MAX));
         }
+        let history = if stored.features.get() & FEATURE_HISTORY == 0 {
+            None
+        } else {
+            let kind = stored.history_kind.get();
+            let policy = Retention::decode(kind, stored.history_amount.get());
+            // What keeps nothing and has nothing is not said.
+            let runs = stored.runs.root();
+            let Some(policy) = policy.filter(|kept| *kept != Retention::None || runs.is_some())
+            else {
+                return Err(damaged("kind of retention", kind.into(), 4));
+            };
+            Some(HistoryMeta {
+                runs,
+                horizon: TxnId::new(stored.horizon.get()),
+                policy,
+            })
+        };
         let free = PageRef::from(stored.free);
         let meta = Self {
             database: u128::from_le_bytes(stored.database),
@@ -422,6 +470,7 @@ impl Meta {
             next_table: TableId::new(stored.next_table.get()),
             names: stored.names.root(),
             roots: stored.roots.root(),
+            history,
             free_directory: (free.id != PageId::default()).then_some(free),
             pages: stored.pages.get(),
             clean: stored.flags.get() & CLEAN != 0,

@@ -30,7 +30,6 @@ pub(crate) use follow::Follower;
 pub(crate) use group::GroupBuilder;
 pub(crate) use probe::{fingerprint, probe};
 pub(crate) use retain::Retainer;
-pub use retain::Retention;
 pub(crate) use scan::{ScanEnd, ScanStart, scan};
 pub(crate) use segment::Segments;
 

@@ -7,31 +7,11 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
 
 use super::follow::Follower;
 use super::segment::Segments;
 use crate::ids::{Lsn, TxnId};
-
-/// How much of the past is kept in the commit log, beyond what recovery needs: see [`Log`](crate::Log).
-///
-/// Kept are whole segments of the log (see [`Options::log_segment_bytes`](crate::Options::log_segment_bytes)), so somewhat more
-/// than asked for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-#[non_exhaustive]
-pub enum Retention {
-    /// Nothing: the log holds what is not in pages yet.
-    #[default]
-    None,
-    /// The last transactions, so many.
-    Txns(u64),
-    /// What was committed during the last so long, by the wall clock.
-    Age(Duration),
-    /// The last bytes of the log, so many.
-    Bytes(u64),
-    /// Everything, for ever.
-    All,
-}
+use crate::retention::Retention;
 
 /// Applies a [`Retention`].
 #[derive(Debug)]

@@ -7,6 +7,8 @@ mod metas;
 pub(crate) mod store;
 pub(crate) mod write;
 
+use std::cell::RefCell;
+
 use crate::format::page::{Page, PageError};
 use crate::ids::{PageId, PageRef};
 
@@ -56,6 +58,46 @@ pub(crate) trait PagePin {
     fn page(&self) -> Page<'_>;
     /// The frame that holds it, if it is in the cache.
     fn frame(&self) -> Option<u32>;
+}
+
+impl<W: PageWrite> PageWrite for &mut W {
+    fn page_bytes(&self) -> usize {
+        (**self).page_bytes()
+    }
+
+    fn write(&mut self, page: &mut [u8]) -> Result<PageRef, PageError> {
+        (**self).write(page)
+    }
+
+    fn write_extent(&mut self, pages: &mut [Box<[u8]>]) -> Result<Vec<PageRef>, PageError> {
+        (**self).write_extent(pages)
+    }
+
+    fn retire(&mut self, first: PageId, count: u32) {
+        (**self).retire(first, count);
+    }
+}
+
+/// A sink that several trees are written to by turns.
+#[derive(Debug)]
+pub(crate) struct SharedSink<'s, W>(pub(crate) &'s RefCell<W>);
+
+impl<W: PageWrite> PageWrite for SharedSink<'_, W> {
+    fn page_bytes(&self) -> usize {
+        self.0.borrow().page_bytes()
+    }
+
+    fn write(&mut self, page: &mut [u8]) -> Result<PageRef, PageError> {
+        self.0.borrow_mut().write(page)
+    }
+
+    fn write_extent(&mut self, pages: &mut [Box<[u8]>]) -> Result<Vec<PageRef>, PageError> {
+        self.0.borrow_mut().write_extent(pages)
+    }
+
+    fn retire(&mut self, first: PageId, count: u32) {
+        self.0.borrow_mut().retire(first, count);
+    }
 }
 
 /// Writing side of the store, as `tree::merge` sees it. Pages get their ids here, in writing order.

@@ -140,6 +140,7 @@ impl Store {
             next_table: TableId::FIRST_USER,
             names: None,
             roots: None,
+            history: None,
             free_directory: None,
             pages: COPIES,
             clean: true,

@@ -16,7 +16,7 @@ use super::alloc::Span;
 use super::store::{State, Store, data_error};
 use crate::error::{Error, Result};
 use crate::format::page::{Page, PageError, PageKind, seal};
-use crate::ids::{Generation, PageId, PageRef};
+use crate::ids::{Generation, PageId, PageRef, TableId};
 use crate::limits::{PAGES_MAX, RUN_PAGES};
 use crate::marks::{Mark, reached};
 
@@ -296,8 +296,9 @@ impl PageWrite for PageSink<'_> {
         } else {
             self.add(id, page)?;
         }
-        let succeeds = self.successors > 0;
-        self.successors = self.successors.saturating_sub(1);
+        // What goes to history takes nobody's place.
+        let succeeds = self.successors > 0 && Page::trusted(page).table() != TableId::HISTORY;
+        self.successors -= u64::from(succeeds);
         self.store.cache.insert(reference, page, succeeds || branch);
         Ok(reference)
     }

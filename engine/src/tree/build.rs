@@ -20,8 +20,8 @@ use crate::pages::PageWrite;
 
 /// Builds one tree.
 #[derive(Debug)]
-pub(super) struct Builder<'w, W> {
-    sink: &'w mut W,
+pub(super) struct Builder<W> {
+    sink: W,
     table: TableId,
     page: Vec<u8>,
     rows: Packer<Rows>,
@@ -44,8 +44,8 @@ pub(super) struct Builder<'w, W> {
     retiring: Option<(PageId, u32)>,
 }
 
-impl<'w, W: PageWrite> Builder<'w, W> {
-    pub(super) fn new(sink: &'w mut W, table: TableId) -> Self {
+impl<W: PageWrite> Builder<W> {
+    pub(super) fn new(sink: W, table: TableId) -> Self {
         let page_bytes = sink.page_bytes();
         Self {
             sink,

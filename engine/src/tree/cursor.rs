@@ -20,7 +20,7 @@ use crate::format::leaf::{Leaf, LeafRow, RowValue};
 use crate::format::node::{Suffix, strip, structure};
 use crate::format::overflow::ExtentRef;
 use crate::format::page::PageError;
-use crate::ids::{PageRef, TxnId};
+use crate::ids::{PageId, PageRef, TxnId};
 use crate::pages::{Class, PagePin, PageRead};
 
 /// Leaves asked for ahead, at first and at most.
@@ -244,6 +244,11 @@ impl<'p, P: PageRead> Cursor<'p, P> {
             txn: self.txn,
             value,
         })
+    }
+
+    /// The leaf that the cursor is in.
+    pub(crate) fn page_id(&self) -> Option<PageId> {
+        self.leaf.as_ref().map(|leaf| leaf.page().id())
     }
 
     /// Visits the row under the cursor and those after it, until `visit` breaks or the rows end. The cursor then is

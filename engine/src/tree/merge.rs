@@ -38,7 +38,8 @@ pub(crate) trait Supersede {
     /// Whether it wants to hear: if not, whole subtrees are dropped unread.
     const LISTENS: bool;
 
-    /// The row `key`, written by `from`, ended with `to`. An extent in `value` is readable until reused.
+    /// The row `key`, written by `from`, ended with `to` at the latest. Says whether it keeps the pages of an extent in
+    /// `value`; else they are retired, and readable until reused.
     ///
     /// # Errors
     /// Whatever stops the merge.
@@ -48,7 +49,13 @@ pub(crate) trait Supersede {
         from: TxnId,
         value: RowValue<'_>,
         to: TxnId,
-    ) -> Result<(), PageError>;
+    ) -> Result<bool, PageError>;
+
+    /// A change of `key` is merged now; if it ended a row, that was said before.
+    ///
+    /// # Errors
+    /// Whatever stops the merge.
+    fn changed(&mut self, key: &[u8]) -> Result<(), PageError>;
 }
 
 /// What was asked for of the children of one branch.
@@ -85,7 +92,11 @@ impl Supersede for Forget {
         _: TxnId,
         _: RowValue<'_>,
         _: TxnId,
-    ) -> Result<(), PageError> {
+    ) -> Result<bool, PageError> {
+        Ok(false)
+    }
+
+    fn changed(&mut self, _: &[u8]) -> Result<(), PageError> {
         Ok(())
     }
 }
@@ -179,7 +190,7 @@ where
 
 struct Merger<'p, 'w, 'c, 's, P, W, S, I: Iterator<Item = Change<'c>>> {
     pages: &'p P,
-    builder: Builder<'w, W>,
+    builder: Builder<&'w mut W>,
     changes: Lookahead<'c, I>,
     ranges: Ranges<'s, 'c>,
     superseded: &'s mut S,
@@ -460,6 +471,7 @@ where
 
     /// A change whose key has no row, or no longer.
     fn insert(&mut self, change: Change<'_>) -> Result<(), MergeError> {
+        self.superseded.changed(change.key)?;
         let value = match change.kind {
             ChangeKind::Put(value) => value,
             ChangeKind::Delete => {
@@ -499,9 +511,10 @@ where
 
     /// Lets the old row whose key is in `self.key` go.
     fn end_row(&mut self, row: &LeafRow<'_>, txn: TxnId) -> Result<(), MergeError> {
-        self.superseded
+        let kept = self
+            .superseded
             .superseded(&self.key, row.txn, row.value, txn)?;
-        if let RowValue::Extent(extent) = row.value {
+        if !kept && let RowValue::Extent(extent) = row.value {
             let pages = extent.page_count(self.builder.page_bytes());
             self.builder.retire(extent.first, pages);
         }

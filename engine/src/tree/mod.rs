@@ -4,6 +4,7 @@
 //! [`merge`] reads one tree and writes another that shares the untouched part.
 
 mod build;
+pub(crate) mod bulk;
 mod change;
 pub(crate) mod check;
 pub(crate) mod cursor;

@@ -9,13 +9,15 @@
 use std::cmp::Ordering;
 use std::ops::Range;
 
+use northstar_io::planted::planted;
+
 use super::simd;
 use crate::format::branch::Branch;
 use crate::format::leaf::{Leaf, LeafRow, RowValue};
 use crate::format::node::{LEVEL_MAX, Suffix, strip, structure};
 use crate::format::overflow::ExtentRef;
 use crate::format::page::{Page, PageError};
-use crate::ids::PageRef;
+use crate::ids::{PageRef, TxnId};
 use crate::pages::{Class, Link, PagePin, PageRead, View};
 use crate::prefetch::prefetch_line;
 
@@ -114,19 +116,112 @@ pub(crate) fn get_unless<'p, P: PageRead, T>(
         let Some(row) = find(&leaf, key)? else {
             return Ok(Got::Row(None));
         };
-        let value = match row.value {
-            RowValue::Inline(value) => {
-                let start = value.as_ptr() as usize - leaf.page().bytes().as_ptr() as usize;
-                FoundValue::Inline(start..start + value.len())
-            }
-            RowValue::Extent(extent) => FoundValue::Extent(extent),
-        };
-        let pin = match held {
-            Held::View(view) => pages.pin(view),
-            Held::Pin(pin) => pin,
-        };
-        Ok(Got::Row(Some(Found { pin, value })))
+        let value = value_of(&leaf, &row);
+        Ok(Got::Row(Some(found(pages, held, value))))
     })
+}
+
+/// Where the value of a row is.
+#[inline]
+fn value_of(leaf: &Leaf<'_>, row: &LeafRow<'_>) -> FoundValue {
+    match row.value {
+        RowValue::Inline(value) => {
+            let start = value.as_ptr() as usize - leaf.page().bytes().as_ptr() as usize;
+            FoundValue::Inline(start..start + value.len())
+        }
+        RowValue::Extent(extent) => FoundValue::Extent(extent),
+    }
+}
+
+/// Keeps the leaf of a row.
+#[inline]
+fn found<'p, P: PageRead>(
+    pages: &'p P,
+    held: Held<'_, P::Pin<'p>>,
+    value: FoundValue,
+) -> Found<P::Pin<'p>> {
+    let pin = match held {
+        Held::View(view) => pages.pin(view),
+        Held::Pin(pin) => pin,
+    };
+    Found { pin, value }
+}
+
+/// What [`get_at`] came to.
+#[derive(Debug)]
+pub(crate) enum GotAt<T, Pin> {
+    /// The tree was not asked to the end.
+    Instead(T),
+    /// The row, which was there already.
+    Row(Found<Pin>),
+    /// No row, neither now nor then: nothing in this leaf came or went since.
+    Absent,
+    /// There may have been another row then.
+    Changed,
+}
+
+/// As [`get_unless`], for who wants to know what was there at `at`.
+///
+/// # Errors
+/// A page that cannot be read or contradicts itself, if `instead` has no answer.
+pub(crate) fn get_at<'p, P: PageRead, T>(
+    pages: &'p P,
+    root: PageRef,
+    key: &[u8],
+    at: TxnId,
+    instead: impl FnOnce() -> Option<T>,
+) -> Result<GotAt<T, P::Pin<'p>>, PageError> {
+    let instead = || instead().map(GotAt::Instead);
+    reach(pages, root, key, instead, |held| {
+        let leaf = Leaf::view(held.page())?;
+        let header = leaf.page().header();
+        let deaf = planted("a leaf says nothing of its deletes");
+        let still =
+            header.txn_max.get() <= at.get() && (header.delete_txn_max.get() <= at.get() || deaf);
+        Ok(match find(&leaf, key)? {
+            Some(row) if row.txn <= at => {
+                let value = value_of(&leaf, &row);
+                GotAt::Row(found(pages, held, value))
+            }
+            None if still => GotAt::Absent,
+            _ => GotAt::Changed,
+        })
+    })
+}
+
+/// A row whose leaf is pinned, and who wrote it.
+pub(crate) type Written<Pin> = (TxnId, Found<Pin>);
+
+/// The first row at or above `key`, who wrote it, and its whole key into `into`, if it is in the leaf that covers `key`;
+/// `None` says that it may be in the next one.
+///
+/// # Errors
+/// A page that cannot be read or contradicts itself.
+pub(crate) fn ceiling<'p, P: PageRead>(
+    pages: &'p P,
+    root: PageRef,
+    key: &[u8],
+    into: &mut Vec<u8>,
+) -> Result<Option<Written<P::Pin<'p>>>, PageError> {
+    reach(
+        pages,
+        root,
+        key,
+        || None,
+        |held| {
+            let leaf = Leaf::view(held.page())?;
+            let (Ok(index) | Err(index)) = row_index(&leaf, key)?;
+            if index >= leaf.count() {
+                return Ok(None);
+            }
+            let row = leaf.row(index)?;
+            into.clear();
+            into.extend_from_slice(leaf.prefix());
+            row.suffix.append_to(into);
+            let value = value_of(&leaf, &row);
+            Ok(Some((row.txn, found(pages, held, value))))
+        },
+    )
 }
 
 /// Cache lines of a node to ask for while other lookups go on: header and heads of most.

@@ -189,12 +189,16 @@ impl Supersede for Heard {
         from: TxnId,
         value: RowValue<'_>,
         to: TxnId,
-    ) -> Result<(), PageError> {
+    ) -> Result<bool, PageError> {
         let len = match value {
             RowValue::Inline(value) => value.len(),
             RowValue::Extent(extent) => extent.value_len as usize,
         };
         self.0.push((key.to_vec(), from.get(), len, to.get()));
+        Ok(false)
+    }
+
+    fn changed(&mut self, _: &[u8]) -> Result<(), PageError> {
         Ok(())
     }
 }

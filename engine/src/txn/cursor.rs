@@ -5,7 +5,7 @@
 //! is skipped. While every delta is empty for the table, whole leaves are handed through.
 //!
 //! Invariants:
-//! 1. Sources are ordered newest first: active delta, frozen deltas, tree.
+//! 1. Sources are ordered newest first: active delta, frozen deltas, tree or, for an earlier state, tree and history.
 //! 2. After an error the cursor gives the error again; it never skips rows to go on.
 
 use std::ops::{Bound, ControlFlow};
@@ -15,13 +15,60 @@ use super::snapshot::Snapshot;
 use crate::delta::{Delta, DeltaCursor, Hit};
 use crate::error::{Error, Result};
 use crate::format::leaf::RowValue;
+use crate::history::PastCursor;
 use crate::ids::{TableId, TxnId};
 use crate::pages::Class;
 use crate::pages::store::Store;
-use crate::tree::cursor;
+use crate::tree::cursor::{self, CursorRow};
 use crate::tree::overflow::read_extent;
 
 type TreeCursor<'t> = cursor::Cursor<'t, Store>;
+
+/// The rows below the deltas.
+enum Base<'t> {
+    /// The tree's.
+    Tree(TreeCursor<'t>),
+    /// Those of an earlier state.
+    Past(PastCursor<'t, Store>),
+}
+
+impl Base<'_> {
+    fn row(&self) -> Option<CursorRow<'_>> {
+        match self {
+            Self::Tree(tree) => tree.row(),
+            Self::Past(past) => past.row(),
+        }
+    }
+
+    fn seek(&mut self, key: &[u8]) -> Result<()> {
+        match self {
+            Self::Tree(tree) => tree.seek(Bound::Included(key)).map(drop),
+            Self::Past(past) => past.seek(key),
+        }?;
+        Ok(())
+    }
+
+    fn seek_before(&mut self, key: Option<&[u8]>) -> Result<()> {
+        match self {
+            Self::Tree(tree) => {
+                let to = key.map_or(Bound::Unbounded, Bound::Excluded);
+                tree.seek_back(to).map(drop)
+            }
+            Self::Past(past) => past.seek_back(key),
+        }?;
+        Ok(())
+    }
+
+    /// On from the current row.
+    fn advance(&mut self, direction: Direction) -> Result<()> {
+        match self {
+            Self::Tree(tree) if direction == Direction::Backward => tree.prev().map(drop),
+            Self::Tree(tree) => tree.next().map(drop),
+            Self::Past(past) => past.advance(),
+        }?;
+        Ok(())
+    }
+}
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Direction {
@@ -38,7 +85,7 @@ enum Direction {
 /// See the module.
 pub(crate) struct Cursor<'t> {
     deltas: Vec<Source<'t>>,
-    tree: Option<TreeCursor<'t>>,
+    base: Option<Base<'t>>,
     table: TableId,
     at: TxnId,
     direction: Direction,
@@ -69,7 +116,7 @@ impl std::fmt::Debug for Cursor<'_> {
 #[derive(Clone, Copy)]
 enum Winner {
     Delta(usize),
-    Tree,
+    Base,
 }
 
 type Current<'c> = Option<(&'c [u8], &'c [u8])>;
@@ -88,13 +135,17 @@ impl<'t> Cursor<'t> {
                 has_range_deletes: delta.range_deletes(table, at).next().is_some(),
             })
             .collect();
-        let tree = shape
-            .roots
-            .get(table)
-            .map(|root| TreeCursor::new(store, Some(root.page), Class::Scan));
+        let root = shape.roots.get(table).map(|root| root.page);
+        let base = if snapshot.is_past() {
+            let runs = snapshot.runs();
+            let past = PastCursor::new(store, root, runs, table, at, Class::Scan);
+            Some(Base::Past(past))
+        } else {
+            root.map(|root| Base::Tree(TreeCursor::new(store, Some(root), Class::Scan)))
+        };
         Self {
             deltas,
-            tree,
+            base,
             table,
             at,
             direction: Direction::Nowhere,
@@ -116,8 +167,8 @@ impl<'t> Cursor<'t> {
             for source in &mut cursor.deltas {
                 source.cursor.seek(key);
             }
-            if let Some(tree) = &mut cursor.tree {
-                tree.seek(Bound::Included(key))?;
+            if let Some(base) = &mut cursor.base {
+                base.seek(key)?;
             }
             cursor.settle(Direction::Forward)
         })
@@ -135,8 +186,8 @@ impl<'t> Cursor<'t> {
                     },
                 };
             }
-            if let Some(tree) = &mut cursor.tree {
-                tree.seek_back(key.map_or(Bound::Unbounded, Bound::Excluded))?;
+            if let Some(base) = &mut cursor.base {
+                base.seek_before(key)?;
             }
             cursor.settle(Direction::Backward)
         })
@@ -182,7 +233,7 @@ impl<'t> Cursor<'t> {
         to: Option<&[u8]>,
         mut visit: impl FnMut(&[u8], &[u8]) -> ControlFlow<()>,
     ) -> Result<()> {
-        if self.deltas.is_empty() {
+        if self.deltas.is_empty() && !matches!(self.base, Some(Base::Past(_))) {
             return self.scan_tree(from, to, visit);
         }
         let mut row = self.seek(from)?;
@@ -201,7 +252,7 @@ impl<'t> Cursor<'t> {
         to: Option<&[u8]>,
         mut visit: impl FnMut(&[u8], &[u8]) -> ControlFlow<()>,
     ) -> Result<()> {
-        let Some(tree) = &mut self.tree else {
+        let Some(Base::Tree(tree)) = &mut self.base else {
             return Ok(());
         };
         let store = self.store;
@@ -251,7 +302,7 @@ impl<'t> Cursor<'t> {
     fn assemble(&mut self, winner: Winner) -> Result<()> {
         let row = match winner {
             Winner::Delta(_) => None,
-            Winner::Tree => self.tree.as_ref().and_then(TreeCursor::row),
+            Winner::Base => self.base.as_ref().and_then(Base::row),
         };
         if let Some(RowValue::Extent(extent)) = row.map(|row| row.value) {
             let (store, class) = (self.store, Class::Scan);
@@ -266,7 +317,7 @@ impl<'t> Cursor<'t> {
                 let (_, hit) = self.deltas.get(index)?.cursor.current()?;
                 hit.value?
             }
-            Winner::Tree => match self.tree.as_ref()?.row()?.value {
+            Winner::Base => match self.base.as_ref()?.row()?.value {
                 RowValue::Inline(value) => value,
                 RowValue::Extent(_) => &*self.assembled,
             },
@@ -289,14 +340,10 @@ impl<'t> Cursor<'t> {
                 }
             }
         }
-        if let Some(tree) = &mut self.tree
-            && tree.row().is_some_and(|row| row.key == &*self.key)
+        if let Some(base) = &mut self.base
+            && base.row().is_some_and(|row| row.key == &*self.key)
         {
-            if direction == Direction::Backward {
-                tree.prev()?;
-            } else {
-                tree.next()?;
-            }
+            base.advance(direction)?;
         }
         Ok(())
     }
@@ -332,17 +379,17 @@ impl<'t> Cursor<'t> {
                 best = Some((key, Winner::Delta(index), Some(hit), hit.txn));
             }
         }
-        if let Some(row) = self.tree.as_ref().and_then(TreeCursor::row)
+        if let Some(row) = self.base.as_ref().and_then(Base::row)
             && best
                 .as_ref()
                 .is_none_or(|(leader, ..)| ahead(row.key, leader))
         {
-            best = Some((row.key, Winner::Tree, None, row.txn));
+            best = Some((row.key, Winner::Base, None, row.txn));
         }
         let (key, winner, hit, txn) = best?;
         let newer = match winner {
             Winner::Delta(index) => index,
-            Winner::Tree => self.deltas.len(),
+            Winner::Base => self.deltas.len(),
         };
         let covered = self.deltas.iter().take(newer).any(|source| {
             source.has_range_deletes

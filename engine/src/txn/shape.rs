@@ -5,7 +5,7 @@
 //!
 //! Invariants:
 //! 1. `active`, `frozen` (newest first) and the roots together hold, for every key, the newest version at or
-//!    below any transaction from `tree_txn` to the visible one.
+//!    below any transaction from `tree_txn` to the visible one; with `history`, from its horizon on.
 //! 2. Sequence numbers rise by one with every publication.
 
 use std::sync::Arc;
@@ -17,6 +17,7 @@ use super::bell::Bell;
 use super::registry::Registry;
 use crate::delta::Delta;
 use crate::format::meta::TreeRoot;
+use crate::history::History;
 use crate::ids::{Generation, TableId, TxnId};
 use crate::pages::store::Store;
 use crate::sync::Mutex;
@@ -123,8 +124,9 @@ pub(crate) struct Shape {
     pub(crate) seq: u64,
     /// The generation whose roots these are.
     pub(crate) generation: Generation,
-    /// Everything up to here is in the trees; nothing before can be read.
+    /// Everything up to here is in the trees. What was before is read from history, down to its horizon.
     pub(crate) tree_txn: TxnId,
+    pub(crate) history: Arc<History>,
     /// Takes the writes.
     pub(crate) active: Arc<Delta>,
     /// Waiting for or under merge, newest first.

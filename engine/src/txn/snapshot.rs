@@ -16,18 +16,21 @@ use crate::delta::{Hit, Probe};
 use crate::error::{Error, Result};
 use crate::format::leaf::RowValue;
 use crate::format::overflow::ExtentRef;
+use crate::history::{self, Past, Run};
 use crate::ids::{TableId, TxnId};
 use crate::pages::store::Store;
 use crate::pages::{Class, PageRead};
 use crate::sync::atomic::{Ordering, fence};
 use crate::tree::overflow::read_extent;
-use crate::tree::search::{self, Found, FoundValue, Got};
+use crate::tree::search::{self, Found, FoundValue, Got, GotAt};
 
 /// A state of the whole database that stays readable until dropped.
 pub(crate) struct Snapshot {
     shape: arc_swap::Guard<Arc<Shape>>,
     slot: SlotId,
     at: TxnId,
+    /// The trees may hold later rows: those are passed over, and what was before them is in history.
+    is_past: bool,
 }
 
 impl std::fmt::Debug for Snapshot {
@@ -48,12 +51,12 @@ impl Snapshot {
     /// The state right after `txn`.
     pub(crate) fn at(shapes: &Shapes, txn: TxnId) -> Result<Self> {
         Self::open(shapes, |shape, visible| {
-            if shape.tree_txn <= txn && txn <= visible {
+            if shape.history.horizon <= txn && txn <= visible {
                 return Ok(txn);
             }
             Err(Error::SnapshotGone {
                 asked: txn,
-                horizon: shape.tree_txn,
+                horizon: shape.history.horizon,
                 newest: visible,
             })
         })
@@ -64,17 +67,27 @@ impl Snapshot {
         Self::open(shapes, |_, _| Ok(own))
     }
 
+    /// The state right after `txn`, which this one's shape has whole.
+    pub(crate) fn of_same_shape(&self, txn: TxnId) -> Result<Self> {
+        let shape = Arc::clone(&self.shape);
+        // No need to look again: this snapshot keeps what the generation needs.
+        let slot = shape.shared.registry.claim(shape.generation);
+        let slot = slot.ok_or_else(all_open)?;
+        shape.shared.registry.note(slot, txn);
+        let is_past = txn < shape.tree_txn;
+        Ok(Self {
+            shape: arc_swap::Guard::from_inner(shape),
+            slot,
+            at: txn,
+            is_past,
+        })
+    }
+
     fn open(shapes: &Shapes, choose: impl Fn(&Shape, TxnId) -> Result<TxnId>) -> Result<Self> {
         let registry = &shapes.shared.registry;
         loop {
             let shape = shapes.load();
-            let Some(slot) = registry.claim(shape.generation) else {
-                return Err(Error::TooLarge {
-                    what: "open snapshots",
-                    len: 1 << 20,
-                    limit: (1 << 20) - 1,
-                });
-            };
+            let slot = registry.claim(shape.generation).ok_or_else(all_open)?;
             let visible = shapes.shared.visible();
             // The load of the visible transaction must not sink below the re-check.
             fence(Ordering::Acquire);
@@ -90,7 +103,13 @@ impl Snapshot {
             return match choose(&shape, visible) {
                 Ok(at) => {
                     registry.note(slot, at);
-                    Ok(Self { shape, slot, at })
+                    let is_past = at < shape.tree_txn;
+                    Ok(Self {
+                        shape,
+                        slot,
+                        at,
+                        is_past,
+                    })
                 }
                 Err(error) => {
                     registry.release(slot);
@@ -108,9 +127,29 @@ impl Snapshot {
         &self.shape
     }
 
+    /// Whether the trees may hold later rows.
+    pub(crate) fn is_past(&self) -> bool {
+        self.is_past
+    }
+
+    /// The runs that may hold versions of this state.
+    pub(crate) fn runs(&self) -> &[Run] {
+        self.shape.history.seen_at(self.at)
+    }
+
     /// Rows of a table as of its last checkpoint, plus the entries buffered since: an estimate.
     pub(crate) fn rows_estimate(&self, table: TableId) -> u64 {
         self.shape.roots.get(table).map_or(0, |root| root.rows)
+    }
+}
+
+/// Every slot of the registry is taken.
+#[cold]
+fn all_open() -> Error {
+    Error::TooLarge {
+        what: "open snapshots",
+        len: 1 << 20,
+        limit: (1 << 20) - 1,
     }
 }
 
@@ -139,6 +178,9 @@ impl Snapshot {
     /// The value of `key`: the deltas' if they have one, else the tree's. The two are looked at together, so that their
     /// cache misses overlap: see [`search::get_unless`].
     pub(crate) fn get(&self, table: TableId, key: &[u8]) -> Result<Option<Value<'_>>> {
+        if self.is_past {
+            return self.get_past(table, key);
+        }
         let probe = self.probe(table, key);
         let buffered = || self.buffered(probe.as_ref());
         let Some(root) = self.shape.roots.get(table) else {
@@ -152,11 +194,39 @@ impl Snapshot {
         }
     }
 
+    /// As [`Snapshot::get`], where the tree may hold later rows.
+    #[cold]
+    fn get_past(&self, table: TableId, key: &[u8]) -> Result<Option<Value<'_>>> {
+        let probe = self.probe(table, key);
+        let buffered = || self.buffered(probe.as_ref());
+        let store = &*self.shape.shared.store;
+        let in_tree = match self.shape.roots.get(table) {
+            Some(root) => search::get_at(store, root.page, key, self.at, buffered)?,
+            None => buffered().map_or(GotAt::Changed, GotAt::Instead),
+        };
+        match in_tree {
+            GotAt::Instead(hit) => return Ok(Value::of_hit(hit)),
+            GotAt::Row(found) => return self.hold(found).map(Some),
+            GotAt::Absent => return Ok(None),
+            GotAt::Changed => {}
+        }
+        let runs = self.runs();
+        match history::find(store, runs, table, key, self.at)? {
+            Some(Past::Found(found)) => self.hold(found).map(Some),
+            Some(Past::Copied(value)) => Ok(Some(Value(Held::Copied(value)))),
+            Some(Past::Extent(extent)) => self.large(&extent).map(Some),
+            None => Ok(None),
+        }
+    }
+
     pub(crate) fn multi_get(
         &self,
         table: TableId,
         keys: &[&[u8]],
     ) -> Result<Vec<Option<Value<'_>>>> {
+        if self.is_past {
+            return keys.iter().map(|key| self.get_past(table, key)).collect();
+        }
         let mut values: Vec<_> = Vec::with_capacity(keys.len());
         let mut missing = Vec::new();
         let probes: Vec<_> = keys.iter().map(|key| self.probe(table, key)).collect();

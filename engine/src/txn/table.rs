@@ -60,6 +60,11 @@ impl Table {
         })
     }
 
+    /// Whether the table is known to be dropped.
+    pub(crate) fn is_dropped(&self) -> bool {
+        self.dropped.load(Ordering::Relaxed) != u64::MAX
+    }
+
     /// Marks the table dropped from `txn` on.
     pub(crate) fn drop_from(&self, txn: TxnId) {
         self.dropped.store(txn.get(), Ordering::Relaxed);

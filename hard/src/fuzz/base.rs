@@ -92,6 +92,7 @@ fn make(delta_bytes: usize, fill: Fill_) -> Result<Base> {
         patient: false,
         database: u128::from(DATABASE) | 5 << 64,
         retention: Retention::None,
+        history: None,
     };
     let disk = setup.disk(Shadow::new(SimSetup::blank()), false, FaultPlan::default());
     let open = fill(setup.open(&disk)?)?;

@@ -40,6 +40,8 @@ pub struct SimSetup {
     pub database: u128,
     /// What is kept of the log.
     pub retention: Retention,
+    /// What is kept of superseded versions, if it is said.
+    pub history: Option<Retention>,
 }
 
 impl SimSetup {
@@ -76,17 +78,29 @@ impl SimSetup {
                 Retention::Bytes(100 << 10),
                 Retention::Txns(5),
             ]),
+            history: Rng::new(seed).fork(5).pick(&[
+                None,
+                None,
+                Some(Retention::All),
+                Some(Retention::All),
+                Some(Retention::Bytes(100 << 10)),
+                Some(Retention::Txns(5)),
+            ]),
         }
     }
 
     /// The options to open with.
     pub fn options(&self) -> Options {
-        Options::new()
+        let options = Options::new()
             .memory_budget(64 << 20)
             .delta_bytes(self.delta_bytes)
             .page_bytes(self.page_bytes)
             .log_segment_bytes(self.segment_bytes)
-            .retention(self.retention)
+            .log_retention(self.retention);
+        match self.history {
+            Some(kept) => options.history(kept),
+            None => options,
+        }
     }
 
     /// A disk that begins as `begin`.

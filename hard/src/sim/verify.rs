@@ -89,13 +89,16 @@ fn look_at(
     compare_names(&read, &state, what)?;
     let exec = Executor::new(db.clone(), setup.shape.key_style)?;
     found.rows += compare_present(&read, &state, &exec.handles, what)?;
-    let mut compare = Compare {
-        rng,
-        keys: setup.shape.keys,
-        style: setup.shape.key_style,
-        rows: &mut found.rows,
+    let sample = |rng: &mut Rng, rows: &mut u64, read, state, handles, what| {
+        let mut compare = Compare {
+            rng,
+            keys: setup.shape.keys,
+            style: setup.shape.key_style,
+            rows,
+        };
+        compare.sample(read, state, handles, 1, what)
     };
-    compare.sample(&read, &state, &exec.handles, 1, what)?;
+    sample(rng, &mut found.rows, &read, &state, &exec.handles, what)?;
     let stats = db.stats().during("stats")?;
     found.replayed = stats.replayed_records;
     if stats.horizon_txn < at {
@@ -107,7 +110,9 @@ fn look_at(
                 Ok(read) => {
                     let what = "an earlier transaction";
                     compare_names(&read, &state, what)?;
-                    found.rows += compare_present(&read, &state, &tables_of(&read)?, what)?;
+                    let handles = tables_of(&read)?;
+                    found.rows += compare_present(&read, &state, &handles, what)?;
+                    sample(rng, &mut found.rows, &read, &state, &handles, what)?;
                 }
                 Err(Error::SnapshotGone { .. }) => {
                     return Err(Failure::Broken(format!(

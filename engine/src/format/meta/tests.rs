@@ -34,6 +34,11 @@ pub(crate) fn sample(generation: u32) -> Meta {
         next_table: TableId::new(17),
         names: Some(root),
         roots: None,
+        history: Some(HistoryMeta {
+            runs: Some(root),
+            horizon: TxnId::new(2),
+            policy: Retention::Txns(9),
+        }),
         free_directory: Some(root.page),
         pages: 40,
         created_ns: 1,
@@ -265,7 +270,7 @@ fn segments_are_powers_of_two_between_their_bounds_or_unsaid() {
         assert!(error.to_string().contains("segment size"), "{error}");
     }
     let unsaid = told(|page| {
-        page[HEADER_BYTES + 24] = 0;
+        page[HEADER_BYTES + 24] &= !1;
         page[at..at + 4].fill(0xff);
     });
     assert_eq!(unsaid.unwrap().segment_bytes, SEGMENT_BYTES_UNSAID);
@@ -274,7 +279,7 @@ fn segments_are_powers_of_two_between_their_bounds_or_unsaid() {
     meta.segment_bytes = SEGMENT_BYTES_UNSAID;
     write(&meta, 2, &mut page);
     assert_eq!(
-        (page[HEADER_BYTES + 24], &page[at..at + 4]),
+        (page[HEADER_BYTES + 24] & 1, &page[at..at + 4]),
         (0, &[0; 4][..])
     );
     assert_eq!(Meta::decode(&page, PageId::new(2)), Ok(meta));

@@ -1,0 +1,400 @@
+//! Keeping history: the run of a slice, the merging of runs, and what policy lets go.
+//!
+//! Runs are merged by size classes of four: once four runs at the young end are of one class or lower ones, they become
+//! one, unless it would hold more than an eighth of what policy keeps: runs are dropped as a whole. So there are few runs,
+//! and a version is written about once for each four-fold of the history there is.
+//!
+//! - Cost: dropping a run reads its branches, and those of its leaves that name values in pages of their own.
+//! - Failure: as a slice: it happened or it did not.
+
+use std::cell::RefCell;
+use std::ops::Bound;
+
+use northstar_io::planted::planted;
+
+use super::run::Checkpointer;
+use crate::error::Result;
+use crate::format::leaf::RowValue;
+use crate::format::meta::{HistoryMeta, TreeRoot};
+use crate::history::{History, Run};
+use crate::ids::{TableId, TxnId};
+use crate::marks::{Mark, reached};
+use crate::pages::write::PageSink;
+use crate::pages::{Class, PageWrite, SharedSink};
+use crate::retention::Retention;
+use crate::tree::bulk::{Built, Bulk, retire_nodes};
+use crate::tree::cursor::Cursor;
+use crate::tree::merge::{Change, ChangeKind, Forget, MergeError, RangeDelete, merge};
+
+/// Runs of one size class at the young end that become one.
+const MERGED_TOGETHER: usize = 4;
+/// Pages of the smallest class, at most.
+const CLASS_PAGES: u64 = 16;
+/// Classes whose runs are merged: the largest merges read and write four times 16 * 4^6 pages, 1 GiB of 16 KiB.
+const CLASSES: u32 = 6;
+
+/// The size class of a run.
+fn class(run: &Run) -> u32 {
+    let times = run.pages.div_ceil(CLASS_PAGES).max(1);
+    // Base 4, rounded up.
+    (u64::BITS - (times - 1).leading_zeros()).div_ceil(2)
+}
+
+/// How many of the youngest runs are to become one.
+fn young_enough(runs: &[Run], limit: &Limit) -> Option<usize> {
+    let fits = |many: &usize| {
+        let (older, young) = runs.split_at(runs.len() - many);
+        limit.allows(young, older.last())
+    };
+    (0..=CLASSES)
+        .map(|highest| {
+            let young = runs.iter().rev().take_while(|run| class(run) <= highest);
+            (0..=young.count()).rev().find(fits).unwrap_or(0)
+        })
+        .find(|many| *many >= MERGED_TOGETHER)
+}
+
+/// How much one run may hold: an eighth of what policy keeps.
+struct Limit {
+    policy: Retention,
+    page_bytes: u64,
+    /// Where the first run begins.
+    horizon: TxnId,
+}
+
+impl Limit {
+    /// Whether `young` may become one run; `before` is the run before them.
+    fn allows(&self, young: &[Run], before: Option<&Run>) -> bool {
+        let (Some(first), Some(last)) = (young.first(), young.last()) else {
+            return true;
+        };
+        match self.policy {
+            Retention::None | Retention::All => true,
+            Retention::Txns(many) => {
+                let begin = before.map_or(self.horizon, |run| run.to);
+                last.to.get().saturating_sub(begin.get()) <= many / 8
+            }
+            Retention::Age(age) => {
+                let begin = before.map_or(first.made_ns, |run| run.made_ns);
+                u128::from(last.made_ns.saturating_sub(begin)) <= age.as_nanos() / 8
+            }
+            Retention::Bytes(bytes) => {
+                let pages: u64 = young.iter().map(|run| run.pages).sum();
+                pages * self.page_bytes <= bytes / 8
+            }
+        }
+    }
+}
+
+/// How many of the oldest runs a policy lets go: `newest` is the last transaction, `now_ns` the time.
+fn let_go(runs: &[Run], policy: Retention, newest: TxnId, now_ns: u64, page_bytes: u64) -> usize {
+    let mut bytes = runs.iter().map(|run| run.pages).sum::<u64>() * page_bytes;
+    let gone = |run: &&Run| match policy {
+        Retention::None => true,
+        Retention::All => false,
+        Retention::Txns(many) => run.to.get() <= newest.get().saturating_sub(many),
+        Retention::Age(age) => {
+            let age = u64::try_from(age.as_nanos()).unwrap_or(u64::MAX);
+            run.made_ns < now_ns.saturating_sub(age)
+        }
+        Retention::Bytes(most) => {
+            let over = bytes > most;
+            bytes -= run.pages * page_bytes;
+            over
+        }
+    };
+    runs.iter().take_while(gone).count()
+}
+
+impl Checkpointer {
+    /// Whether superseded versions are kept.
+    pub(super) fn keeps_history(&self) -> bool {
+        self.history_policy != Retention::None
+    }
+
+    /// What of history there is once the tree is at `tree_txn` and a slice has superseded what is in `built`.
+    pub(super) fn with_run(&self, built: Option<Built>, tree_txn: TxnId) -> History {
+        let mut history = History::clone(&self.shapes.load().history);
+        if !self.keeps_history() {
+            // What the slice superseded is gone.
+            history.horizon = tree_txn;
+            return history;
+        }
+        if let Some(built) = built {
+            reached(Mark::RunWritten);
+            history.add(Run {
+                tree: TreeRoot {
+                    page: built.root,
+                    level: built.level,
+                    rows: built.rows,
+                },
+                to: tree_txn,
+                number: history.next_number(),
+                pages: built.pages,
+                made_ns: self.clock.wall_ns(),
+            });
+        }
+        history
+    }
+
+    /// Lets go of the runs that policy does not keep, and merges young ones. Says whether it changed anything.
+    pub(super) fn tend(&self, history: &mut History, sink: &mut PageSink<'_>) -> Result<bool> {
+        let number = history.next_number();
+        let newest = self.shapes.shared.visible();
+        let page_bytes = self.store.page_bytes() as u64;
+        let now = self.clock.wall_ns();
+        let gone = let_go(&history.runs, self.history_policy, newest, now, page_bytes);
+        for run in history.runs.drain(..gone) {
+            reached(Mark::RunDropped);
+            if !planted("the horizon stays where it was") {
+                history.horizon = history.horizon.max(run.to);
+            }
+            self.drop_run(&run, sink)?;
+        }
+        let limit = Limit {
+            policy: self.history_policy,
+            page_bytes,
+            horizon: history.horizon,
+        };
+        let Some(many) = young_enough(&history.runs, &limit) else {
+            return Ok(gone > 0);
+        };
+        reached(Mark::RunsMerged);
+        let young = history.runs.split_off(history.runs.len() - many);
+        let merged = self.merge_runs(&young, sink)?;
+        history.runs.extend(merged.map(|run| Run { number, ..run }));
+        Ok(true)
+    }
+
+    fn drop_run(&self, run: &Run, sink: &mut PageSink<'_>) -> Result<()> {
+        let all = RangeDelete {
+            from: &[],
+            to: None,
+            txn: TxnId::MAX,
+        };
+        let root = Some(run.tree.page);
+        let none = std::iter::empty();
+        merge(
+            &*self.store,
+            sink,
+            TableId::HISTORY,
+            root,
+            none,
+            &[all],
+            &mut Forget,
+        )?;
+        Ok(())
+    }
+
+    /// One run of several.
+    fn merge_runs(&self, runs: &[Run], sink: &mut PageSink<'_>) -> Result<Option<Run>> {
+        let store = &*self.store;
+        let page_bytes = store.page_bytes();
+        let shared = RefCell::new(sink);
+        let mut merged = Bulk::new(SharedSink(&shared), TableId::HISTORY);
+        let mut cursors = Vec::with_capacity(runs.len());
+        for run in runs {
+            let mut cursor = Cursor::new(store, Some(run.tree.page), Class::Once);
+            cursor.seek(Bound::Unbounded)?;
+            cursors.push(cursor);
+        }
+        let (mut key, mut first) = (Vec::new(), true);
+        loop {
+            let mut best: Option<(&[u8], usize)> = None;
+            for (index, cursor) in cursors.iter().enumerate() {
+                if let Some(row) = cursor.row()
+                    && best.is_none_or(|(least, _)| row.key < least)
+                {
+                    best = Some((row.key, index));
+                }
+            }
+            let Some((_, index)) = best else { break };
+            let Some(row) = cursors.get(index).and_then(Cursor::row) else {
+                break;
+            };
+            // What was merged right before a crash is in two runs.
+            let again = !first && row.key == &*key;
+            if again {
+                if let RowValue::Extent(extent) = row.value {
+                    let pages = extent.page_count(page_bytes);
+                    SharedSink(&shared).retire(extent.first, pages);
+                }
+            } else {
+                first = false;
+                key.clear();
+                key.extend_from_slice(row.key);
+                merged.push(&key, row.txn, row.value)?;
+            }
+            if let Some(cursor) = cursors.get_mut(index) {
+                cursor.next()?;
+            }
+        }
+        drop(cursors);
+        let built = merged.finish()?;
+        for run in runs {
+            retire_nodes(store, &mut SharedSink(&shared), run.tree.page)?;
+        }
+        let to = runs.iter().map(|run| run.to).max();
+        let made_ns = runs.iter().map(|run| run.made_ns).max();
+        Ok(built.map(|built| Run {
+            tree: TreeRoot {
+                page: built.root,
+                level: built.level,
+                rows: built.rows,
+            },
+            to: to.unwrap_or_default(),
+            number: 0,
+            pages: built.pages,
+            made_ns: made_ns.unwrap_or_default(),
+        }))
+    }
+
+    /// Writes the table of runs anew where it differs from the one on disk; what the meta page then says.
+    pub(super) fn write_runs(
+        &self,
+        history: &History,
+        sink: &mut PageSink<'_>,
+    ) -> Result<Option<HistoryMeta>> {
+        let before = self.shapes.load();
+        let old = self.meta.history.as_ref().and_then(|meta| meta.runs);
+        let gone = before
+            .history
+            .runs
+            .iter()
+            .filter(|run| !history.runs.contains(run));
+        let new = history
+            .runs
+            .iter()
+            .filter(|run| !before.history.runs.contains(run));
+        let mut rows: Vec<_> = gone
+            .map(|run| (run.key(), None))
+            .chain(new.map(|run| (run.key(), Some(run.encode()))))
+            .collect();
+        rows.sort_by_key(|(key, _)| *key);
+        let txn = TxnId::new(u64::from(self.meta.generation.next().get()));
+        let changes = rows.iter().map(|(key, row)| Change {
+            key,
+            txn,
+            kind: row
+                .as_ref()
+                .map_or(ChangeKind::Delete, |row| ChangeKind::Put(row)),
+        });
+        let mut runs = old;
+        if !rows.is_empty() {
+            let root = old.map(|root| root.page);
+            let merged: Result<_, MergeError> = merge(
+                &*self.store,
+                sink,
+                TableId::RUNS,
+                root,
+                changes,
+                &[],
+                &mut Forget,
+            );
+            let merged = merged?;
+            runs = merged.root.map(|page| TreeRoot {
+                page,
+                level: merged.level,
+                rows: merged.rows,
+            });
+        }
+        Ok(
+            (self.keeps_history() || runs.is_some()).then_some(HistoryMeta {
+                runs,
+                horizon: history.horizon,
+                policy: self.history_policy,
+            }),
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::ids::{Generation, PageId, PageRef};
+
+    fn run(to: u64, pages: u64) -> Run {
+        let page = PageRef {
+            id: PageId::new(9),
+            checksum: 0,
+            generation: Generation::new(1),
+        };
+        Run {
+            tree: TreeRoot {
+                page,
+                level: 0,
+                rows: 1,
+            },
+            to: TxnId::new(to),
+            number: 0,
+            pages,
+            made_ns: to * 10,
+        }
+    }
+
+    #[test]
+    fn runs_are_merged_by_fours_of_a_class_and_large_ones_never() {
+        let runs = |sizes: &[u64]| -> Vec<Run> {
+            let numbered = sizes.iter().zip(1..);
+            numbered.map(|(pages, to)| run(to, *pages)).collect()
+        };
+        let limit = Limit {
+            policy: Retention::All,
+            page_bytes: 4096,
+            horizon: TxnId::ZERO,
+        };
+        let many = |sizes: &[u64]| young_enough(&runs(sizes), &limit);
+        assert_eq!(many(&[1, 1, 1]), None);
+        assert_eq!(many(&[1, 16, 1, 1]), Some(4));
+        assert_eq!(many(&[60, 1, 1, 1]), Some(4), "the class above");
+        assert_eq!(many(&[65, 1, 1, 1]), Some(4));
+        assert_eq!(
+            many(&[65, 64, 64, 1, 1]),
+            Some(4),
+            "the oldest is of a higher class"
+        );
+        let huge = CLASS_PAGES << (2 * CLASSES);
+        assert_eq!(many(&[huge + 1, 1, 1, 1]), None);
+        assert_eq!(many(&[huge, huge, huge, huge]), Some(4));
+        assert_eq!(many(&[huge + 1, huge + 1, huge + 1, huge + 1]), None);
+    }
+
+    #[test]
+    fn no_run_becomes_more_than_an_eighth_of_what_is_kept() {
+        let runs: Vec<Run> = (11..=16).map(|to| run(to, 1)).collect();
+        let limit = |policy| Limit {
+            policy,
+            page_bytes: 4096,
+            horizon: TxnId::new(9),
+        };
+        let many = |policy| young_enough(&runs, &limit(policy));
+        assert_eq!(many(Retention::All), Some(6));
+        // The first begins at the horizon, two transactions before its end.
+        assert_eq!(many(Retention::Txns(56)), Some(6));
+        assert_eq!(many(Retention::Txns(55)), Some(5));
+        assert_eq!(many(Retention::Txns(31)), None);
+        assert_eq!(many(Retention::Bytes(6 * 8 * 4096)), Some(6));
+        assert_eq!(many(Retention::Bytes(5 * 8 * 4096)), Some(5));
+        assert_eq!(many(Retention::Age(Duration::from_nanos(400))), Some(6));
+        assert_eq!(many(Retention::Age(Duration::from_nanos(399))), Some(4));
+        assert_eq!(many(Retention::Age(Duration::from_nanos(319))), None);
+    }
+
+    #[test]
+    fn policies_let_go_of_whole_runs_from_the_oldest_on() {
+        let runs = [run(10, 4), run(20, 2), run(30, 1)];
+        let gone = |policy| let_go(&runs, policy, TxnId::new(35), 400, 100);
+        assert_eq!(gone(Retention::All), 0);
+        assert_eq!(gone(Retention::None), 3);
+        assert_eq!(gone(Retention::Txns(26)), 0);
+        assert_eq!(gone(Retention::Txns(25)), 1);
+        assert_eq!(gone(Retention::Txns(5)), 3);
+        assert_eq!(gone(Retention::Bytes(700)), 0);
+        assert_eq!(gone(Retention::Bytes(699)), 1);
+        assert_eq!(gone(Retention::Bytes(0)), 3);
+        assert_eq!(gone(Retention::Age(Duration::from_nanos(300))), 0);
+        assert_eq!(gone(Retention::Age(Duration::from_nanos(250))), 1);
+    }
+}

@@ -1,0 +1,119 @@
+//! Building a tree from rows that are pushed in key order.
+//!
+//! - Cost: as [`super::build`]; nothing is read.
+
+use super::build::Builder;
+use super::search::check_level;
+use crate::format::branch::Branch;
+use crate::format::leaf::{RowValue, inline_bytes_max};
+use crate::format::page::PageError;
+use crate::ids::{PageRef, TableId, TxnId};
+use crate::pages::{Class, PagePin, PageRead, PageWrite};
+
+/// A tree in the making.
+#[derive(Debug)]
+pub(crate) struct Bulk<W> {
+    builder: Builder<W>,
+    rows: u64,
+    /// Pages that were taken over.
+    taken: u64,
+}
+
+/// A tree that was made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Built {
+    /// Its root.
+    pub(crate) root: PageRef,
+    /// Level of the root.
+    pub(crate) level: u8,
+    /// Its rows.
+    pub(crate) rows: u64,
+    /// Its pages, those of large values included.
+    pub(crate) pages: u64,
+}
+
+impl<W: PageWrite> Bulk<W> {
+    /// An empty tree of `table`, whose pages go to `sink`.
+    pub(crate) fn new(sink: W, table: TableId) -> Self {
+        let mut builder = Builder::new(sink, table);
+        builder.open_region(&[]);
+        Self {
+            builder,
+            rows: 0,
+            taken: 0,
+        }
+    }
+
+    /// Adds a row above all before it. A value that is too large for a leaf goes to pages of its own; an extent becomes
+    /// this tree's.
+    ///
+    /// # Errors
+    /// When pages cannot be written.
+    pub(crate) fn push(
+        &mut self,
+        key: &[u8],
+        txn: TxnId,
+        value: RowValue<'_>,
+    ) -> Result<(), PageError> {
+        self.rows += 1;
+        let extent = match value {
+            RowValue::Inline(value)
+                if value.len() <= inline_bytes_max(self.builder.page_bytes()) =>
+            {
+                return self.builder.push_row(key, txn, value, false);
+            }
+            RowValue::Inline(value) => self.builder.write_extent(value)?,
+            RowValue::Extent(extent) => {
+                self.taken += u64::from(extent.page_count(self.builder.page_bytes()));
+                extent
+            }
+        };
+        self.builder.push_row(key, txn, &extent.encode(), true)
+    }
+
+    /// The whole tree; none if nothing was pushed.
+    ///
+    /// # Errors
+    /// When pages cannot be written.
+    pub(crate) fn finish(mut self) -> Result<Option<Built>, PageError> {
+        let root = self.builder.finish()?;
+        Ok(root.map(|(level, child)| Built {
+            root: child.page,
+            level,
+            rows: self.rows,
+            pages: self.builder.pages_written + self.taken,
+        }))
+    }
+}
+
+/// Retires the nodes of a tree; what its rows name in pages of their own lives on.
+///
+/// # Errors
+/// A page that cannot be read or contradicts itself.
+pub(crate) fn retire_nodes<P: PageRead>(
+    pages: &P,
+    sink: &mut impl PageWrite,
+    root: PageRef,
+) -> Result<(), PageError> {
+    retire_below(pages, sink, root, None)
+}
+
+fn retire_below<P: PageRead>(
+    pages: &P,
+    sink: &mut impl PageWrite,
+    node: PageRef,
+    level: Option<u8>,
+) -> Result<(), PageError> {
+    if level != Some(0) {
+        let pin = pages.load(node, Class::Once)?;
+        let level = check_level(pin.page(), level)?;
+        if level > 0 {
+            let branch = Branch::view(pin.page())?;
+            for index in 0..branch.count() {
+                retire_below(pages, sink, branch.child(index)?, Some(level - 1))?;
+            }
+        }
+    }
+    sink.retire(node.id, 1);
+    Ok(())
+}

@@ -1,0 +1,404 @@
+//! Promise: with history kept, every state from the horizon on can be read, whatever was merged, closed or killed since.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod common;
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::time::Duration;
+
+use common::{copy, key, load, loaded, rows, small, value};
+use northstardb::{Db, Error, Options, ReadTxn, Retention, Table, TxnId};
+use rand::rngs::SmallRng;
+use rand::{Rng, SeedableRng};
+
+type State = BTreeMap<Vec<u8>, Vec<u8>>;
+
+fn kept() -> Options {
+    small().history(Retention::All).page_bytes(4096)
+}
+
+/// Keys with zeros and shared beginnings, some of them as long as keys can be.
+fn odd_key(number: u64) -> Vec<u8> {
+    let many = usize::try_from(number).unwrap();
+    match number % 5 {
+        0 => number.to_be_bytes().to_vec(),
+        1 => vec![0; many % 200],
+        2 => [vec![1, 0], vec![0xff; many % 3], vec![0; many % 130]].concat(),
+        3 => (0..1024 - many % 7)
+            .map(|at| u8::from(at % 2 == 1))
+            .collect(),
+        _ => key(number),
+    }
+}
+
+/// Everything about a state: in both directions, by single keys and by many.
+fn compare(read: &ReadTxn, table: &Table, state: &State, keys: u64, what: &str) {
+    let expected: Vec<_> = state.clone().into_iter().collect();
+    assert_eq!(rows(read, table), expected, "{what}");
+    let mut backward: Vec<_> = read
+        .iter(table)
+        .unwrap()
+        .rev()
+        .map(Result::unwrap)
+        .collect();
+    backward.reverse();
+    assert_eq!(backward, expected, "{what}, backward");
+    let mut seen = Vec::new();
+    read.scan::<&[u8]>(table, .., |key, value| {
+        seen.push((key.to_vec(), value.to_vec()));
+        std::ops::ControlFlow::Continue(())
+    })
+    .unwrap();
+    assert_eq!(seen, expected, "{what}, scanned");
+    let all: Vec<_> = (0..keys).map(odd_key).collect();
+    let many = read.multi_get(table, &all).unwrap();
+    for (key, found) in all.iter().zip(many) {
+        let expected = state.get(key).map(Vec::as_slice);
+        assert_eq!(found.as_deref(), expected, "{what}, {key:02x?} of many");
+        let one = read.get(table, key).unwrap();
+        assert_eq!(one.as_deref(), expected, "{what}, {key:02x?}");
+        // From the middle, both ways.
+        let mut cursor = read.cursor(table).unwrap();
+        let ahead = state.range(key.clone()..).next();
+        let ahead = ahead.map(|(key, value)| (&key[..], &value[..]));
+        assert_eq!(cursor.seek(key).unwrap(), ahead, "{what}, from {key:02x?}");
+        let before = state.range(..key.clone()).next_back();
+        let before = before.map(|(key, value)| (&key[..], &value[..]));
+        assert_eq!(cursor.prev().unwrap(), before, "{what}, before {key:02x?}");
+    }
+}
+
+const KEYS: u64 = 60;
+
+/// One random transaction, on the table and on its model.
+fn change(db: &Db, table: &Table, state: &mut State, rng: &mut SmallRng) -> TxnId {
+    let mut write = db.begin_write().unwrap();
+    for _ in 0..rng.random_range(1..6) {
+        let at = odd_key(rng.random_range(0..KEYS));
+        match rng.random_range(0..20) {
+            0..12 => {
+                let len = [3, 90, 700, 5000][rng.random_range(0..4)];
+                let value = value(rng.random(), len);
+                write.put(table, &at, &value).unwrap();
+                state.insert(at, value);
+            }
+            12..18 => {
+                write.delete(table, &at).unwrap();
+                state.remove(&at);
+            }
+            _ => {
+                let to = odd_key(rng.random_range(0..KEYS));
+                let (from, to) = (at.clone().min(to.clone()), at.max(to));
+                write.delete_range(table, &from[..]..&to[..]).unwrap();
+                state.retain(|key, _| *key < from || *key >= to);
+            }
+        }
+    }
+    write.commit().unwrap().txn_id
+}
+
+fn compare_all(db: &Db, states: &[(TxnId, State)], what: &str) {
+    for (txn, state) in states {
+        let read = db.begin_read_at(*txn).unwrap();
+        let table = read.open_table("t").unwrap();
+        compare(
+            &read,
+            &table,
+            state,
+            KEYS,
+            &format!("{what}, as of {txn:?}"),
+        );
+    }
+}
+
+#[test]
+fn every_state_can_be_read_after_checkpoints_and_reopening() {
+    for seed in 0..4 {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("db");
+        let mut rng = SmallRng::seed_from_u64(seed);
+        let mut db = kept().open(&path).unwrap();
+        let (mut states, mut state) = (Vec::new(), State::new());
+        let table = db.table("t").unwrap();
+        states.push((db.begin_read().unwrap().txn_id(), State::new()));
+        let mut table = table;
+        for round in 0..12 {
+            for _ in 0..rng.random_range(1..12) {
+                let txn = change(&db, &table, &mut state, &mut rng);
+                states.push((txn, state.clone()));
+            }
+            if rng.random_bool(0.7) {
+                db.checkpoint().unwrap();
+            }
+            if rng.random_bool(0.3) {
+                // Closed, or left as a crash would leave it.
+                let crashed = dir.path().join(format!("crashed {round}"));
+                if rng.random() {
+                    copy(&path, &crashed);
+                    compare_all(&kept().open(&crashed).unwrap(), &states, "after a crash");
+                }
+                db.close().unwrap();
+                // What it keeps it remembers.
+                db = small().open(&path).unwrap();
+                table = db.open_table("t").unwrap();
+            }
+        }
+        compare_all(&db, &states, "in the end");
+        db.checkpoint().unwrap();
+        compare_all(&db, &states, "after the last checkpoint");
+        let report = db.check().unwrap();
+        assert_eq!(report.faults, [""; 0]);
+        assert!(report.versions > 20, "{report:?}");
+        let stats = db.stats().unwrap();
+        assert!((1..20).contains(&stats.history_runs), "{stats:?}");
+        assert_eq!(stats.horizon_txn, TxnId::ZERO);
+    }
+}
+
+#[test]
+fn versions_that_came_and_went_between_two_checkpoints_are_kept() {
+    let db = kept().memory().unwrap();
+    let table = db.table("t").unwrap();
+    let mut states = Vec::new();
+    for round in 0..3_u64 {
+        for step in 0..40 {
+            let mut write = db.begin_write().unwrap();
+            match step % 4 {
+                3 => write.delete(&table, "k").unwrap(),
+                // Twice in one transaction: the first is seen by nobody.
+                2 => {
+                    write.put(&table, "k", "never seen").unwrap();
+                    write.put(&table, "k", format!("{round}/{step}")).unwrap();
+                }
+                _ => write.put(&table, "k", format!("{round}/{step}")).unwrap(),
+            }
+            let txn = write.commit().unwrap().txn_id;
+            states.push((txn, (step % 4 != 3).then(|| format!("{round}/{step}"))));
+        }
+        db.checkpoint().unwrap();
+    }
+    for (txn, value) in &states {
+        let read = db.begin_read_at(*txn).unwrap();
+        let found = read.get(&table, "k").unwrap();
+        assert_eq!(
+            found.as_deref(),
+            value.as_ref().map(String::as_bytes),
+            "{txn:?}"
+        );
+    }
+    // Each value was one version, and the last of each but one still is a row or was deleted.
+    assert_eq!(db.check().unwrap().versions, 3 * 30);
+}
+
+#[test]
+fn tables_are_found_by_the_names_they_had_and_dropped_ones_are_gone() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("db");
+    let db = kept().open(&path).unwrap();
+    let old = db.table("old").unwrap();
+    load(&db, &old, 0..50, 100);
+    db.checkpoint().unwrap();
+    let named = db.begin_read().unwrap().txn_id();
+    let renamed = db.rename_table("old", "new").unwrap().txn_id;
+    db.checkpoint().unwrap();
+    let dropped = db.drop_table("new").unwrap().txn_id;
+    let again = db.table("new").unwrap();
+    load(&db, &again, 7..9, 10);
+    db.close().unwrap();
+
+    let db = kept().open(&path).unwrap();
+    for (txn, name) in [(named, "old"), (renamed, "new")] {
+        let read = db.begin_read_at(txn).unwrap();
+        assert_eq!(read.tables().unwrap(), [name]);
+        let table = read.open_table(name).unwrap();
+        assert_eq!(table.id(), old.id());
+        assert_eq!(rows(&read, &table), loaded(0..50, 100), "as of {txn:?}");
+        let newest = db.begin_read().unwrap();
+        let found = newest.get(&table, key(1));
+        assert!(
+            matches!(found, Err(Error::UnknownTable { .. })),
+            "{found:?}"
+        );
+        for (at, is_there) in [(dropped.get() - 1, true), (dropped.get(), false)] {
+            let read = db.begin_read_at(TxnId::new(at)).unwrap();
+            assert_eq!(read.get(&table, key(1)).is_ok(), is_there, "at {at}");
+        }
+    }
+    let newest = db.begin_read().unwrap();
+    let table = newest.open_table("new").unwrap();
+    assert_eq!(rows(&newest, &table), loaded(7..9, 10));
+}
+
+#[test]
+fn policy_lets_go_of_what_is_older_and_says_so() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("db");
+    let db = kept().history(Retention::Txns(20)).open(&path).unwrap();
+    let table = db.table("t").unwrap();
+    for round in 0..60 {
+        load(&db, &table, 0..40, 100 + round);
+        db.checkpoint().unwrap();
+    }
+    let stats = db.stats().unwrap();
+    let newest = db.begin_read().unwrap().txn_id().get();
+    let horizon = stats.horizon_txn.get();
+    assert!(
+        (newest - 40..=newest - 20).contains(&horizon),
+        "{horizon} of {newest}"
+    );
+    for at in horizon..=newest {
+        let read = db.begin_read_at(TxnId::new(at)).unwrap();
+        // The first transaction made the table.
+        assert_eq!(
+            rows(&read, &table),
+            loaded(0..40, 98 + usize::try_from(at).unwrap()),
+            "at {at}"
+        );
+    }
+    match db.begin_read_at(TxnId::new(horizon - 1)) {
+        Err(Error::SnapshotGone { horizon: said, .. }) => assert_eq!(said.get(), horizon),
+        other => panic!("{other:?}"),
+    }
+    assert_eq!(db.check().unwrap().faults, [""; 0]);
+    db.close().unwrap();
+
+    // None at all gives the room back.
+    let db = kept().history(Retention::None).open(&path).unwrap();
+    let before = db.stats().unwrap();
+    assert!(before.history_pages > 0);
+    assert_eq!(
+        before.horizon_txn.get(),
+        horizon,
+        "still there while nothing was written"
+    );
+    load(&db, &db.open_table("t").unwrap(), 0..1, 10);
+    db.checkpoint().unwrap();
+    let after = db.stats().unwrap();
+    assert_eq!((after.history_pages, after.history_runs), (0, 0));
+    assert_eq!(after.horizon_txn, db.begin_read().unwrap().txn_id());
+    assert_eq!(db.check().unwrap().faults, [""; 0]);
+}
+
+#[test]
+fn history_begins_where_it_is_first_asked_for() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("db");
+    let db = small().open(&path).unwrap();
+    let table = db.table("t").unwrap();
+    load(&db, &table, 0..100, 10);
+    load(&db, &table, 0..100, 20);
+    db.close().unwrap();
+    let db = kept().open(&path).unwrap();
+    let began = db.begin_read().unwrap().txn_id();
+    assert_eq!(db.stats().unwrap().horizon_txn, began);
+    let table = db.open_table("t").unwrap();
+    load(&db, &table, 50..150, 30);
+    db.checkpoint().unwrap();
+    let read = db.begin_read_at(began).unwrap();
+    assert_eq!(rows(&read, &table), loaded(0..100, 20));
+}
+
+#[test]
+fn an_open_snapshot_outlives_its_history() {
+    let db = kept().history(Retention::Txns(1)).memory().unwrap();
+    let table = db.table("t").unwrap();
+    load(&db, &table, 0..300, 100);
+    let then = db.begin_read().unwrap().txn_id();
+    load(&db, &table, 0..300, 200);
+    db.checkpoint().unwrap();
+    let read = db.begin_read_at(then).unwrap();
+    for round in 0..10 {
+        load(&db, &table, 0..300, 300 + round);
+        db.checkpoint().unwrap();
+    }
+    let gone = db.begin_read_at(then);
+    assert!(matches!(gone, Err(Error::SnapshotGone { .. })), "{gone:?}");
+    assert_eq!(rows(&read, &table), loaded(0..300, 100));
+}
+
+#[test]
+fn what_is_only_inserted_costs_nothing() {
+    let db = kept().memory().unwrap();
+    let table = db.table("t").unwrap();
+    for round in 0..20 {
+        load(&db, &table, round * 500..round * 500 + 500, 100);
+    }
+    db.checkpoint().unwrap();
+    let stats = db.stats().unwrap();
+    assert_eq!((stats.history_pages, stats.history_runs), (0, 0));
+    assert_eq!(stats.horizon_txn, TxnId::ZERO);
+}
+
+#[test]
+fn a_great_many_versions_of_one_key_are_each_found() {
+    let db = kept().memory().unwrap();
+    let table = db.table("t").unwrap();
+    let mut last = TxnId::ZERO;
+    for number in 0..3000_u64 {
+        let mut batch = northstardb::WriteBatch::new();
+        batch
+            .put(&table, "hot", number.to_be_bytes())
+            .put(&table, "i", number.to_be_bytes());
+        last = db.commit(batch).unwrap().txn_id;
+        if number % 700 == 0 {
+            db.checkpoint().unwrap();
+        }
+    }
+    db.checkpoint().unwrap();
+    let first = last.get() - 2999;
+    for number in (0..3000_u64).step_by(7) {
+        let read = db.begin_read_at(TxnId::new(first + number)).unwrap();
+        let expected: Vec<_> = ["hot", "i"]
+            .map(|key| (key.as_bytes().to_vec(), number.to_be_bytes().to_vec()))
+            .into();
+        assert_eq!(rows(&read, &table), expected);
+        let mut backward: Vec<_> = read
+            .iter(&table)
+            .unwrap()
+            .rev()
+            .map(Result::unwrap)
+            .collect();
+        backward.reverse();
+        assert_eq!(backward, expected);
+        assert_eq!(
+            &*read.get(&table, "hot").unwrap().unwrap(),
+            number.to_be_bytes()
+        );
+    }
+}
+
+#[test]
+fn damage_in_history_is_an_error_and_hurts_no_other_state() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("db");
+    let db = kept().open(&path).unwrap();
+    let table = db.table("t").unwrap();
+    load(&db, &table, 0..200, 300);
+    let then = db.begin_read().unwrap().txn_id();
+    load(&db, &table, 0..200, 310);
+    db.close().unwrap();
+    let file = std::fs::read(path.join("data")).unwrap();
+    let old = value(7, 300);
+    let at = find(&file, &old);
+    let broken = dir.path().join("broken");
+    copy(&path, &broken);
+    common::flip(&Path::new(&broken).join("data"), at as u64);
+    let db = kept()
+        .idle_after(Duration::from_secs(900))
+        .open(&broken)
+        .unwrap();
+    let table = db.open_table("t").unwrap();
+    let read = db.begin_read_at(then).unwrap();
+    let found = read.get(&table, key(7));
+    assert!(matches!(found, Err(Error::Corrupt(_))), "{found:?}");
+    let newest = db.begin_read().unwrap();
+    assert_eq!(rows(&newest, &table), loaded(0..200, 310));
+    assert!(!db.check().unwrap().faults.is_empty());
+}
+
+fn find(file: &[u8], bytes: &[u8]) -> usize {
+    file.windows(bytes.len())
+        .position(|window| window == bytes)
+        .unwrap()
+}
