@@ -251,6 +251,8 @@ pub(crate) struct Ctx {
     /// The current row has another number of threads than its own.
     threads_replaced: bool,
     warm: Option<Loaded>,
+    /// What the rows of `timetravel` share.
+    pub(crate) past: Option<crate::suites::timetravel::Past>,
 }
 
 impl Ctx {
@@ -264,6 +266,7 @@ impl Ctx {
             threads_asked: None,
             threads_replaced: false,
             warm: None,
+            past: None,
         }
     }
 
@@ -366,7 +369,7 @@ impl Ctx {
         if let Some(warm) = self.warm.take() {
             warm.db.close()?;
         }
-        Ok(())
+        self.end_past()
     }
 }
 

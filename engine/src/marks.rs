@@ -58,6 +58,7 @@ marks! {
     RootShrank: "a tree became lower",
     TreeEmptied: "a tree became empty",
     RunWritten: "superseded versions were kept in a run",
+    RunsJoined: "runs of one checkpoint were put together",
     RunsMerged: "runs of history were merged",
     RunDropped: "a run of history was dropped",
     HeldForSnapshot: "pages waited for a snapshot",

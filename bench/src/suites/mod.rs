@@ -10,6 +10,7 @@ pub(crate) mod mvcc;
 pub(crate) mod pager;
 pub(crate) mod soak;
 pub(crate) mod store;
+pub(crate) mod timetravel;
 
 use crate::row::Row;
 
@@ -27,6 +28,7 @@ pub(crate) fn all() -> Vec<Row> {
         cache::ROWS,
         store::ROWS,
         store::crash::ROWS,
+        timetravel::ROWS,
         instructions::ROWS,
         soak::ROWS,
     ]

@@ -1,8 +1,9 @@
 //! Keeping history: the run of a slice, the merging of runs, and what policy lets go.
 //!
-//! Runs are merged by size classes of four: once four runs at the young end are of one class or lower ones, they become
-//! one, unless it would hold more than an eighth of what policy keeps: runs are dropped as a whole. So there are few runs,
-//! and a version is written about once for each four-fold of the history there is.
+//! The slices of one checkpoint leave runs whose keys follow each other: they are put together without being written anew.
+//! Then runs are merged by size classes: once eight runs at the young end are of one class or lower ones, or two while
+//! nobody commits, they become one, unless it would hold more than an eighth of what policy keeps: runs are dropped as a
+//! whole. So there are few runs, and a version is written about once for each eight-fold of the history there is.
 //!
 //! - Cost: dropping a run reads its branches, and those of its leaves that name values in pages of their own.
 //! - Failure: as a slice: it happened or it did not.
@@ -22,12 +23,13 @@ use crate::marks::{Mark, reached};
 use crate::pages::write::PageSink;
 use crate::pages::{Class, PageWrite, SharedSink};
 use crate::retention::Retention;
-use crate::tree::bulk::{Built, Bulk, retire_nodes};
+use crate::tree::bulk::{Built, Bulk, concat, retire_nodes};
 use crate::tree::cursor::Cursor;
 use crate::tree::merge::{Change, ChangeKind, Forget, MergeError, RangeDelete, merge};
 
-/// Runs of one size class at the young end that become one.
-const MERGED_TOGETHER: usize = 4;
+/// Runs of one size class at the young end that become one while commits go on, and while they do not.
+const MERGED_TOGETHER: usize = 8;
+const MERGED_IDLE: usize = 2;
 /// Pages of the smallest class, at most.
 const CLASS_PAGES: u64 = 16;
 /// Classes whose runs are merged: the largest merges read and write four times 16 * 4^6 pages, 1 GiB of 16 KiB.
@@ -41,7 +43,7 @@ fn class(run: &Run) -> u32 {
 }
 
 /// How many of the youngest runs are to become one.
-fn young_enough(runs: &[Run], limit: &Limit) -> Option<usize> {
+fn young_enough(runs: &[Run], limit: &Limit, together: usize) -> Option<usize> {
     let fits = |many: &usize| {
         let (older, young) = runs.split_at(runs.len() - many);
         limit.allows(young, older.last())
@@ -51,7 +53,7 @@ fn young_enough(runs: &[Run], limit: &Limit) -> Option<usize> {
             let young = runs.iter().rev().take_while(|run| class(run) <= highest);
             (0..=young.count()).rev().find(fits).unwrap_or(0)
         })
-        .find(|many| *many >= MERGED_TOGETHER)
+        .find(|many| *many >= together)
 }
 
 /// How much one run may hold: an eighth of what policy keeps.
@@ -106,6 +108,30 @@ fn let_go(runs: &[Run], policy: Retention, newest: TxnId, now_ns: u64, page_byte
     runs.iter().take_while(gone).count()
 }
 
+/// How many of the youngest runs one checkpoint has left.
+fn one_checkpoint(runs: &[Run]) -> usize {
+    let to = runs.last().map(|run| run.to);
+    let alike = |run: &&Run| Some(run.to) == to;
+    runs.iter().rev().take_while(alike).count()
+}
+
+/// What `runs` have become.
+fn as_one(runs: &[Run], built: Built) -> Run {
+    let to = runs.iter().map(|run| run.to).max();
+    let made_ns = runs.iter().map(|run| run.made_ns).max();
+    Run {
+        tree: TreeRoot {
+            page: built.root,
+            level: built.level,
+            rows: built.rows,
+        },
+        to: to.unwrap_or_default(),
+        number: 0,
+        pages: built.pages,
+        made_ns: made_ns.unwrap_or_default(),
+    }
+}
+
 impl Checkpointer {
     /// Whether superseded versions are kept.
     pub(super) fn keeps_history(&self) -> bool {
@@ -137,8 +163,14 @@ impl Checkpointer {
         history
     }
 
-    /// Lets go of the runs that policy does not keep, and merges young ones. Says whether it changed anything.
-    pub(super) fn tend(&self, history: &mut History, sink: &mut PageSink<'_>) -> Result<bool> {
+    /// Lets go of the runs that policy does not keep, and merges young ones, more of them if `idle`. Says whether it
+    /// changed anything.
+    pub(super) fn tend(
+        &self,
+        history: &mut History,
+        sink: &mut PageSink<'_>,
+        idle: bool,
+    ) -> Result<bool> {
         let number = history.next_number();
         let newest = self.shapes.shared.visible();
         let page_bytes = self.store.page_bytes() as u64;
@@ -151,19 +183,55 @@ impl Checkpointer {
             }
             self.drop_run(&run, sink)?;
         }
-        let limit = Limit {
-            policy: self.history_policy,
-            page_bytes,
-            horizon: history.horizon,
-        };
-        let Some(many) = young_enough(&history.runs, &limit) else {
-            return Ok(gone > 0);
-        };
-        reached(Mark::RunsMerged);
-        let young = history.runs.split_off(history.runs.len() - many);
-        let merged = self.merge_runs(&young, sink)?;
-        history.runs.extend(merged.map(|run| Run { number, ..run }));
+        let mut changed = gone > 0;
+        let alike = one_checkpoint(&history.runs);
+        if alike > 1 && self.are_in_order(&history.runs[history.runs.len() - alike..])? {
+            reached(Mark::RunsJoined);
+            let young = history.runs.split_off(history.runs.len() - alike);
+            let joined = self.join_runs(&young, sink)?;
+            history.runs.extend(joined.map(|run| Run { number, ..run }));
+            changed = true;
+        } else {
+            let limit = Limit {
+                policy: self.history_policy,
+                page_bytes,
+                horizon: history.horizon,
+            };
+            let together = if idle { MERGED_IDLE } else { MERGED_TOGETHER };
+            if let Some(many) = young_enough(&history.runs, &limit, together) {
+                reached(Mark::RunsMerged);
+                let young = history.runs.split_off(history.runs.len() - many);
+                let merged = self.merge_runs(&young, sink)?;
+                history.runs.extend(merged.map(|run| Run { number, ..run }));
+                changed = true;
+            }
+        }
+        Ok(changed)
+    }
+
+    /// Whether each run's keys are all below those of the next.
+    fn are_in_order(&self, runs: &[Run]) -> Result<bool> {
+        let mut last: Option<Vec<u8>> = None;
+        for run in runs {
+            let mut cursor = Cursor::new(&*self.store, Some(run.tree.page), Class::Once);
+            cursor.seek(Bound::Unbounded)?;
+            let first = cursor.row().map(|row| row.key.to_vec());
+            if last >= first {
+                return Ok(false);
+            }
+            cursor.seek_back(Bound::Unbounded)?;
+            last = cursor.row().map(|row| row.key.to_vec());
+        }
         Ok(true)
+    }
+
+    /// One run of several whose keys follow each other.
+    fn join_runs(&self, runs: &[Run], sink: &mut PageSink<'_>) -> Result<Option<Run>> {
+        let trees: Vec<_> = runs.iter().map(|run| run.tree.page).collect();
+        let built = concat(&*self.store, sink, TableId::HISTORY, &trees)?;
+        // All pages but the branches on top stay.
+        let pages = runs.iter().map(|run| run.pages).sum();
+        Ok(built.map(|built| as_one(runs, Built { pages, ..built })))
     }
 
     fn drop_run(&self, run: &Run, sink: &mut PageSink<'_>) -> Result<()> {
@@ -234,19 +302,7 @@ impl Checkpointer {
         for run in runs {
             retire_nodes(store, &mut SharedSink(&shared), run.tree.page)?;
         }
-        let to = runs.iter().map(|run| run.to).max();
-        let made_ns = runs.iter().map(|run| run.made_ns).max();
-        Ok(built.map(|built| Run {
-            tree: TreeRoot {
-                page: built.root,
-                level: built.level,
-                rows: built.rows,
-            },
-            to: to.unwrap_or_default(),
-            number: 0,
-            pages: built.pages,
-            made_ns: made_ns.unwrap_or_default(),
-        }))
+        Ok(built.map(|built| as_one(runs, built)))
     }
 
     /// Writes the table of runs anew where it differs from the one on disk; what the meta page then says.
@@ -345,7 +401,7 @@ mod tests {
             page_bytes: 4096,
             horizon: TxnId::ZERO,
         };
-        let many = |sizes: &[u64]| young_enough(&runs(sizes), &limit);
+        let many = |sizes: &[u64]| young_enough(&runs(sizes), &limit, 4);
         assert_eq!(many(&[1, 1, 1]), None);
         assert_eq!(many(&[1, 16, 1, 1]), Some(4));
         assert_eq!(many(&[60, 1, 1, 1]), Some(4), "the class above");
@@ -369,7 +425,7 @@ mod tests {
             page_bytes: 4096,
             horizon: TxnId::new(9),
         };
-        let many = |policy| young_enough(&runs, &limit(policy));
+        let many = |policy| young_enough(&runs, &limit(policy), 4);
         assert_eq!(many(Retention::All), Some(6));
         // The first begins at the horizon, two transactions before its end.
         assert_eq!(many(Retention::Txns(56)), Some(6));

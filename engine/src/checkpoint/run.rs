@@ -114,7 +114,7 @@ impl Checkpointer {
             .fetch_add(1, Ordering::Relaxed);
         self.tidied = false;
         // Once more, so that the older slot lets go of the log too: else it would reach back over two deltas.
-        let flipped = self.empty_flip();
+        let flipped = self.empty_flip(false);
         // As many spares as the next delta fills, so that none is made in steady state.
         self.recycle(self.delta_bytes)?;
         match flipped {
@@ -364,7 +364,7 @@ impl Checkpointer {
     }
 
     /// Flips the meta page without a change, so that the older slot and its log let go of their pages.
-    fn empty_flip(&mut self) -> Result<()> {
+    fn empty_flip(&mut self, idle: bool) -> Result<()> {
         self.pipeline.check_running()?;
         self.reclaim();
         let store = Arc::clone(&self.store);
@@ -373,7 +373,7 @@ impl Checkpointer {
             let shape = self.shapes.load();
             (Arc::clone(&shape.roots), History::clone(&shape.history))
         };
-        let tended = self.tend(&mut history, &mut sink)?;
+        let tended = self.tend(&mut history, &mut sink, idle)?;
         self.flip(&roots, &history, sink, self.meta.tree_txn, None)?;
         let generation = self.meta.generation;
         self.shapes.publish(|shape| {
@@ -388,7 +388,7 @@ impl Checkpointer {
     /// Takes the word of a clean close back, before the first append.
     pub(crate) fn mark_in_use(&mut self) -> Result<()> {
         let word = std::mem::take(&mut self.meta.clean);
-        self.empty_flip().inspect_err(|_| {
+        self.empty_flip(false).inspect_err(|_| {
             // Else the next try would find it taken back already.
             self.meta.clean =
                 word && !planted("a failed try to take the word of a clean close back counts");
@@ -400,7 +400,7 @@ impl Checkpointer {
         if self.tidied {
             return Ok(());
         }
-        let flipped = (0..TIDY_FLIPS).try_for_each(|_| self.empty_flip());
+        let flipped = (0..TIDY_FLIPS).try_for_each(|_| self.empty_flip(true));
         match &flipped {
             Ok(()) => {
                 self.tidied = true;

@@ -296,10 +296,12 @@ impl PageWrite for PageSink<'_> {
         } else {
             self.add(id, page)?;
         }
-        // What goes to history takes nobody's place.
-        let succeeds = self.successors > 0 && Page::trusted(page).table() != TableId::HISTORY;
-        self.successors -= u64::from(succeeds);
-        self.store.cache.insert(reference, page, succeeds || branch);
+        // Leaves of history are read by few, and much later: they take no frame.
+        if branch || Page::trusted(page).table() != TableId::HISTORY {
+            let succeeds = self.successors > 0;
+            self.successors = self.successors.saturating_sub(1);
+            self.store.cache.insert(reference, page, succeeds || branch);
+        }
         Ok(reference)
     }
 

@@ -2,7 +2,12 @@
 //!
 //! - Cost: as [`super::build`]; nothing is read.
 
+use std::ops::Bound;
+
 use super::build::Builder;
+use super::cursor::Cursor;
+use super::merge::{below, child_of};
+use super::run::Child;
 use super::search::check_level;
 use crate::format::branch::Branch;
 use crate::format::leaf::{RowValue, inline_bytes_max};
@@ -84,6 +89,83 @@ impl<W: PageWrite> Bulk<W> {
             pages: self.builder.pages_written + self.taken,
         }))
     }
+}
+
+/// One tree of several whose keys follow each other. Their leaves stay where they are.
+///
+/// The caller has made sure that every key of a tree is below the first of the next.
+///
+/// # Errors
+/// A page that cannot be read, contradicts itself, or cannot be written.
+pub(crate) fn concat<P: PageRead, W: PageWrite>(
+    pages: &P,
+    sink: W,
+    table: TableId,
+    trees: &[PageRef],
+) -> Result<Option<Built>, PageError> {
+    let mut builder = Builder::new(sink, table);
+    let mut lowest = u8::MAX;
+    for root in trees {
+        let pin = pages.load(*root, Class::Once)?;
+        lowest = lowest.min(check_level(pin.page(), None)?);
+    }
+    for root in trees {
+        let mut cursor = Cursor::new(pages, Some(*root), Class::Once);
+        cursor.seek(Bound::Unbounded)?;
+        let first = cursor.row().map(|row| row.key.to_vec());
+        drop(cursor);
+        let pin = pages.load(*root, Class::Once)?;
+        let header = pin.page().header();
+        let root = Child {
+            page: *root,
+            below: below(pin.page())?,
+            txn_max: header.txn_max.get(),
+            delete_txn_max: header.delete_txn_max.get(),
+        };
+        let level = header.level;
+        drop(pin);
+        attach_below(
+            pages,
+            &mut builder,
+            root,
+            (level, lowest),
+            &first.unwrap_or_default(),
+        )?;
+    }
+    let root = builder.finish()?;
+    builder.flush_retired();
+    Ok(root.map(|(level, child)| Built {
+        root: child.page,
+        level,
+        rows: child.below.rows,
+        pages: builder.pages_written,
+    }))
+}
+
+/// Attaches the nodes of level `lowest` below `node`, and retires those above.
+fn attach_below<P: PageRead, W: PageWrite>(
+    pages: &P,
+    builder: &mut Builder<W>,
+    node: Child,
+    (level, lowest): (u8, u8),
+    separator: &[u8],
+) -> Result<(), PageError> {
+    if level == lowest {
+        return builder.attach(level, separator, node);
+    }
+    let pin = pages.load(node.page, Class::Once)?;
+    check_level(pin.page(), Some(level))?;
+    let branch = Branch::view(pin.page())?;
+    let mut own = separator.to_vec();
+    for index in 0..branch.count() {
+        if index > 0 {
+            branch.separator_into(index, &mut own)?;
+        }
+        let child = child_of(&branch, index)?;
+        attach_below(pages, builder, child, (level - 1, lowest), &own)?;
+    }
+    builder.retire(node.page.id, 1);
+    Ok(())
 }
 
 /// Retires the nodes of a tree; what its rows name in pages of their own lives on.

@@ -649,7 +649,7 @@ pub(crate) fn row_count<P: PageRead>(pages: &P, root: Option<PageRef>) -> Result
     Ok(below(pin.page())?.rows)
 }
 
-fn child_of(branch: &Branch<'_>, index: usize) -> Result<Child, PageError> {
+pub(super) fn child_of(branch: &Branch<'_>, index: usize) -> Result<Child, PageError> {
     let header = branch.page().header();
     Ok(Child {
         page: branch.child(index)?,
