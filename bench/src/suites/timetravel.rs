@@ -71,6 +71,11 @@ impl Past {
         TxnId::new(self.begin.get() + rng.below(self.updates.len() as u64 + 1))
     }
 
+    /// The last transaction.
+    fn end(&self) -> TxnId {
+        TxnId::new(self.begin.get() + self.updates.len() as u64)
+    }
+
     /// The version of `row` at `at`: the number of its last update.
     fn version(&self, row: u64, at: TxnId) -> u64 {
         let seen = (at.get() - self.begin.get()) as usize;
@@ -87,7 +92,11 @@ fn past(ctx: &mut Ctx) -> Result<Past> {
         return Ok(past.clone());
     }
     let rows = ctx.rows();
-    let options = Options::new().history(Retention::All);
+    // All in memory, and nothing cleans up meanwhile.
+    let options = Options::new()
+        .history(Retention::All)
+        .memory_budget(1 << 30)
+        .idle_after(std::time::Duration::from_secs(3600));
     let (db, busy) = ctx.fresh_with("past", options)?;
     let quiet = db.table("quiet")?;
     load(&db, &busy, rows, 1000)?;
@@ -128,6 +137,24 @@ fn past(ctx: &mut Ctx) -> Result<Past> {
         if read.get(&past.busy, rows.key(row))?.as_deref() != Some(&expected[..]) {
             return Err(BenchError::Wrong {
                 what: format!("row {row} has another value as of {at}"),
+            });
+        }
+    }
+    // All of it is in memory from here on.
+    for (table, at) in [
+        (&past.busy, begin),
+        (&past.busy, past.end()),
+        (&past.quiet, begin),
+    ] {
+        let read = past.db.begin_read_at(at)?;
+        let mut seen = 0;
+        read.scan::<&[u8]>(table, .., |_, _| {
+            seen += 1;
+            std::ops::ControlFlow::Continue(())
+        })?;
+        if seen != rows.n {
+            return Err(BenchError::Wrong {
+                what: format!("{seen} rows as of {at}, not {}", rows.n),
             });
         }
     }
@@ -244,6 +271,7 @@ fn range_at_1000(ctx: &mut Ctx) -> Result<Outcome> {
         Ok(())
     };
     let last = past.rows.n - wanted + 1;
+    let before = past.db.stats()?;
     let (mut sample, mut newest) = (Sample::new(), Sample::new());
     for _ in 0..4 {
         sample.then(&measure(ctx.until(0.1), 1, |_| {
@@ -254,7 +282,9 @@ fn range_at_1000(ctx: &mut Ctx) -> Result<Outcome> {
         })?);
     }
     let (all, floor) = (sample.p50(), newest.p50());
+    let after = past.db.stats()?;
     Ok(Outcome::of(sample)
+        .cost(&before, &after)
         .floor_p50("range of the newest state", &newest)
         .figure_beside("range_at_p50", all, floor))
 }
@@ -288,7 +318,7 @@ fn commit_keeping_all(ctx: &mut Ctx) -> Result<Outcome> {
     }
     for _ in 0..3 {
         for (db, table, sample, rng, seconds) in &mut both {
-            let started = std::time::Instant::now();
+            let started = crate::clock::now();
             sample.then(&measure(Until::Ops(ctx.scale.rows / 200), 1, |version| {
                 let mut batch = WriteBatch::new();
                 for _ in 0..100 {

@@ -5,19 +5,20 @@
 //!
 //! Invariant: between two seeks it moves one way only.
 
-use std::ops::Bound;
+use std::ops::{Bound, ControlFlow};
 
 use northstar_io::planted::planted;
 
 use super::key;
 use super::run::Run;
+use crate::format::leaf::RowValue;
 use crate::format::page::PageError;
 use crate::ids::{PageRef, TableId, TxnId};
 use crate::pages::{Class, PageRead};
 use crate::tree::cursor::{Cursor, CursorRow};
 
-/// Versions passed over one by one before the rest of them are jumped over.
-const STEPS_MAX: u32 = 6;
+/// Versions passed over one by one before the rest of a key's are jumped over.
+const STEPS_MAX: u32 = 24;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Way {
@@ -95,20 +96,42 @@ impl<'p, P: PageRead> PastCursor<'p, P> {
     /// A page that cannot be read or contradicts itself.
     pub(crate) fn advance(&mut self) -> Result<(), PageError> {
         let Some(winner) = self.winner else {
-            if self.tree.row().is_some() {
-                step(&mut self.tree, self.way)?;
-            }
-            return self.settle();
+            self.step_tree()?;
+            self.choose();
+            return Ok(());
+        };
+        let (before, rest) = self.runs.split_at_mut(winner);
+        let Some((run, after)) = rest.split_first_mut() else {
+            return Ok(());
         };
         // Another run may stand on a copy of the same version.
-        let key = std::mem::take(&mut self.runs[winner].key);
-        for (index, run) in self.runs.iter_mut().enumerate() {
-            if index == winner || (run.is_on && run.key == key) {
-                step(&mut run.cursor, self.way)?;
-                run.settle(self.way)?;
+        for other in before.iter_mut().chain(after) {
+            if other.is_on && other.key == run.key {
+                other.step(self.way)?;
+                other.settle(self.way)?;
             }
         }
-        self.settle()
+        run.step(self.way)?;
+        run.settle(self.way)?;
+        self.choose();
+        Ok(())
+    }
+
+    /// Visits the current row and those after it, until `visit` breaks or the rows end.
+    ///
+    /// # Errors
+    /// A page that cannot be read or contradicts itself.
+    pub(crate) fn scan(
+        &mut self,
+        mut visit: impl FnMut(&[u8], RowValue<'_>) -> ControlFlow<()>,
+    ) -> Result<(), PageError> {
+        while let Some(row) = self.row() {
+            if visit(row.key, row.value).is_break() {
+                break;
+            }
+            self.advance()?;
+        }
+        Ok(())
     }
 
     /// The current row.
@@ -128,31 +151,34 @@ impl<'p, P: PageRead> PastCursor<'p, P> {
 
     /// Passes over rows of the tree that came later, and finds the foremost row.
     fn settle(&mut self) -> Result<(), PageError> {
-        while self.tree.row().is_some_and(|row| row.txn > self.at) {
-            step(&mut self.tree, self.way)?;
+        if self.tree.row().is_some_and(|row| row.txn > self.at) {
+            self.step_tree()?;
         }
-        let way = self.way;
-        let ahead = |key: &[u8], best: &[u8]| match way {
-            Way::Forward => key < best,
-            Way::Backward => key > best,
-        };
+        self.choose();
+        Ok(())
+    }
+
+    /// On to the next row of the tree that was there.
+    fn step_tree(&mut self) -> Result<bool, PageError> {
+        let at = self.at;
+        self.tree
+            .step_to(self.way == Way::Backward, |_, row| row.txn <= at)
+    }
+
+    /// Finds the foremost row.
+    #[inline]
+    fn choose(&mut self) {
+        let forward = self.way == Way::Forward;
         let mut best = self.tree.row().map(|row| row.key);
         let mut winner = None;
         for (index, run) in self.runs.iter().enumerate() {
-            if run.is_on && best.is_none_or(|best| ahead(&run.key, best)) {
+            let ahead = |best: &[u8]| (run.key.as_slice() < best) == forward;
+            if run.is_on && best.is_none_or(ahead) {
                 best = Some(&run.key);
                 winner = Some(index);
             }
         }
         self.winner = winner;
-        Ok(())
-    }
-}
-
-fn step<P: PageRead>(cursor: &mut Cursor<'_, P>, way: Way) -> Result<bool, PageError> {
-    match way {
-        Way::Forward => cursor.next(),
-        Way::Backward => cursor.prev(),
     }
 }
 
@@ -186,10 +212,25 @@ impl<P: PageRead> RunCursor<'_, P> {
         self.settle(Way::Backward)
     }
 
+    /// On to the next version that was seen, or one that says where to look on.
+    fn step(&mut self, way: Way) -> Result<bool, PageError> {
+        let (at, own) = (self.at, key::table_prefix(self.table));
+        let mut steps = 0;
+        self.cursor.step_to(way == Way::Backward, |prefix, row| {
+            steps += 1;
+            // Where it cannot be told from the row alone, its whole key is looked at.
+            let Some(to) = row.suffix.rest.last_chunk() else {
+                return true;
+            };
+            let to = TxnId::new(u64::from_be_bytes(*to));
+            steps >= STEPS_MAX || !prefix.starts_with(&own) || (row.txn <= at && at < to)
+        })
+    }
+
     /// Passes over versions that were not seen.
     fn settle(&mut self, way: Way) -> Result<(), PageError> {
         self.is_on = false;
-        let mut steps = 0;
+        let mut seeks = false;
         loop {
             let Some(row) = self.cursor.row() else {
                 return Ok(());
@@ -210,12 +251,12 @@ impl<P: PageRead> RunCursor<'_, P> {
                 self.is_on = true;
                 return Ok(());
             }
-            steps += 1;
-            if steps < STEPS_MAX {
-                step(&mut self.cursor, way)?;
+            // By steps first: most keys have few versions.
+            seeks = !seeks;
+            if seeks {
+                self.step(way)?;
                 continue;
             }
-            steps = 0;
             self.scratch.clear();
             self.scratch.extend_from_slice(packed);
             match (way, is_earlier) {

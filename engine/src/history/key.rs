@@ -97,11 +97,17 @@ pub(crate) fn unpack(packed: &[u8], into: &mut Vec<u8>) -> bool {
                     return false;
                 }
             }
-            [byte, ref after @ ..] if !in_run => {
-                into.push(byte);
+            [] | [0] => return false,
+            _ if in_run => return false,
+            _ => {
+                // Up to the next zero, which ends every packed key.
+                let Some(len) = rest.iter().position(|byte| *byte == 0) else {
+                    return false;
+                };
+                let (some, after) = rest.split_at(len);
+                into.extend_from_slice(some);
                 rest = after;
             }
-            _ => return false,
         }
     }
 }

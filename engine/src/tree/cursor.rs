@@ -227,6 +227,59 @@ impl<'p, P: PageRead> Cursor<'p, P> {
         })
     }
 
+    /// Goes on past rows until one that `wanted` takes, which hears what the leaf's keys begin with and each row; false
+    /// behind the last one, or before the first if `backward`.
+    ///
+    /// # Errors
+    /// A page that cannot be read or contradicts itself.
+    #[inline]
+    pub(crate) fn step_to(
+        &mut self,
+        backward: bool,
+        mut wanted: impl FnMut(&[u8], &LeafRow<'_>) -> bool,
+    ) -> Result<bool, PageError> {
+        let way = if backward {
+            Way::Backward
+        } else {
+            Way::Forward
+        };
+        self.attempt(|cursor| {
+            if cursor.place != Place::On {
+                return Ok(false);
+            }
+            loop {
+                let Some(pin) = &cursor.leaf else {
+                    return Ok(false);
+                };
+                let leaf = Leaf::view(pin.page())?;
+                let (prefix, last) = (leaf.prefix(), end_row(&leaf, way));
+                let mut index = cursor.index;
+                while index != last {
+                    match way {
+                        Way::Forward => index += 1,
+                        Way::Backward => index -= 1,
+                    }
+                    if wanted(prefix, &leaf.row(index)?) {
+                        cursor.index = index;
+                        return cursor.settle();
+                    }
+                }
+                cursor.index = index;
+                if !cursor.step(way)? {
+                    return Ok(false);
+                }
+                // The first row of the next leaf was come to by that step.
+                let Some(pin) = &cursor.leaf else {
+                    return Ok(false);
+                };
+                let leaf = Leaf::view(pin.page())?;
+                if wanted(leaf.prefix(), &leaf.row(cursor.index)?) {
+                    return Ok(true);
+                }
+            }
+        })
+    }
+
     /// The row under the cursor.
     #[inline]
     pub(crate) fn row(&self) -> Option<CursorRow<'_>> {

@@ -233,8 +233,8 @@ impl<'t> Cursor<'t> {
         to: Option<&[u8]>,
         mut visit: impl FnMut(&[u8], &[u8]) -> ControlFlow<()>,
     ) -> Result<()> {
-        if self.deltas.is_empty() && !matches!(self.base, Some(Base::Past(_))) {
-            return self.scan_tree(from, to, visit);
+        if self.deltas.is_empty() {
+            return self.scan_base(from, to, visit);
         }
         let mut row = self.seek(from)?;
         while let Some((key, value)) = row {
@@ -246,19 +246,15 @@ impl<'t> Cursor<'t> {
         Ok(())
     }
 
-    fn scan_tree(
+    fn scan_base(
         &mut self,
         from: &[u8],
         to: Option<&[u8]>,
         mut visit: impl FnMut(&[u8], &[u8]) -> ControlFlow<()>,
     ) -> Result<()> {
-        let Some(Base::Tree(tree)) = &mut self.base else {
-            return Ok(());
-        };
         let store = self.store;
         let mut failed = None;
-        tree.seek(Bound::Included(from))?;
-        tree.scan(|key, value, _| match value {
+        let visit = |key: &[u8], value: RowValue<'_>| match value {
             _ if to.is_some_and(|to| key >= to) => ControlFlow::Break(()),
             RowValue::Inline(value) => visit(key, value),
             RowValue::Extent(extent) => {
@@ -270,7 +266,19 @@ impl<'t> Cursor<'t> {
                     }
                 }
             }
-        })?;
+        };
+        match &mut self.base {
+            None => {}
+            Some(Base::Tree(tree)) => {
+                tree.seek(Bound::Included(from))?;
+                let mut visit = visit;
+                tree.scan(|key, value, _| visit(key, value))?;
+            }
+            Some(Base::Past(past)) => {
+                past.seek(from)?;
+                past.scan(visit)?;
+            }
+        }
         failed.map_or(Ok(()), |error| Err(error.into()))
     }
 
