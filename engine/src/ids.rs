@@ -85,6 +85,14 @@ impl TableId {
     pub(crate) const HISTORY: Self = Self::new(2);
     /// System table: the runs of history. Written by checkpoints only.
     pub(crate) const RUNS: Self = Self::new(3);
+    /// System table: transaction to the time it was committed. Noted while history is kept, like the next two.
+    pub(crate) const TIMES: Self = Self::new(4);
+    /// System table: transaction to its tag.
+    pub(crate) const TAGS: Self = Self::new(5);
+    /// System table: tag to the last transaction that carried it.
+    pub(crate) const TAGGED: Self = Self::new(6);
+    /// The tables of moments.
+    pub(crate) const MOMENTS: [Self; 3] = [Self::TIMES, Self::TAGS, Self::TAGGED];
     /// The first id given to a user's table.
     pub(crate) const FIRST_USER: Self = Self::new(16);
 }

@@ -56,6 +56,7 @@ pub mod internals;
 
 pub use db::Db;
 pub use db::batch::WriteBatch;
+pub use db::changes::{Difference, Version};
 pub use db::log::{Change, Log, LogFilter, LogHole, LogReport, Tail, Transaction};
 pub use db::options::{Backend, Options};
 pub use db::range::{Range, Row};

@@ -402,3 +402,181 @@ fn find(file: &[u8], bytes: &[u8]) -> usize {
         .position(|window| window == bytes)
         .unwrap()
 }
+
+/// A long random past, and all its states.
+fn long_past(db: &Db, seed: u64) -> (Table, Vec<(TxnId, State)>) {
+    let mut rng = SmallRng::seed_from_u64(seed);
+    let table = db.table("t").unwrap();
+    let mut state = State::new();
+    let mut states = vec![(db.begin_read().unwrap().txn_id(), State::new())];
+    for _ in 0..120 {
+        let txn = change(db, &table, &mut state, &mut rng);
+        states.push((txn, state.clone()));
+        if rng.random_bool(0.05) {
+            db.checkpoint().unwrap();
+        }
+    }
+    (table, states)
+}
+
+#[test]
+fn the_history_of_a_key_has_every_version_of_it() {
+    let db = kept().memory().unwrap();
+    let (table, states) = long_past(&db, 7);
+    for number in 0..KEYS {
+        let key = odd_key(number);
+        let mut expected = Vec::new();
+        for pair in states.windows(2) {
+            let (before, after) = (pair[0].1.get(&key), pair[1].1.get(&key));
+            if before != after {
+                expected.push((pair[1].0, after.cloned()));
+            }
+        }
+        let found = db.history(&table, &key, ..).unwrap();
+        let listed: Vec<_> = found
+            .iter()
+            .map(|version| (version.txn, version.value.clone()))
+            .collect();
+        assert_eq!(listed, expected, "{key:02x?}");
+        assert!(found.iter().all(|version| version.time.is_some()));
+        let (from, to) = (states[40].0, states[90].0);
+        let part: Vec<_> = db.history(&table, &key, from..to).unwrap();
+        let part: Vec<_> = part.iter().map(|version| version.txn).collect();
+        let within = |(txn, _): &(TxnId, _)| (from..to).contains(txn).then_some(*txn);
+        assert_eq!(part, expected.iter().filter_map(within).collect::<Vec<_>>());
+    }
+}
+
+#[test]
+fn a_diff_has_the_keys_that_differ_and_a_revert_takes_them_back() {
+    let db = kept().memory().unwrap();
+    let (table, states) = long_past(&db, 8);
+    let mut rng = SmallRng::seed_from_u64(9);
+    for _ in 0..200 {
+        let mut pick = || rng.random_range(0..states.len());
+        let (a, b) = (pick(), pick());
+        let ((before, old), (after, new)) = (&states[a.min(b)], &states[a.max(b)]);
+        let mut found = Vec::new();
+        db.diff(&table, *before, *after, |difference| {
+            let value =
+                |value: &Option<northstardb::Value<'_>>| value.as_deref().map(<[u8]>::to_vec);
+            let (before, after) = (value(&difference.before), value(&difference.after));
+            found.push((difference.key.to_vec(), before, after));
+            std::ops::ControlFlow::Continue(())
+        })
+        .unwrap();
+        let keys: std::collections::BTreeSet<_> = old.keys().chain(new.keys()).collect();
+        let expected: Vec<_> = keys
+            .into_iter()
+            .filter(|key| old.get(*key) != new.get(*key))
+            .map(|key| (key.clone(), old.get(key).cloned(), new.get(key).cloned()))
+            .collect();
+        assert_eq!(found, expected, "{before:?} to {after:?}");
+    }
+    let (last, newest) = (states[states.len() - 1].0, &states[states.len() - 1].1);
+    let (then, old) = &states[60];
+    let batch = db.revert(&table, *then, last).unwrap();
+    db.commit(batch).unwrap();
+    assert_eq!(
+        common::now(&db, &table),
+        old.clone().into_iter().collect::<Vec<_>>()
+    );
+    let again = db.begin_read_at(last).unwrap();
+    assert_eq!(
+        rows(&again, &table),
+        newest.clone().into_iter().collect::<Vec<_>>()
+    );
+    let wrong = db.diff(&table, last, *then, |_| std::ops::ControlFlow::Continue(()));
+    assert!(
+        matches!(wrong, Err(Error::InvalidOption { .. })),
+        "{wrong:?}"
+    );
+}
+
+#[test]
+fn moments_and_tags_lead_to_states() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("db");
+    let db = kept().history(Retention::Txns(16)).open(&path).unwrap();
+    let start = std::time::SystemTime::now();
+    let table = db.table("t").unwrap();
+    let mut moments = Vec::new();
+    for number in 0..40_u64 {
+        std::thread::sleep(Duration::from_millis(2));
+        let mut write = db.begin_write().unwrap();
+        write.put(&table, "k", number.to_be_bytes()).unwrap();
+        write
+            .set_tag(format!("tag {}", number % 30).as_bytes())
+            .unwrap();
+        let txn = write.commit().unwrap().txn_id;
+        std::thread::sleep(Duration::from_millis(2));
+        moments.push((txn, number, std::time::SystemTime::now()));
+        if number % 4 == 3 {
+            db.checkpoint().unwrap();
+        }
+    }
+    let look = |db: &Db| {
+        let table = db.open_table("t").unwrap();
+        let horizon = db.stats().unwrap().horizon_txn;
+        for (txn, number, moment) in &moments {
+            let read = db.begin_read_at_time(*moment);
+            let tagged = db
+                .begin_read_at_tag(format!("tag {}", number % 30))
+                .unwrap();
+            if *txn < horizon {
+                assert!(
+                    matches!(read, Err(Error::SnapshotGone { .. })),
+                    "{txn:?}: {read:?}"
+                );
+                continue;
+            }
+            let read = read.unwrap();
+            assert_eq!(read.txn_id(), *txn);
+            assert_eq!(
+                &*read.get(&table, "k").unwrap().unwrap(),
+                number.to_be_bytes()
+            );
+            let versions = db.history(&table, "k", *txn..=*txn).unwrap();
+            assert_eq!(versions.len(), 1, "{versions:?}");
+            let tag = format!("tag {}", number % 30).into_bytes();
+            assert_eq!(versions[0].tag.as_deref(), Some(&tag[..]));
+            let time = versions[0].time.unwrap();
+            assert!(time <= *moment && time > *moment - Duration::from_secs(60));
+            assert_eq!(tagged.unwrap().txn_id(), *txn);
+        }
+        assert!(horizon > moments[5].0, "{horizon:?}");
+        assert!(
+            db.begin_read_at_tag("tag 1")
+                .unwrap()
+                .is_some_and(|read| read.txn_id() > horizon)
+                || horizon > moments[31].0
+        );
+        assert!(db.begin_read_at_tag("never").unwrap().is_none());
+        let far = std::time::SystemTime::now() + Duration::from_secs(3600);
+        assert_eq!(db.begin_read_at_time(far).unwrap().txn_id(), moments[39].0);
+        assert!(matches!(
+            db.begin_read_at_time(start),
+            Err(Error::SnapshotGone { .. })
+        ));
+        assert_eq!(db.check().unwrap().faults, [""; 0]);
+    };
+    look(&db);
+    drop(db);
+    // Replayed, they are what they were.
+    let db = small().open(&path).unwrap();
+    look(&db);
+    db.close().unwrap();
+    let db = small().open(&path).unwrap();
+    look(&db);
+    db.close().unwrap();
+    // Without history there is nothing to tell.
+    let db = kept().history(Retention::None).open(&path).unwrap();
+    load(&db, &db.open_table("t").unwrap(), 0..1, 1);
+    db.checkpoint().unwrap();
+    assert!(db.begin_read_at_tag("tag 9").unwrap().is_none());
+    assert!(matches!(
+        db.begin_read_at_time(start),
+        Err(Error::SnapshotGone { .. })
+    ));
+    assert_eq!(db.check().unwrap().faults, [""; 0]);
+}

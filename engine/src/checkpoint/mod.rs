@@ -10,6 +10,7 @@
 
 pub(crate) mod check;
 pub(crate) mod feed;
+mod moments;
 mod past;
 pub(crate) mod run;
 pub(crate) mod thread;

@@ -211,11 +211,11 @@ impl Checkpointer {
             let root = before.map(|root| root.page);
             let (pages, tree) = (&*self.store, &mut SharedSink(&shared));
             let merged = match &mut keeper {
-                Some(keeper) => {
+                Some(keeper) if !TableId::MOMENTS.contains(&table) => {
                     keeper.begin(table, feed.changes());
                     merge(pages, tree, table, root, &mut feed, &ranges, keeper)
                 }
-                None => merge(pages, tree, table, root, &mut feed, &ranges, &mut Forget),
+                _ => merge(pages, tree, table, root, &mut feed, &ranges, &mut Forget),
             }?;
             fed += feed.fed;
             match (before, merged.root) {
@@ -373,11 +373,21 @@ impl Checkpointer {
             let shape = self.shapes.load();
             (Arc::clone(&shape.roots), History::clone(&shape.history))
         };
+        let horizon = history.horizon;
         let tended = self.tend(&mut history, &mut sink, idle)?;
+        let mut tended_roots = Roots::clone(&roots);
+        if history.horizon > horizon || !self.keeps_history() {
+            self.tend_moments(&mut tended_roots, history.horizon, &mut sink)?;
+        }
+        let mut changed = TableId::MOMENTS.to_vec();
+        changed.retain(|table| roots.get(*table) != tended_roots.get(*table));
+        self.merge_roots(&changed, &mut tended_roots, &mut sink)?;
+        let roots = tended_roots;
         self.flip(&roots, &history, sink, self.meta.tree_txn, None)?;
         let generation = self.meta.generation;
         self.shapes.publish(|shape| {
             shape.generation = generation;
+            shape.roots = Arc::new(roots);
             if tended {
                 shape.history = Arc::new(history);
             }

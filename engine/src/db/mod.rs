@@ -1,7 +1,9 @@
 //! The database as its users see it: opening, transactions, tables, closing.
 
 pub(crate) mod batch;
+pub(crate) mod changes;
 pub(crate) mod log;
+pub(crate) mod moments;
 pub(crate) mod open;
 pub(crate) mod options;
 pub(crate) mod range;

@@ -118,6 +118,11 @@ pub(crate) fn open_in(options: &Options, dir: &Path, world: World) -> Result<Db>
         Some(_) => Mark::BothSlots,
         None => Mark::OneSlot,
     });
+    let history_policy = options.history.unwrap_or_else(|| {
+        let kept = meta.history.as_ref();
+        kept.map_or(Retention::None, |history| history.policy)
+    });
+    let notes = history_policy != Retention::None;
     let replayed = if clean {
         reached(Mark::CleanOpen);
         let delta = new_delta(options.delta_bytes, world.sizes)?;
@@ -129,7 +134,7 @@ pub(crate) fn open_in(options: &Options, dir: &Path, world: World) -> Result<Db>
         let reach = world.sizes.map(|sizes| sizes.delta_address_bytes);
         let reach = reach.unwrap_or(DELTA_ADDRESS_BYTES_MAX);
         let delta = delta_with(reach, options.delta_bytes)?;
-        replay(&segments, start, meta.next_table, delta)?
+        replay(&segments, start, meta.next_table, notes, delta)?
     };
     let roots = load_roots(&store, &meta)?;
     assemble(Assembly {
@@ -144,6 +149,7 @@ pub(crate) fn open_in(options: &Options, dir: &Path, world: World) -> Result<Db>
         roots,
         lock,
         clean,
+        history_policy,
     })
 }
 
@@ -160,6 +166,8 @@ struct Assembly<'o> {
     lock: Option<Box<dyn northstar_io::FileLock>>,
     /// The word of a clean close was believed.
     clean: bool,
+    /// How much of the past is kept.
+    history_policy: Retention,
 }
 
 fn assemble(parts: Assembly<'_>) -> Result<Db> {
@@ -175,6 +183,7 @@ fn assemble(parts: Assembly<'_>) -> Result<Db> {
         roots,
         lock,
         clean,
+        history_policy,
     } = parts;
     let World { disk, clock, .. } = world.clone();
     let Replayed {
@@ -220,6 +229,8 @@ fn assemble(parts: Assembly<'_>) -> Result<Db> {
             delta,
             next_txn: visible.next(),
             last_timestamp_ns: last_timestamp_ns.max(meta.checkpoint_ns),
+            notes: history_policy != Retention::None,
+            noted_ns: None,
             unseen: false,
         },
         log,
@@ -247,10 +258,7 @@ fn assemble(parts: Assembly<'_>) -> Result<Db> {
         older_log_start: older
             .as_ref()
             .map_or(meta.log_start.lsn, |older| older.log_start.lsn),
-        history_policy: options.history.unwrap_or_else(|| {
-            let kept = meta.history.as_ref();
-            kept.map_or(Retention::None, |history| history.policy)
-        }),
+        history_policy,
         retainer: Retainer::new(options.log_retention, meta.database_low()),
         meta,
         slice_bytes: options.slice_bytes,
@@ -556,7 +564,8 @@ fn load_roots(store: &Store, meta: &Meta) -> Result<Roots> {
         };
         let id = row.key.try_into().map(u32::from_be_bytes);
         let id = id.map_err(|_| bad("a key that is no table id"))?;
-        if !(TableId::FIRST_USER.get()..meta.next_table.get()).contains(&id) {
+        let known = TableId::MOMENTS.contains(&TableId::new(id));
+        if !known && !(TableId::FIRST_USER.get()..meta.next_table.get()).contains(&id) {
             return Err(bad("a table id that was never given out"));
         }
         let RowValue::Inline(value) = row.value else {

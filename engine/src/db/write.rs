@@ -357,10 +357,13 @@ impl WriteTxn {
         }
         let ticket = Ticket::blocking();
         let ops = std::mem::take(&mut self.ops);
+        let time_ns = pipeline.time(&core);
         let appended = pipeline
             .claim_log(self.tag.len() + ops.bytes().len())
             .and_then(|claim| {
-                pipeline.append(&mut core, ops, &self.tag, (durability, &ticket, claim))
+                core.note(time_ns, &self.tag)?;
+                let record = (time_ns, &*self.tag, ops);
+                pipeline.append(&mut core, record, (durability, &ticket, claim))
             });
         if let Err(error) = appended {
             self.core = Some(core);

@@ -8,7 +8,7 @@
 use super::arena::{Arena, At, Record};
 use super::range::RangeDeletes;
 use super::version::{Hit, visible};
-use crate::ids::TxnId;
+use crate::ids::{TableId, TxnId};
 
 /// Puts the events of the key of `newest` into `events`, oldest first.
 pub(super) fn events<'d>(
@@ -47,6 +47,25 @@ pub(super) fn events<'d>(
         }
     }
     events.reverse();
+}
+
+impl super::Delta {
+    /// All that happened to `key`, oldest first, into `into`: also what no snapshot sees yet.
+    pub(crate) fn events<'d>(&'d self, table: TableId, key: &[u8], into: &mut Vec<Hit<'d>>) {
+        into.clear();
+        let mut cursor = self.cursor(table, TxnId::MAX);
+        if cursor.seek(key).is_some_and(|(found, _)| found == key) {
+            cursor.events(into);
+            return;
+        }
+        let mut ranges = self.range_deletes(table, TxnId::MAX);
+        while let Some((_, txn)) = ranges.next_covering(key) {
+            if into.last().is_none_or(|newer| newer.txn > txn) {
+                into.push(Hit { txn, value: None });
+            }
+        }
+        into.reverse();
+    }
 }
 
 impl<'d> super::DeltaCursor<'d> {

@@ -19,12 +19,14 @@
 //!   first, until one has the key.
 //! - Spec: FF-022, FF-023, SE-017.
 
+mod all;
 mod cursor;
 mod find;
 mod keeper;
 mod key;
 mod run;
 
+pub(crate) use all::{changed_keys, versions};
 pub(crate) use cursor::PastCursor;
 pub(crate) use find::{Past, find};
 pub(crate) use keeper::Keeper;

@@ -13,7 +13,8 @@ use crate::format::record::{Op, Record, RecordError};
 use crate::ids::{Lsn, TableId, TxnId};
 use crate::log::{LogError, LogPosition, ScanEnd, ScanStart, Segments, scan};
 use crate::txn::table::decode_entry;
-use crate::writer::core::{Ahead, apply_op};
+use crate::writer::core::{Ahead, apply_op, delta_full};
+use crate::writer::moments::note;
 
 /// What replaying the log gave.
 pub(crate) struct Replayed {
@@ -85,14 +86,16 @@ fn bad_record(group: Lsn, error: &RecordError) -> Error {
     })
 }
 
-/// Replays the log from `start` into a new delta. Writes nothing to disk.
+/// Replays the log from `start` into a new delta, and `notes` times and tags there or not. Writes nothing to disk.
 pub(crate) fn replay(
     segments: &Segments,
     start: ScanStart,
     next_table: TableId,
+    notes: bool,
     (delta, mut writer): (Arc<Delta>, DeltaWriter),
 ) -> Result<Replayed> {
     let mut next_table = next_table;
+    let mut noted_ns = None;
     let mut last_timestamp_ns = 0;
     let mut dropped = Vec::new();
     let end = scan(segments, start, |group, record: Record<'_>| {
@@ -126,6 +129,11 @@ pub(crate) fn replay(
                 dropped.push((table, record.txn));
             }
             apply_op(&mut writer, &op, record.txn)?;
+        }
+        if notes {
+            let times = (last_timestamp_ns, noted_ns);
+            note(&mut writer, record.txn, times, record.tag()).map_err(delta_full)?;
+            noted_ns = Some(last_timestamp_ns);
         }
         // Replay takes nothing back.
         writer.forget_marks();

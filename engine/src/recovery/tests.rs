@@ -41,7 +41,7 @@ fn replayed(records: Vec<(u64, OpWriter)>) -> Result<Replayed> {
         database: 5,
         proven_through: at.lsn,
     };
-    replay(&segments, start, NEXT, delta())
+    replay(&segments, start, NEXT, false, delta())
 }
 
 fn ops(write: impl FnOnce(&mut OpWriter)) -> OpWriter {

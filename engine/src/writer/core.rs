@@ -9,6 +9,7 @@
 
 use std::sync::Arc;
 
+use super::moments::note;
 use crate::delta::{Delta, DeltaFull, DeltaWriter, WARM_KEYS};
 use crate::error::{Error, Result};
 use crate::format::record::{Op, OpWriter, Ops};
@@ -22,6 +23,10 @@ pub(crate) struct Core {
     pub(crate) next_txn: TxnId,
     /// Wall clock of the last commit; commits never go back in time.
     pub(crate) last_timestamp_ns: u64,
+    /// History is kept, so that it is noted when transactions were committed and what tags they carry.
+    pub(crate) notes: bool,
+    /// Wall clock of the last commit that was noted since opening.
+    pub(crate) noted_ns: Option<u64>,
     /// Batches of others were applied, and nobody has looked yet who brings them to the log.
     pub(crate) unseen: bool,
 }
@@ -35,8 +40,23 @@ impl std::fmt::Debug for Core {
 }
 
 impl Core {
-    /// Applies encoded operations as transaction `next_txn`. On an error nothing is left of them.
-    pub(crate) fn apply(&mut self, ops: &OpWriter) -> Result<()> {
+    /// The time of a commit that happens now, by the wall clock.
+    pub(crate) fn time_after_last(&self, wall_ns: u64) -> u64 {
+        wall_ns.max(self.last_timestamp_ns)
+    }
+
+    /// Notes when `next_txn` is committed and what tag it carries. On an error some of it may stand.
+    pub(crate) fn note(&mut self, time_ns: u64, tag: &[u8]) -> Result<()> {
+        if !self.notes {
+            return Ok(());
+        }
+        let times = (time_ns, self.noted_ns);
+        note(&mut self.writer, self.next_txn, times, tag).map_err(delta_full)
+    }
+
+    /// Applies encoded operations as transaction `next_txn`, committed at `time_ns` with `tag`. On an error nothing is left
+    /// of them.
+    pub(crate) fn apply(&mut self, ops: &OpWriter, time_ns: u64, tag: &[u8]) -> Result<()> {
         let mark = self.writer.mark();
         let txn = self.next_txn;
         let mut ahead = Ahead::of(ops.ops());
@@ -49,6 +69,7 @@ impl Core {
             })?;
             apply_op(&mut self.writer, &op, txn)
         });
+        let outcome = outcome.and_then(|()| self.note(time_ns, tag));
         if outcome.is_err() {
             self.writer.rollback(mark);
         }
@@ -105,7 +126,7 @@ pub(crate) fn apply_op(writer: &mut DeltaWriter, op: &Op<'_>, txn: TxnId) -> Res
 }
 
 /// What the caller learns when a delta has no room left.
-fn delta_full(full: DeltaFull) -> Error {
+pub(crate) fn delta_full(full: DeltaFull) -> Error {
     Error::TooLarge {
         what: "uncommitted and unmerged data",
         len: full.wanted as u64,

@@ -12,6 +12,7 @@
 pub(crate) mod core;
 pub(crate) mod group;
 pub(crate) mod handover;
+pub(crate) mod moments;
 pub(crate) mod pipeline;
 pub(crate) mod throttle;
 pub(crate) mod wait;

@@ -409,6 +409,7 @@ impl Pipeline {
             claim,
         } = request;
         let instance = self.shapes.shared.tables.instance;
+        let time_ns = self.time(core);
         let outcome = self
             .check_running()
             .and_then(|()| {
@@ -416,12 +417,20 @@ impl Pipeline {
                     .iter()
                     .try_for_each(|t| t.resolve(instance, core.next_txn).map(drop))
             })
-            .and_then(|()| core.apply(&ops))
-            .and_then(|()| self.append(core, ops, &tag, (durability, &ticket, claim)));
+            .and_then(|()| core.apply(&ops, time_ns, &tag))
+            .and_then(|()| {
+                let record = (time_ns, &*tag, ops);
+                self.append(core, record, (durability, &ticket, claim))
+            });
         if let Err(error) = outcome {
             self.asleep.add(ticket.reject(&error));
             self.after_rollback(core);
         }
+    }
+
+    /// The time of a commit that happens now.
+    pub(crate) fn time(&self, core: &Core) -> u64 {
+        core.time_after_last(self.clock.wall_ns())
     }
 
     /// Numbers what was applied to the delta as `core.next_txn`, appends its record to the open group, and freezes
@@ -429,12 +438,10 @@ impl Pipeline {
     pub(crate) fn append(
         &self,
         core: &mut Box<Core>,
-        ops: OpWriter,
-        tag: &[u8],
+        (timestamp_ns, tag, ops): (u64, &[u8], OpWriter),
         (durability, ticket, claim): (Durability, &Arc<Ticket>, Claim),
     ) -> Result<()> {
         let txn = core.next_txn;
-        let timestamp_ns = self.clock.wall_ns().max(core.last_timestamp_ns);
         ticket.number(txn);
         let payload = tag.len() + ops.bytes().len();
         let mut open = self.open.lock();
@@ -488,6 +495,7 @@ impl Pipeline {
         }
         core.next_txn = txn.next();
         core.last_timestamp_ns = timestamp_ns;
+        core.noted_ns = Some(timestamp_ns);
         self.counters.commits.fetch_add(1, Ordering::Relaxed);
         if core.delta.used_bytes() as u64 >= self.delta_bytes
             && self.shapes.load().frozen.is_empty()

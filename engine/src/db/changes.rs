@@ -1,0 +1,265 @@
+//! What happened between two states: the versions of a key, the keys that differ, and how to take changes back.
+//!
+//! Spec: SE-019.
+
+use std::collections::BTreeMap;
+use std::ops::{Bound, ControlFlow, RangeBounds};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use super::Db;
+use super::batch::WriteBatch;
+use super::moments::{tag_of, time_of};
+use super::read::Value;
+use crate::delta::Hit;
+use crate::error::{Error, Result};
+use crate::format::leaf::RowValue;
+use crate::history;
+use crate::ids::{TableId, TxnId};
+use crate::limits;
+use crate::pages::Class;
+use crate::tree::cursor::Cursor as TreeCursor;
+use crate::tree::overflow::read_extent;
+use crate::txn::snapshot::Snapshot;
+use crate::txn::table::{Table, check_len};
+
+/// One version of a key: what a transaction left there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Version {
+    /// Who wrote or deleted it.
+    pub txn: TxnId,
+    /// The value; `None` if the key was deleted.
+    pub value: Option<Vec<u8>>,
+    /// When that was committed, to the millisecond, if it was noted.
+    pub time: Option<SystemTime>,
+    /// The tag it carried.
+    pub tag: Option<Vec<u8>>,
+}
+
+/// A key whose value differs between two states.
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct Difference<'d> {
+    /// The key.
+    pub key: &'d [u8],
+    /// Its value in the first state.
+    pub before: Option<Value<'d>>,
+    /// Its value in the second.
+    pub after: Option<Value<'d>>,
+}
+
+impl Db {
+    /// The versions of a key that transactions of a range wrote, oldest first, deletions among them. Complete from the horizon
+    /// on; of what was before, those are listed that were still there.
+    ///
+    /// ```
+    /// # fn main() -> northstardb::Result<()> {
+    /// let db = northstardb::Options::new().history(northstardb::Retention::All).memory()?;
+    /// let table = db.table("t")?;
+    /// for value in ["one", "two"] {
+    ///     let mut txn = db.begin_write()?;
+    ///     txn.put(&table, "k", value)?;
+    ///     txn.set_tag(value.as_bytes())?;
+    ///     txn.commit()?;
+    /// }
+    /// let versions = db.history(&table, "k", ..)?;
+    /// assert_eq!(versions.len(), 2);
+    /// assert_eq!(versions[1].value.as_deref(), Some(&b"two"[..]));
+    /// assert_eq!(versions[0].tag.as_deref(), Some(&b"one"[..]));
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// Memory and time grow with the versions of the key.
+    ///
+    /// # Errors
+    /// [`Error::UnknownTable`], [`Error::TooLarge`], [`Error::Corrupt`], [`Error::Io`], [`Error::Closed`].
+    pub fn history(
+        &self,
+        table: &Table,
+        key: impl AsRef<[u8]>,
+        txns: impl RangeBounds<TxnId>,
+    ) -> Result<Vec<Version>> {
+        let key = key.as_ref();
+        check_len("key", key.len(), limits::KEY_BYTES_MAX)?;
+        let snapshot = self.begin_read()?.snapshot;
+        let table = self.ever(table)?;
+        let versions = versions(&snapshot, table, key, &txns)?;
+        versions
+            .into_iter()
+            .map(|(txn, value)| {
+                let time = time_of(&snapshot, txn)?;
+                Ok(Version {
+                    txn,
+                    value,
+                    time: time.map(|time| UNIX_EPOCH + Duration::from_nanos(time)),
+                    tag: tag_of(&snapshot, txn)?,
+                })
+            })
+            .collect()
+    }
+
+    /// Calls `visit` with every key of a table whose value differs between the states after `before` and after `after`, in
+    /// key order, until it breaks.
+    ///
+    /// Memory grows with the keys changed since `before`; so does time, beside one look at every row's transaction.
+    ///
+    /// # Errors
+    /// [`Error::SnapshotGone`], [`Error::UnknownTable`], [`Error::InvalidOption`] where `before` is the later one,
+    /// [`Error::Corrupt`], [`Error::Io`], [`Error::Closed`].
+    pub fn diff(
+        &self,
+        table: &Table,
+        before: TxnId,
+        after: TxnId,
+        mut visit: impl FnMut(Difference<'_>) -> ControlFlow<()>,
+    ) -> Result<()> {
+        if before > after {
+            return Err(Error::InvalidOption {
+                option: "before",
+                found: before.to_string(),
+                expected: format!("at most {after}"),
+            });
+        }
+        let table = self.ever(table)?;
+        let then = self.begin_read_at(before)?.snapshot;
+        // Both of the newer shape, which has all that happened in between.
+        let now = self.begin_read_at(after)?.snapshot;
+        let horizon = now.shape().history.horizon;
+        if before < horizon {
+            return Err(Error::SnapshotGone {
+                asked: before,
+                horizon,
+                newest: after,
+            });
+        }
+        for key in changed_keys(&now, table, (before, after))? {
+            let (before, after) = (then.get(table, &key)?, now.get(table, &key)?);
+            if before.as_deref() == after.as_deref() {
+                continue;
+            }
+            let key = &key;
+            let difference = Difference { key, before, after };
+            if visit(difference).is_break() {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// A batch that gives every key of a table that transactions after `before` and up to `after` changed the value it had at
+    /// `before`. What came later to the same keys is overwritten with it; other keys are left alone. Nothing is committed.
+    ///
+    /// # Errors
+    /// As [`Db::diff`].
+    pub fn revert(&self, table: &Table, before: TxnId, after: TxnId) -> Result<WriteBatch> {
+        let mut batch = WriteBatch::new();
+        self.diff(table, before, after, |difference| {
+            match &difference.before {
+                Some(value) => batch.put(table, difference.key, value),
+                None => batch.delete(table, difference.key),
+            };
+            ControlFlow::Continue(())
+        })?;
+        Ok(batch)
+    }
+
+    /// The id of a table of this database, dropped or not.
+    fn ever(&self, table: &Table) -> Result<TableId> {
+        let shared = &self.engine()?.shapes.shared;
+        table.resolve(shared.tables.instance, TxnId::ZERO)
+    }
+}
+
+type Versions = BTreeMap<TxnId, Option<Vec<u8>>>;
+
+fn versions(
+    snapshot: &Snapshot,
+    table: TableId,
+    key: &[u8],
+    txns: &impl RangeBounds<TxnId>,
+) -> Result<Versions> {
+    let shape = snapshot.shape();
+    let store = &*shape.shared.store;
+    let mut found = Versions::new();
+    let owned = |value: RowValue<'_>| match value {
+        RowValue::Inline(value) => Ok(value.to_vec()),
+        RowValue::Extent(extent) => read_extent(store, &extent, store.page_bytes(), Class::Point),
+    };
+    // Values that nobody asked for are not read.
+    let wanted = |txn: TxnId, value: RowValue<'_>| match txns.contains(&txn) {
+        true => owned(value),
+        false => Ok(Vec::new()),
+    };
+    history::versions(store, &shape.history.runs, table, key, |from, to, value| {
+        found.insert(from, Some(wanted(from, value)?));
+        // Deleted, unless somebody wrote it then.
+        found.entry(to).or_insert(None);
+        Ok(())
+    })?;
+    let root = shape.roots.get(table).map(|root| root.page);
+    let mut tree = TreeCursor::new(store, root, Class::Point);
+    tree.seek(Bound::Included(key))?;
+    if let Some(row) = tree.row().filter(|row| row.key == key) {
+        found.insert(row.txn, Some(wanted(row.txn, row.value)?));
+    }
+    let mut events: Vec<Hit<'_>> = Vec::new();
+    for delta in shape.deltas() {
+        delta.events(table, key, &mut events);
+        for event in &events {
+            if event.txn <= snapshot.txn() {
+                found.insert(event.txn, event.value.map(<[u8]>::to_vec));
+            }
+        }
+    }
+    // Deleting what is not there is no version.
+    let mut is_there = false;
+    found.retain(|_, value| {
+        let was_there = std::mem::replace(&mut is_there, value.is_some());
+        is_there || was_there
+    });
+    found.retain(|txn, _| txns.contains(txn));
+    Ok(found)
+}
+
+/// The keys that may have changed after the one transaction and not after the other, in order.
+fn changed_keys(
+    snapshot: &Snapshot,
+    table: TableId,
+    (after, until): (TxnId, TxnId),
+) -> Result<Vec<Vec<u8>>> {
+    let shape = snapshot.shape();
+    let store = &*shape.shared.store;
+    let within = |txn: TxnId| after < txn && txn <= until;
+    let mut keys = Vec::new();
+    let runs = shape.history.seen_at(after);
+    history::changed_keys(store, runs, table, (after, until), &mut keys)?;
+    let ranges: Vec<_> = shape
+        .deltas()
+        .flat_map(|delta| delta.range_deletes(table, until))
+        .filter(|range| within(range.txn))
+        .collect();
+    let root = shape.roots.get(table).map(|root| root.page);
+    let mut tree = TreeCursor::new(store, root, Class::Scan);
+    tree.seek(Bound::Unbounded)?;
+    while let Some(row) = tree.row() {
+        if within(row.txn) || ranges.iter().any(|range| range.covers(row.key)) {
+            keys.push(row.key.to_vec());
+        }
+        tree.step_to(false, |_, row| !ranges.is_empty() || within(row.txn))?;
+    }
+    let mut events: Vec<Hit<'_>> = Vec::new();
+    for delta in shape.deltas() {
+        let mut cursor = delta.cursor(table, TxnId::MAX);
+        cursor.seek(&[]);
+        while let Some((key, _)) = cursor.current() {
+            cursor.events(&mut events);
+            if events.iter().any(|event| within(event.txn)) {
+                keys.push(key.to_vec());
+            }
+            cursor.next();
+        }
+    }
+    keys.sort_unstable();
+    keys.dedup();
+    Ok(keys)
+}
