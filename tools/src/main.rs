@@ -5,6 +5,7 @@
 
 mod import;
 mod log;
+mod past;
 mod read;
 mod report;
 
@@ -56,15 +57,30 @@ enum Command {
     },
     #[command(flatten)]
     Read(Read),
-    /// Read the database as it was after transaction TXN
+    /// Read the database as it was
     ///
     /// As far back as history is kept: an error says how far. See `import --keep-history`.
     #[command(name = "as-of")]
     AsOf {
-        /// A transaction id
-        txn: u64,
+        /// A transaction id, a moment as in 2026-01-31T12:00:00Z, or tag:NAME
+        #[arg(value_name = "STATE")]
+        state: past::State,
         #[command(subcommand)]
         read: Read,
+    },
+    /// List every version of a path, oldest first: when it was written, by which transaction, with what tag
+    History {
+        /// The path, as `scan` prints it
+        path: String,
+    },
+    /// List the paths whose content differs between two states
+    Diff {
+        /// The earlier state, as `as-of` takes it
+        #[arg(value_name = "STATE")]
+        before: past::State,
+        /// The later one
+        #[arg(value_name = "STATE")]
+        after: past::State,
     },
     /// Read the commit log: what was committed, transaction by transaction
     ///
@@ -213,12 +229,16 @@ fn perform(arguments: Arguments, out: &mut impl Write) -> Result<(), Failure> {
             let read = db.begin_read().during(|| "cannot read".to_owned())?;
             perform_read(&read, &table, &command, json, out)
         }
-        Command::AsOf { txn, read: command } => {
-            let db = existing()?;
-            let read = db
-                .begin_read_at(northstardb::TxnId::new(txn))
-                .during(|| format!("cannot read as of transaction {txn}"))?;
+        Command::AsOf {
+            state,
+            read: command,
+        } => {
+            let read = state.open(&existing()?)?;
             perform_read(&read, &table, &command, json, out)
+        }
+        Command::History { path } => past::history(&existing()?, &table, &path, json, out),
+        Command::Diff { before, after } => {
+            past::diff(&existing()?, &table, (&before, &after), json, out)
         }
         Command::Log(command) => log::perform(&existing()?, &command, json, out),
         Command::Stat => report::stat(&existing()?, json, out),

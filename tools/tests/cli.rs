@@ -196,6 +196,55 @@ fn an_earlier_import_can_be_read_as_of_its_last_transaction() {
 }
 
 #[test]
+fn versions_and_differences_are_listed_and_moments_name_states() {
+    let dir = tempfile::tempdir().unwrap();
+    let (root, db) = (dir.path().join("tree"), dir.path().join("db"));
+    tree(&root);
+    let import = || {
+        let words = ["import", root.to_str().unwrap(), "--keep-history"];
+        let output = northstar(&db, &words);
+        assert!(output.status.success(), "{}", text(&output));
+    };
+    import();
+    std::thread::sleep(std::time::Duration::from_millis(5));
+    let moment = jiff::Timestamp::now().to_string();
+    std::thread::sleep(std::time::Duration::from_millis(5));
+    std::fs::write(root.join("src/a.rs"), "fn a() { changed() }\n").unwrap();
+    std::fs::write(root.join("src/new.rs"), "fn new() {}\n").unwrap();
+    import();
+    let lines = |words: &[&str]| -> Vec<serde_json::Value> {
+        let output = northstar(&db, &[words, &["--json"]].concat());
+        assert!(output.status.success(), "{}", text(&output));
+        let lines = String::from_utf8(output.stdout).unwrap();
+        lines
+            .lines()
+            .map(|line| serde_json::from_str(line).unwrap())
+            .collect()
+    };
+    let versions = lines(&["history", "src/a.rs"]);
+    let bytes: Vec<_> = versions.iter().map(|line| line["bytes"].as_u64()).collect();
+    assert_eq!(bytes, [Some(10), Some(21)]);
+    let newest = versions[1]["txn"].to_string();
+    let differences = lines(&["diff", &moment, &newest]);
+    let paths: Vec<_> = differences
+        .iter()
+        .map(|line| line["path"].as_str())
+        .collect();
+    assert_eq!(paths, [Some("src/a.rs"), Some("src/new.rs")]);
+    let then = northstar(&db, &["as-of", &moment, "get", "src/a.rs"]);
+    assert_eq!(then.stdout, b"fn a() {}\n", "{}", text(&then));
+    for (words, code) in [
+        (&["as-of", "tag:none", "scan"][..], 1),
+        (&["as-of", "yesterday", "scan"], 2),
+        (&["history", "never"], 1),
+        (&["diff", &newest, &moment], 1),
+    ] {
+        let output = northstar(&db, words);
+        assert_eq!(output.status.code(), Some(code), "{}", text(&output));
+    }
+}
+
+#[test]
 fn the_log_is_kept_when_asked_for_and_printed() {
     let dir = tempfile::tempdir().unwrap();
     let (root, db) = (dir.path().join("tree"), dir.path().join("db"));
