@@ -580,3 +580,108 @@ fn moments_and_tags_lead_to_states() {
     ));
     assert_eq!(db.check().unwrap().faults, [""; 0]);
 }
+
+/// Commits one row.
+fn put(db: &Db, table: &Table, key: &str, value: &[u8]) -> TxnId {
+    let mut write = db.begin_write().unwrap();
+    write.put(table, key, value).unwrap();
+    write.commit().unwrap().txn_id
+}
+
+#[test]
+fn a_tree_emptied_and_begun_anew_by_slices_of_one_checkpoint_knows_what_it_held() {
+    let db = kept()
+        .memory_budget(256 << 20)
+        .delta_bytes(60 << 20)
+        .memory()
+        .unwrap();
+    let (large, table) = (db.table("large").unwrap(), db.table("t").unwrap());
+    put(&db, &table, "A", b"old");
+    db.checkpoint().unwrap();
+    let then = put(&db, &table, "B", b"new");
+    // More than a slice, and merged before the rest of the other table.
+    put(&db, &large, "big", &vec![7; 9 << 20]);
+    let mut write = db.begin_write().unwrap();
+    write.delete(&table, "A").unwrap();
+    write.commit().unwrap();
+    db.checkpoint().unwrap();
+    let read = db.begin_read_at(then).unwrap();
+    assert_eq!(read.get(&table, "A").unwrap().as_deref(), Some(&b"old"[..]));
+    let many = read.multi_get(&table, &["A", "B"]).unwrap();
+    assert!(many.iter().all(Option::is_some), "{many:?}");
+    assert_eq!(rows(&read, &table).len(), 2);
+}
+
+#[test]
+fn a_diff_sees_what_a_newer_delta_deletes_of_an_older_one() {
+    let db = kept()
+        .memory_budget(512 << 20)
+        .delta_bytes(60 << 20)
+        .memory()
+        .unwrap();
+    let (large, table) = (db.table("large").unwrap(), db.table("t").unwrap());
+    put(&db, &table, "A", b"old");
+    for number in 0..7 {
+        put(&db, &large, &format!("big {number}"), &vec![7; 9 << 20]);
+    }
+    let before = db.begin_read().unwrap().txn_id();
+    let mut write = db.begin_write().unwrap();
+    write.delete_range(&table, "A".."C").unwrap();
+    let after = write.commit().unwrap().txn_id;
+    // Whether it is frozen, being merged, or in pages.
+    for _ in 0..2 {
+        let mut many = 0;
+        db.diff(&table, before, after, |_| {
+            many += 1;
+            std::ops::ControlFlow::Continue(())
+        })
+        .unwrap();
+        assert_eq!(many, 1);
+        db.checkpoint().unwrap();
+    }
+}
+
+#[test]
+fn bytes_that_were_asked_for_are_kept() {
+    let asked = 256 << 10;
+    let db = kept().history(Retention::Bytes(asked)).memory().unwrap();
+    let table = db.table("t").unwrap();
+    for round in 0..20 {
+        load(&db, &table, 0..300, 300 + round);
+        db.checkpoint().unwrap();
+        let stats = db.stats().unwrap();
+        let bytes = stats.history_pages * u64::from(stats.page_bytes);
+        let horizon = stats.horizon_txn.get();
+        assert!(horizon == 0 || bytes >= asked, "{bytes}");
+        // One checkpoint leaves a tenth of a megabyte.
+        assert!(bytes < asked + (200 << 10), "{bytes}");
+    }
+    assert!(db.stats().unwrap().horizon_txn > TxnId::ZERO);
+}
+
+#[test]
+fn what_was_asked_for_is_remembered_from_the_first_commit_on() {
+    let dir = tempfile::tempdir().unwrap();
+    let paths = ["a", "b", "c"].map(|name| dir.path().join(name));
+    let db = small().open(&paths[0]).unwrap();
+    let table = db.table("t").unwrap();
+    load(&db, &table, 0..10, 10);
+    copy(&paths[0], &paths[1]);
+    drop(db);
+    // Opened after a crash, and crashed again before any checkpoint.
+    let db = kept().open(&paths[1]).unwrap();
+    let far = std::time::SystemTime::now() + Duration::from_secs(3600);
+    let newest = db.begin_read().unwrap().txn_id();
+    assert_eq!(db.begin_read_at_time(far).unwrap().txn_id(), newest);
+    let table = db.open_table("t").unwrap();
+    load(&db, &table, 0..10, 20);
+    let then = db.begin_read().unwrap().txn_id();
+    load(&db, &table, 0..10, 30);
+    copy(&paths[1], &paths[2]);
+    drop(db);
+    let db = small().open(&paths[2]).unwrap();
+    db.checkpoint().unwrap();
+    let read = db.begin_read_at(then).unwrap();
+    let table = read.open_table("t").unwrap();
+    assert_eq!(rows(&read, &table), loaded(0..10, 20));
+}

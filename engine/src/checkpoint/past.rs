@@ -3,7 +3,8 @@
 //! The slices of one checkpoint leave runs whose keys follow each other: they are put together without being written anew.
 //! Then runs are merged by size classes: once eight runs at the young end are of one class or lower ones, or two while
 //! nobody commits, they become one, unless it would hold more than an eighth of what policy keeps: runs are dropped as a
-//! whole. So there are few runs, and a version is written about once for each eight-fold of the history there is.
+//! whole. None is written anew unless what it joins is as large: a version is written about once for each eight-fold of
+//! history while commits go on, and at most once for each doubling.
 //!
 //! - Cost: dropping a run reads its branches, and those of its leaves that name values in pages of their own.
 //! - Failure: as a slice: it happened or it did not.
@@ -35,6 +36,17 @@ const CLASS_PAGES: u64 = 16;
 /// Classes whose runs are merged: the largest merges read and write four times 16 * 4^6 pages, 1 GiB of 16 KiB.
 const CLASSES: u32 = 6;
 
+/// What may be done to runs with a flip.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Tending {
+    /// Only drop what policy lets go.
+    Drop,
+    /// Merge where there are many, too.
+    Busy,
+    /// Merge where there are some: nobody commits.
+    Idle,
+}
+
 /// The size class of a run.
 fn class(run: &Run) -> u32 {
     let times = run.pages.div_ceil(CLASS_PAGES).max(1);
@@ -46,7 +58,10 @@ fn class(run: &Run) -> u32 {
 fn young_enough(runs: &[Run], limit: &Limit, together: usize) -> Option<usize> {
     let fits = |many: &usize| {
         let (older, young) = runs.split_at(runs.len() - many);
-        limit.allows(young, older.last())
+        // A large run is not written anew for the sake of small ones: it at least doubles.
+        let pages: u64 = young.iter().map(|run| run.pages).sum();
+        let largest = young.iter().map(|run| run.pages).max();
+        2 * largest.unwrap_or(0) <= pages && limit.allows(young, older.last())
     };
     (0..=CLASSES)
         .map(|highest| {
@@ -100,9 +115,8 @@ fn let_go(runs: &[Run], policy: Retention, newest: TxnId, now_ns: u64, page_byte
             run.made_ns < now_ns.saturating_sub(age)
         }
         Retention::Bytes(most) => {
-            let over = bytes > most;
             bytes -= run.pages * page_bytes;
-            over
+            bytes >= most
         }
     };
     runs.iter().take_while(gone).count()
@@ -163,13 +177,12 @@ impl Checkpointer {
         history
     }
 
-    /// Lets go of the runs that policy does not keep, and merges young ones, more of them if `idle`. Says whether it
-    /// changed anything.
+    /// Lets go of the runs that policy does not keep, and merges young ones. Says whether it changed anything.
     pub(super) fn tend(
         &self,
         history: &mut History,
         sink: &mut PageSink<'_>,
-        idle: bool,
+        tending: Tending,
     ) -> Result<bool> {
         let number = history.next_number();
         let newest = self.shapes.shared.visible();
@@ -184,6 +197,9 @@ impl Checkpointer {
             self.drop_run(&run, sink)?;
         }
         let mut changed = gone > 0;
+        if tending == Tending::Drop {
+            return Ok(changed);
+        }
         let alike = one_checkpoint(&history.runs);
         if alike > 1 && self.are_in_order(&history.runs[history.runs.len() - alike..])? {
             reached(Mark::RunsJoined);
@@ -197,7 +213,10 @@ impl Checkpointer {
                 page_bytes,
                 horizon: history.horizon,
             };
-            let together = if idle { MERGED_IDLE } else { MERGED_TOGETHER };
+            let together = match tending {
+                Tending::Idle => MERGED_IDLE,
+                Tending::Busy | Tending::Drop => MERGED_TOGETHER,
+            };
             if let Some(many) = young_enough(&history.runs, &limit, together) {
                 reached(Mark::RunsMerged);
                 let young = history.runs.split_off(history.runs.len() - many);
@@ -403,9 +422,10 @@ mod tests {
         };
         let many = |sizes: &[u64]| young_enough(&runs(sizes), &limit, 4);
         assert_eq!(many(&[1, 1, 1]), None);
-        assert_eq!(many(&[1, 16, 1, 1]), Some(4));
-        assert_eq!(many(&[60, 1, 1, 1]), Some(4), "the class above");
-        assert_eq!(many(&[65, 1, 1, 1]), Some(4));
+        assert_eq!(many(&[1, 3, 1, 1]), Some(4));
+        assert_eq!(many(&[1, 16, 1, 1]), None, "for three pages");
+        assert_eq!(many(&[60, 20, 20, 20]), Some(4), "the class above");
+        assert_eq!(many(&[60, 1, 1, 1, 1]), Some(4), "without the large one");
         assert_eq!(
             many(&[65, 64, 64, 1, 1]),
             Some(4),
@@ -447,8 +467,8 @@ mod tests {
         assert_eq!(gone(Retention::Txns(26)), 0);
         assert_eq!(gone(Retention::Txns(25)), 1);
         assert_eq!(gone(Retention::Txns(5)), 3);
-        assert_eq!(gone(Retention::Bytes(700)), 0);
-        assert_eq!(gone(Retention::Bytes(699)), 1);
+        assert_eq!(gone(Retention::Bytes(301)), 0);
+        assert_eq!(gone(Retention::Bytes(300)), 1);
         assert_eq!(gone(Retention::Bytes(0)), 3);
         assert_eq!(gone(Retention::Age(Duration::from_nanos(300))), 0);
         assert_eq!(gone(Retention::Age(Duration::from_nanos(250))), 1);

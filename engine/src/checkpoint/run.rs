@@ -6,6 +6,7 @@ use std::sync::Arc;
 use northstar_io::planted::planted;
 
 use super::feed::Feed;
+use super::past::Tending;
 use crate::clock::Clock;
 use crate::delta::Delta;
 use crate::error::{Error, Result};
@@ -114,7 +115,7 @@ impl Checkpointer {
             .fetch_add(1, Ordering::Relaxed);
         self.tidied = false;
         // Once more, so that the older slot lets go of the log too: else it would reach back over two deltas.
-        let flipped = self.empty_flip(false);
+        let flipped = self.empty_flip(Tending::Busy);
         // As many spares as the next delta fills, so that none is made in steady state.
         self.recycle(self.delta_bytes)?;
         match flipped {
@@ -194,7 +195,8 @@ impl Checkpointer {
         let written = sink.bytes_written_counter();
         let full = || written.load(Ordering::Relaxed) >= self.slice_bytes;
         let shared = RefCell::new(&mut *sink);
-        let mut keeper = self.keeps_history().then(|| Keeper::new(&shared));
+        let end = frozen.last_txn().unwrap_or_default();
+        let mut keeper = self.keeps_history().then(|| Keeper::new(&shared, end));
         while let Some(&table) = tables.get(next.0) {
             let mut feed = Feed::new(frozen, table, &next.1, &full);
             // The range deletes of a table take effect with its first slice.
@@ -364,7 +366,19 @@ impl Checkpointer {
     }
 
     /// Flips the meta page without a change, so that the older slot and its log let go of their pages.
-    fn empty_flip(&mut self, idle: bool) -> Result<()> {
+    fn empty_flip(&mut self, tending: Tending) -> Result<()> {
+        match self.flip_tending(tending) {
+            // What is let go may be what there was no room for.
+            Err(Error::Full { .. })
+                if tending != Tending::Drop && !self.shapes.load().history.runs.is_empty() =>
+            {
+                self.flip_tending(Tending::Drop)
+            }
+            other => other,
+        }
+    }
+
+    fn flip_tending(&mut self, tending: Tending) -> Result<()> {
         self.pipeline.check_running()?;
         self.reclaim();
         let store = Arc::clone(&self.store);
@@ -374,7 +388,7 @@ impl Checkpointer {
             (Arc::clone(&shape.roots), History::clone(&shape.history))
         };
         let horizon = history.horizon;
-        let tended = self.tend(&mut history, &mut sink, idle)?;
+        let tended = self.tend(&mut history, &mut sink, tending)?;
         let mut tended_roots = Roots::clone(&roots);
         if history.horizon > horizon || !self.keeps_history() {
             self.tend_moments(&mut tended_roots, history.horizon, &mut sink)?;
@@ -398,7 +412,7 @@ impl Checkpointer {
     /// Takes the word of a clean close back, before the first append.
     pub(crate) fn mark_in_use(&mut self) -> Result<()> {
         let word = std::mem::take(&mut self.meta.clean);
-        self.empty_flip(false).inspect_err(|_| {
+        self.empty_flip(Tending::Drop).inspect_err(|_| {
             // Else the next try would find it taken back already.
             self.meta.clean =
                 word && !planted("a failed try to take the word of a clean close back counts");
@@ -410,7 +424,7 @@ impl Checkpointer {
         if self.tidied {
             return Ok(());
         }
-        let flipped = (0..TIDY_FLIPS).try_for_each(|_| self.empty_flip(true));
+        let flipped = (0..TIDY_FLIPS).try_for_each(|_| self.empty_flip(Tending::Idle));
         match &flipped {
             Ok(()) => {
                 self.tidied = true;

@@ -146,8 +146,9 @@ impl Db {
         Ok(())
     }
 
-    /// A batch that gives every key of a table that transactions after `before` and up to `after` changed the value it had at
-    /// `before`. What came later to the same keys is overwritten with it; other keys are left alone. Nothing is committed.
+    /// A batch that gives every key of a table whose value differs between the states after `before` and after `after` the
+    /// value it had at `before`. What came later to the same keys is overwritten with it; other keys are left alone. Nothing is
+    /// committed.
     ///
     /// # Errors
     /// As [`Db::diff`].
@@ -192,8 +193,10 @@ fn versions(
     };
     history::versions(store, &shape.history.runs, table, key, |from, to, value| {
         found.insert(from, Some(wanted(from, value)?));
-        // Deleted, unless somebody wrote it then.
-        found.entry(to).or_insert(None);
+        // Deleted, unless somebody wrote it then; before the horizon that somebody may be forgotten.
+        if to > shape.history.horizon {
+            found.entry(to).or_insert(None);
+        }
         Ok(())
     })?;
     let root = shape.roots.get(table).map(|root| root.page);
@@ -253,7 +256,9 @@ fn changed_keys(
         cursor.seek(&[]);
         while let Some((key, _)) = cursor.current() {
             cursor.events(&mut events);
-            if events.iter().any(|event| within(event.txn)) {
+            // A range delete of a newer delta covers what is in this one, too.
+            let covered = || ranges.iter().any(|range| range.covers(key));
+            if events.iter().any(|event| within(event.txn)) || covered() {
                 keys.push(key.to_vec());
             }
             cursor.next();

@@ -149,7 +149,9 @@ impl Db {
         })
     }
 
-    /// Begins reading the state right after transaction `txn`. As far back as changes are still in memory.
+    /// Begins reading the state right after transaction `txn`: of any down to the horizon, which
+    /// [`Options::history`](crate::Options::history) keeps in the past; without it, as far back as changes are still in
+    /// memory. Nanoseconds; no lock, no allocation.
     ///
     /// # Errors
     /// [`Error::SnapshotGone`] beyond the horizon, [`Error::Closed`].

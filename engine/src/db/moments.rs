@@ -41,6 +41,7 @@ impl Db {
     pub fn begin_read_at_time(&self, moment: SystemTime) -> Result<ReadTxn> {
         let since = moment.duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
         let wanted = u64::try_from(since.as_nanos()).unwrap_or(u64::MAX) / RESOLUTION_NS;
+        let ahead = wanted >= self.engine()?.pipeline.now() / RESOLUTION_NS;
         let newest = self.begin_read()?;
         let shape = newest.snapshot.shape();
         let (horizon, end) = (shape.history.horizon, newest.txn_id());
@@ -48,7 +49,7 @@ impl Db {
             let time = time_of(&newest.snapshot, txn)?;
             Ok(time.map(|time| time / RESOLUTION_NS <= wanted))
         };
-        if by_then(end)? == Some(true) {
+        if ahead || by_then(end)? == Some(true) {
             return Ok(newest);
         }
         // Before the first transaction whose time is known there is only the state that history began with.
@@ -102,7 +103,7 @@ impl Db {
 /// When `txn` was committed, in nanoseconds since 1970, to the millisecond; `None` if that was not noted.
 pub(super) fn time_of(snapshot: &Snapshot, txn: TxnId) -> Result<Option<u64>> {
     let mut times = Cursor::new(snapshot, TableId::TIMES);
-    let after = txn.next().get().to_be_bytes();
+    let after = txn.get().saturating_add(1).to_be_bytes();
     match times.seek_before(Some(&after))? {
         Some((_, time)) => number(time).map(Some),
         None => Ok(None),

@@ -514,7 +514,9 @@ impl Engine {
         // Else the meta page says it already: opening again and again changes no byte.
         let alone = !self.has_older && !self.disk.status().direct;
         let kept = planted("the word of a clean close is not taken back");
-        if (checkpointer.meta.clean && !kept) || known.is_none() || alone {
+        let said = checkpointer.meta.history.map(|history| history.policy);
+        let decided = said.unwrap_or_default() != checkpointer.history_policy;
+        if (checkpointer.meta.clean && !kept) || known.is_none() || alone || decided {
             checkpointer.mark_in_use()?;
         }
         self.pipeline.install_log(log);
@@ -532,10 +534,20 @@ fn load_history(store: &Store, meta: &Meta) -> Result<History> {
         });
     };
     match history::load(store, kept.runs.as_ref())? {
-        Ok(runs) => Ok(History {
-            runs,
-            horizon: kept.horizon,
-        }),
+        Ok(runs) => match runs.iter().find(|run| run.to > meta.tree_txn) {
+            None => Ok(History {
+                runs,
+                horizon: kept.horizon,
+            }),
+            Some(run) => Err(Error::Corrupt(Corruption {
+                file: "data",
+                offset: None,
+                detail: format!(
+                    "a run of history ends with {}, the trees with {}",
+                    run.to, meta.tree_txn
+                ),
+            })),
+        },
         Err(key) => Err(Error::Corrupt(Corruption {
             file: "data",
             offset: None,

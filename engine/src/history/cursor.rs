@@ -52,6 +52,7 @@ impl<'p, P: PageRead> PastCursor<'p, P> {
             at,
             key: Vec::new(),
             scratch: Vec::new(),
+            left: Vec::new(),
             is_on: false,
         };
         Self {
@@ -190,6 +191,8 @@ struct RunCursor<'p, P: PageRead> {
     /// The key of the version it stands on.
     key: Vec<u8>,
     scratch: Vec<u8>,
+    /// The stored key from which it jumped.
+    left: Vec<u8>,
     is_on: bool,
 }
 
@@ -259,6 +262,8 @@ impl<P: PageRead> RunCursor<'_, P> {
             }
             self.scratch.clear();
             self.scratch.extend_from_slice(packed);
+            self.left.clear();
+            self.left.extend_from_slice(row.key);
             match (way, is_earlier) {
                 // The one version of this key that can have been seen is ahead: the first that ended later.
                 (Way::Forward, true) => {
@@ -281,6 +286,14 @@ impl<P: PageRead> RunCursor<'_, P> {
                 (Way::Backward, true) => {
                     self.cursor.seek_back(Bound::Excluded(&self.scratch))?;
                 }
+            }
+            // On sound pages that leads on; on others it might lead round and round.
+            let leads_on = |row: CursorRow<'_>| match way {
+                Way::Forward => row.key > &*self.left,
+                Way::Backward => row.key < &*self.left,
+            };
+            if !self.cursor.row().is_none_or(leads_on) {
+                return Err(self.damaged());
             }
         }
     }

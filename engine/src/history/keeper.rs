@@ -19,6 +19,8 @@ use crate::tree::merge::Supersede;
 /// Listens to the merges of one slice.
 pub(crate) struct Keeper<'d, 's, W> {
     sink: &'s RefCell<W>,
+    /// The last transaction of the delta.
+    last: TxnId,
     run: Option<Bulk<SharedSink<'s, W>>>,
     /// The table that is merged, and the delta's changes of it.
     table: TableId,
@@ -41,10 +43,11 @@ impl<W> std::fmt::Debug for Keeper<'_, '_, W> {
 }
 
 impl<'d, 's, W: PageWrite> Keeper<'d, 's, W> {
-    /// Whose pages go to `sink`.
-    pub(crate) fn new(sink: &'s RefCell<W>) -> Self {
+    /// Whose pages go to `sink`, of a delta that ends with `last`.
+    pub(crate) fn new(sink: &'s RefCell<W>, last: TxnId) -> Self {
         Self {
             sink,
+            last,
             run: None,
             table: TableId::NAMES,
             changes: None,
@@ -123,6 +126,14 @@ impl<W: PageWrite> Supersede for Keeper<'_, '_, W> {
         self.push(from, value, to)?;
         let lost = planted("a large value of history is given back with its row");
         Ok(!lost)
+    }
+
+    /// A slice before this one may have emptied the table's tree; rows of this slice may be older than those deletes.
+    fn deletes_before(&self) -> TxnId {
+        match planted("a tree begun anew knows of no deletes") {
+            true => TxnId::ZERO,
+            false => self.last,
+        }
     }
 
     fn changed(&mut self, key: &[u8]) -> Result<(), PageError> {

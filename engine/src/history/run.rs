@@ -12,6 +12,7 @@ use crate::format::leaf::RowValue;
 use crate::format::meta::{ROOT_BYTES, TreeRoot};
 use crate::format::page::PageError;
 use crate::ids::{TableId, TxnId};
+use crate::limits::{IDS_MAX, PAGES_MAX};
 use crate::pages::{Class, PageRead};
 use crate::tree::cursor::{Cursor, CursorRow};
 
@@ -64,10 +65,14 @@ impl Run {
             return None;
         };
         let stored = StoredRun::ref_from_bytes(value).ok()?;
+        let number = u64::try_from(key & u128::from(u64::MAX)).ok()?;
+        if stored.pages.get() >= PAGES_MAX || number >= IDS_MAX {
+            return None;
+        }
         Some(Self {
             tree: TreeRoot::decode(&stored.tree)?,
             to: TxnId::new(u64::try_from(key >> 64).ok()?),
-            number: u64::try_from(key & u128::from(u64::MAX)).ok()?,
+            number,
             pages: stored.pages.get(),
             made_ns: stored.made_ns.get(),
         })
@@ -180,6 +185,9 @@ mod tests {
         assert_eq!(Run::decode(&row(&key, &value)), Some(run));
         assert_eq!(Run::decode(&row(&key[1..], &value)), None);
         assert_eq!(Run::decode(&row(&key, &value[1..])), None);
+        let mut endless = value.clone();
+        endless[ROOT_BYTES..][..8].fill(0xff);
+        assert_eq!(Run::decode(&row(&key, &endless)), None);
     }
 
     #[test]

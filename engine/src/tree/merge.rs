@@ -51,6 +51,11 @@ pub(crate) trait Supersede {
         to: TxnId,
     ) -> Result<bool, PageError>;
 
+    /// Deletes that a tree which is begun anew must know of: it may have been emptied by a merge before this one.
+    fn deletes_before(&self) -> TxnId {
+        TxnId::ZERO
+    }
+
     /// A change of `key` is merged now; if it ended a row, that was said before.
     ///
     /// # Errors
@@ -182,6 +187,8 @@ where
         merger.visit_root(root)?;
     } else {
         merger.builder.open_region(&[]);
+        let before = merger.superseded.deletes_before();
+        merger.builder.inherit(before.get());
         merger.ranges.advance(&[], None);
         merger.insert_below(None)?;
     }

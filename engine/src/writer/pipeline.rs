@@ -428,6 +428,11 @@ impl Pipeline {
         }
     }
 
+    /// The wall clock.
+    pub(crate) fn now(&self) -> u64 {
+        self.clock.wall_ns()
+    }
+
     /// The time of a commit that happens now.
     pub(crate) fn time(&self, core: &Core) -> u64 {
         core.time_after_last(self.clock.wall_ns())

@@ -443,7 +443,8 @@ pub fn read(stage: &Stage, mut rng: Rng) -> Result<(), Failure> {
     let mut last = TxnId::ZERO;
     for _ in 0..rng.between(1, 6) {
         let known = stage.book().known;
-        let read = match rng.chance(15) {
+        // Before anything was seen there is no earlier state that the book knows.
+        let read = match rng.chance(15) && last > TxnId::ZERO {
             false => stage.db.begin_read().during("begin_read")?,
             true => match stage.db.begin_read_at(last) {
                 Ok(read) => read,

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use northstar_io::SyncMethod;
 use northstar_io::sim::{FaultPlan, Hook, Image, Shadow, SimDisk, SimOptions, What};
 use northstardb::internals::{self, Nanos, World};
-use northstardb::{Db, Options, TxnId};
+use northstardb::{Db, Options, Retention, TxnId};
 
 use super::explorer;
 use crate::model::{Draft, State};
@@ -17,7 +17,7 @@ use crate::rng::Rng;
 use crate::{During, Failure};
 
 /// Kinds of databases to begin with.
-pub const KINDS: u64 = 8;
+pub const KINDS: u64 = 16;
 /// Tables of each.
 pub const TABLES: u8 = 2;
 
@@ -41,6 +41,8 @@ pub struct Setting {
     /// Longest value in bytes.
     pub value_bytes_max: u32,
     frames: usize,
+    /// Every superseded version is kept.
+    history: bool,
 }
 
 /// What a run draws beside its setting.
@@ -104,6 +106,7 @@ impl Setting {
             keys: [12, 60][usize::from(kind & 2 != 0)],
             value_bytes_max: [300, 1_500][usize::from(kind & 4 != 0)],
             frames: [8, 16][usize::from(rng.chance(50))],
+            history: kind & 8 != 0,
         };
         let disk = Self::quiet_disk(blank);
         let sizes = Sizes::of(&mut rng, false);
@@ -179,7 +182,11 @@ impl Setting {
             .memory_budget(64 << 20)
             .delta_bytes(sizes.delta_bytes)
             .page_bytes(PAGE_BYTES)
-            .log_segment_bytes(64 << 10);
+            .log_segment_bytes(64 << 10)
+            .history(match self.history {
+                true => Retention::All,
+                false => Retention::None,
+            });
         let disk: Arc<SimDisk> = Arc::clone(disk);
         let world = World {
             disk,
