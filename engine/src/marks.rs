@@ -61,6 +61,7 @@ marks! {
     RunsJoined: "runs of one checkpoint were put together",
     RunsMerged: "runs of history were merged",
     RunDropped: "a run of history was dropped",
+    HistoryDamaged: "damage in history stopped the merging of its runs",
     HeldForSnapshot: "pages waited for a snapshot",
     PagesReused: "freed pages were given out again",
     FileTrimmed: "the end of the data file was given back",

@@ -201,17 +201,15 @@ fn versions_and_differences_are_listed_and_moments_name_states() {
     let (root, db) = (dir.path().join("tree"), dir.path().join("db"));
     tree(&root);
     let import = || {
-        let words = ["import", root.to_str().unwrap(), "--keep-history"];
+        let words = ["import", root.to_str().unwrap(), "--keep-history", "--json"];
         let output = northstar(&db, &words);
         assert!(output.status.success(), "{}", text(&output));
+        serde_json::from_slice::<serde_json::Value>(&output.stdout).unwrap()["last_txn"].to_string()
     };
-    import();
-    std::thread::sleep(std::time::Duration::from_millis(5));
-    let moment = jiff::Timestamp::now().to_string();
-    std::thread::sleep(std::time::Duration::from_millis(5));
+    let first = import();
     std::fs::write(root.join("src/a.rs"), "fn a() { changed() }\n").unwrap();
     std::fs::write(root.join("src/new.rs"), "fn new() {}\n").unwrap();
-    import();
+    let newest = import();
     let lines = |words: &[&str]| -> Vec<serde_json::Value> {
         let output = northstar(&db, &[words, &["--json"]].concat());
         assert!(output.status.success(), "{}", text(&output));
@@ -224,20 +222,26 @@ fn versions_and_differences_are_listed_and_moments_name_states() {
     let versions = lines(&["history", "src/a.rs"]);
     let bytes: Vec<_> = versions.iter().map(|line| line["bytes"].as_u64()).collect();
     assert_eq!(bytes, [Some(10), Some(21)]);
-    let newest = versions[1]["txn"].to_string();
-    let differences = lines(&["diff", &moment, &newest]);
+    let moments: Vec<_> = versions.iter().map(|line| line["time"].as_str()).collect();
+    let differences = lines(&["diff", &first, &newest]);
     let paths: Vec<_> = differences
         .iter()
         .map(|line| line["path"].as_str())
         .collect();
     assert_eq!(paths, [Some("src/a.rs"), Some("src/new.rs")]);
-    let then = northstar(&db, &["as-of", &moment, "get", "src/a.rs"]);
-    assert_eq!(then.stdout, b"fn a() {}\n", "{}", text(&then));
+    // The process that wrote the second one began after the first had ended.
+    for (moment, content) in moments
+        .iter()
+        .zip(["fn a() {}\n", "fn a() { changed() }\n"])
+    {
+        let then = northstar(&db, &["as-of", moment.unwrap(), "get", "src/a.rs"]);
+        assert_eq!(then.stdout, content.as_bytes(), "{}", text(&then));
+    }
     for (words, code) in [
         (&["as-of", "tag:none", "scan"][..], 1),
         (&["as-of", "yesterday", "scan"], 2),
         (&["history", "never"], 1),
-        (&["diff", &newest, &moment], 1),
+        (&["diff", &newest, &first], 1),
     ] {
         let output = northstar(&db, words);
         assert_eq!(output.status.code(), Some(code), "{}", text(&output));

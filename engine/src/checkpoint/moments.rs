@@ -7,7 +7,6 @@ use std::ops::Bound;
 use super::run::Checkpointer;
 use crate::error::Result;
 use crate::format::leaf::RowValue;
-use crate::format::meta::TreeRoot;
 use crate::ids::{TableId, TxnId};
 use crate::pages::Class;
 use crate::pages::write::PageSink;
@@ -16,14 +15,14 @@ use crate::tree::merge::{Change, ChangeKind, Forget, RangeDelete, merge};
 use crate::txn::shape::Roots;
 
 impl Checkpointer {
-    /// Lets go of what is told of transactions before `horizon`, or of all if no history is kept.
+    /// Lets go of what is told of transactions before `horizon`, or of all if no history is kept, or was up to now.
     pub(super) fn tend_moments(
         &self,
         roots: &mut Roots,
         horizon: TxnId,
         sink: &mut PageSink<'_>,
     ) -> Result<()> {
-        if !self.keeps_history() {
+        if !self.keeps_history() || self.meta.history.is_none() {
             return self.drop_moments(roots, sink);
         }
         let stale = self.tags_before(roots, horizon)?;
@@ -123,14 +122,7 @@ impl Checkpointer {
         }
         let (pages, page) = (&*self.store, Some(root.page));
         let merged = merge(pages, sink, table, page, changes, ranges, &mut Forget)?;
-        let merged = merged.root.map(|page| TreeRoot {
-            page,
-            level: merged.level,
-            rows: merged.rows,
-        });
-        if merged != Some(root) {
-            roots.set(table, merged);
-        }
+        roots.set(table, merged.tree());
         Ok(())
     }
 }

@@ -17,7 +17,7 @@ use northstar_io::planted::planted;
 use super::run::Checkpointer;
 use crate::error::Result;
 use crate::format::leaf::RowValue;
-use crate::format::meta::{HistoryMeta, TreeRoot};
+use crate::format::meta::HistoryMeta;
 use crate::history::{History, Run};
 use crate::ids::{TableId, TxnId};
 use crate::marks::{Mark, reached};
@@ -26,19 +26,24 @@ use crate::pages::{Class, PageWrite, SharedSink};
 use crate::retention::Retention;
 use crate::tree::bulk::{Built, Bulk, concat, retire_nodes};
 use crate::tree::cursor::Cursor;
-use crate::tree::merge::{Change, ChangeKind, Forget, MergeError, RangeDelete, merge};
+use crate::tree::merge::{Change, ChangeKind, Forget, RangeDelete, merge};
 
 /// Runs of one size class at the young end that become one while commits go on, and while they do not.
 const MERGED_TOGETHER: usize = 8;
 const MERGED_IDLE: usize = 2;
 /// Pages of the smallest class, at most.
 const CLASS_PAGES: u64 = 16;
-/// Classes whose runs are merged: the largest merges read and write four times 16 * 4^6 pages, 1 GiB of 16 KiB.
+/// The highest class that is looked at: runs of up to 16 * 4^6 pages.
 const CLASSES: u32 = 6;
+/// Most pages of what is merged, since it is one flip: 256 MiB of 16 KiB while commits go on, 1 GiB while they do not.
+const MERGED_PAGES_MAX: u64 = 1 << 14;
+const MERGED_PAGES_IDLE_MAX: u64 = 1 << 16;
 
 /// What may be done to runs with a flip.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Tending {
+    /// Nothing.
+    Nothing,
     /// Only drop what policy lets go.
     Drop,
     /// Merge where there are many, too.
@@ -55,24 +60,29 @@ fn class(run: &Run) -> u32 {
 }
 
 /// How many of the youngest runs are to become one.
-fn young_enough(runs: &[Run], limit: &Limit, together: usize) -> Option<usize> {
+fn young_enough(runs: &[Run], limit: &Limit) -> Option<usize> {
     let fits = |many: &usize| {
         let (older, young) = runs.split_at(runs.len() - many);
         // A large run is not written anew for the sake of small ones: it at least doubles.
-        let pages: u64 = young.iter().map(|run| run.pages).sum();
         let largest = young.iter().map(|run| run.pages).max();
-        2 * largest.unwrap_or(0) <= pages && limit.allows(young, older.last())
+        2 * largest.unwrap_or(0) <= pages_of(young) && limit.allows(young, older.last())
     };
     (0..=CLASSES)
         .map(|highest| {
             let young = runs.iter().rev().take_while(|run| class(run) <= highest);
             (0..=young.count()).rev().find(fits).unwrap_or(0)
         })
-        .find(|many| *many >= together)
+        .find(|many| *many >= limit.together)
 }
 
-/// How much one run may hold: an eighth of what policy keeps.
+fn pages_of(runs: &[Run]) -> u64 {
+    runs.iter().map(|run| run.pages).sum()
+}
+
+/// What may become one run: so many at least, and no more than an eighth of what policy keeps.
 struct Limit {
+    together: usize,
+    pages: u64,
     policy: Retention,
     page_bytes: u64,
     /// Where the first run begins.
@@ -85,6 +95,9 @@ impl Limit {
         let (Some(first), Some(last)) = (young.first(), young.last()) else {
             return true;
         };
+        if pages_of(young) > self.pages {
+            return false;
+        }
         match self.policy {
             Retention::None | Retention::All => true,
             Retention::Txns(many) => {
@@ -95,17 +108,14 @@ impl Limit {
                 let begin = before.map_or(first.made_ns, |run| run.made_ns);
                 u128::from(last.made_ns.saturating_sub(begin)) <= age.as_nanos() / 8
             }
-            Retention::Bytes(bytes) => {
-                let pages: u64 = young.iter().map(|run| run.pages).sum();
-                pages * self.page_bytes <= bytes / 8
-            }
+            Retention::Bytes(bytes) => pages_of(young) * self.page_bytes <= bytes / 8,
         }
     }
 }
 
 /// How many of the oldest runs a policy lets go: `newest` is the last transaction, `now_ns` the time.
 fn let_go(runs: &[Run], policy: Retention, newest: TxnId, now_ns: u64, page_bytes: u64) -> usize {
-    let mut bytes = runs.iter().map(|run| run.pages).sum::<u64>() * page_bytes;
+    let mut bytes = pages_of(runs) * page_bytes;
     let gone = |run: &&Run| match policy {
         Retention::None => true,
         Retention::All => false,
@@ -134,11 +144,7 @@ fn as_one(runs: &[Run], built: Built) -> Run {
     let to = runs.iter().map(|run| run.to).max();
     let made_ns = runs.iter().map(|run| run.made_ns).max();
     Run {
-        tree: TreeRoot {
-            page: built.root,
-            level: built.level,
-            rows: built.rows,
-        },
+        tree: built.tree,
         to: to.unwrap_or_default(),
         number: 0,
         pages: built.pages,
@@ -163,11 +169,7 @@ impl Checkpointer {
         if let Some(built) = built {
             reached(Mark::RunWritten);
             history.add(Run {
-                tree: TreeRoot {
-                    page: built.root,
-                    level: built.level,
-                    rows: built.rows,
-                },
+                tree: built.tree,
                 to: tree_txn,
                 number: history.next_number(),
                 pages: built.pages,
@@ -184,6 +186,9 @@ impl Checkpointer {
         sink: &mut PageSink<'_>,
         tending: Tending,
     ) -> Result<bool> {
+        if tending == Tending::Nothing {
+            return Ok(false);
+        }
         let number = history.next_number();
         let newest = self.shapes.shared.visible();
         let page_bytes = self.store.page_bytes() as u64;
@@ -196,36 +201,32 @@ impl Checkpointer {
             }
             self.drop_run(&run, sink)?;
         }
-        let mut changed = gone > 0;
-        if tending == Tending::Drop {
-            return Ok(changed);
-        }
+        let (together, pages) = match tending {
+            Tending::Nothing | Tending::Drop => return Ok(gone > 0),
+            Tending::Busy => (MERGED_TOGETHER, MERGED_PAGES_MAX),
+            Tending::Idle => (MERGED_IDLE, MERGED_PAGES_IDLE_MAX),
+        };
+        let limit = Limit {
+            together,
+            pages,
+            policy: self.history_policy,
+            page_bytes,
+            horizon: history.horizon,
+        };
         let alike = one_checkpoint(&history.runs);
-        if alike > 1 && self.are_in_order(&history.runs[history.runs.len() - alike..])? {
+        let one = if alike > 1 && self.are_in_order(&history.runs[history.runs.len() - alike..])? {
             reached(Mark::RunsJoined);
             let young = history.runs.split_off(history.runs.len() - alike);
-            let joined = self.join_runs(&young, sink)?;
-            history.runs.extend(joined.map(|run| Run { number, ..run }));
-            changed = true;
+            self.join_runs(&young, sink)?
+        } else if let Some(many) = young_enough(&history.runs, &limit) {
+            reached(Mark::RunsMerged);
+            let young = history.runs.split_off(history.runs.len() - many);
+            self.merge_runs(&young, sink)?
         } else {
-            let limit = Limit {
-                policy: self.history_policy,
-                page_bytes,
-                horizon: history.horizon,
-            };
-            let together = match tending {
-                Tending::Idle => MERGED_IDLE,
-                Tending::Busy | Tending::Drop => MERGED_TOGETHER,
-            };
-            if let Some(many) = young_enough(&history.runs, &limit, together) {
-                reached(Mark::RunsMerged);
-                let young = history.runs.split_off(history.runs.len() - many);
-                let merged = self.merge_runs(&young, sink)?;
-                history.runs.extend(merged.map(|run| Run { number, ..run }));
-                changed = true;
-            }
-        }
-        Ok(changed)
+            return Ok(gone > 0);
+        };
+        history.runs.extend(one.map(|run| Run { number, ..run }));
+        Ok(true)
     }
 
     /// Whether each run's keys are all below those of the next.
@@ -249,7 +250,7 @@ impl Checkpointer {
         let trees: Vec<_> = runs.iter().map(|run| run.tree.page).collect();
         let built = concat(&*self.store, sink, TableId::HISTORY, &trees)?;
         // All pages but the branches on top stay.
-        let pages = runs.iter().map(|run| run.pages).sum();
+        let pages = pages_of(runs);
         Ok(built.map(|built| as_one(runs, Built { pages, ..built })))
     }
 
@@ -287,16 +288,9 @@ impl Checkpointer {
         }
         let (mut key, mut first) = (Vec::new(), true);
         loop {
-            let mut best: Option<(&[u8], usize)> = None;
-            for (index, cursor) in cursors.iter().enumerate() {
-                if let Some(row) = cursor.row()
-                    && best.is_none_or(|(least, _)| row.key < least)
-                {
-                    best = Some((row.key, index));
-                }
-            }
-            let Some((_, index)) = best else { break };
-            let Some(row) = cursors.get(index).and_then(Cursor::row) else {
+            let rows = cursors.iter().map(Cursor::row).enumerate();
+            let rows = rows.filter_map(|(index, row)| Some((index, row?)));
+            let Some((index, row)) = rows.min_by_key(|(_, row)| row.key) else {
                 break;
             };
             // What was merged right before a crash is in two runs.
@@ -350,14 +344,12 @@ impl Checkpointer {
         let changes = rows.iter().map(|(key, row)| Change {
             key,
             txn,
-            kind: row
-                .as_ref()
-                .map_or(ChangeKind::Delete, |row| ChangeKind::Put(row)),
+            kind: ChangeKind::of(row.as_deref()),
         });
         let mut runs = old;
         if !rows.is_empty() {
             let root = old.map(|root| root.page);
-            let merged: Result<_, MergeError> = merge(
+            let merged = merge(
                 &*self.store,
                 sink,
                 TableId::RUNS,
@@ -365,13 +357,8 @@ impl Checkpointer {
                 changes,
                 &[],
                 &mut Forget,
-            );
-            let merged = merged?;
-            runs = merged.root.map(|page| TreeRoot {
-                page,
-                level: merged.level,
-                rows: merged.rows,
-            });
+            )?;
+            runs = merged.tree();
         }
         Ok(
             (self.keeps_history() || runs.is_some()).then_some(HistoryMeta {
@@ -388,6 +375,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+    use crate::format::meta::TreeRoot;
     use crate::ids::{Generation, PageId, PageRef};
 
     fn run(to: u64, pages: u64) -> Run {
@@ -416,11 +404,13 @@ mod tests {
             numbered.map(|(pages, to)| run(to, *pages)).collect()
         };
         let limit = Limit {
+            together: 4,
+            pages: 1000,
             policy: Retention::All,
             page_bytes: 4096,
             horizon: TxnId::ZERO,
         };
-        let many = |sizes: &[u64]| young_enough(&runs(sizes), &limit, 4);
+        let many = |sizes: &[u64]| young_enough(&runs(sizes), &limit);
         assert_eq!(many(&[1, 1, 1]), None);
         assert_eq!(many(&[1, 3, 1, 1]), Some(4));
         assert_eq!(many(&[1, 16, 1, 1]), None, "for three pages");
@@ -431,21 +421,25 @@ mod tests {
             Some(4),
             "the oldest is of a higher class"
         );
-        let huge = CLASS_PAGES << (2 * CLASSES);
-        assert_eq!(many(&[huge + 1, 1, 1, 1]), None);
-        assert_eq!(many(&[huge, huge, huge, huge]), Some(4));
-        assert_eq!(many(&[huge + 1, huge + 1, huge + 1, huge + 1]), None);
+        assert_eq!(many(&[250, 250, 250, 250]), Some(4));
+        assert_eq!(
+            many(&[250, 250, 250, 251]),
+            None,
+            "more than one flip may write"
+        );
     }
 
     #[test]
     fn no_run_becomes_more_than_an_eighth_of_what_is_kept() {
         let runs: Vec<Run> = (11..=16).map(|to| run(to, 1)).collect();
         let limit = |policy| Limit {
+            together: 4,
+            pages: 1000,
             policy,
             page_bytes: 4096,
             horizon: TxnId::new(9),
         };
-        let many = |policy| young_enough(&runs, &limit(policy), 4);
+        let many = |policy| young_enough(&runs, &limit(policy));
         assert_eq!(many(Retention::All), Some(6));
         // The first begins at the horizon, two transactions before its end.
         assert_eq!(many(Retention::Txns(56)), Some(6));

@@ -45,6 +45,8 @@ pub(crate) struct Checkpointer {
     pub(crate) retainer: Retainer,
     /// How much of the past is kept.
     pub(crate) history_policy: Retention,
+    /// A run could not be merged or dropped; none is tried any more.
+    pub(crate) history_is_damaged: bool,
     /// Bytes of new pages after which a slice ends.
     pub(crate) slice_bytes: u64,
     /// Bytes of a full delta: its log is about as large.
@@ -227,14 +229,7 @@ impl Checkpointer {
                 _ => {}
             }
             let cut = feed.resume_key().map(<[u8]>::to_vec);
-            roots.set(
-                table,
-                merged.root.map(|page| TreeRoot {
-                    page,
-                    level: merged.level,
-                    rows: merged.rows,
-                }),
-            );
+            roots.set(table, merged.tree());
             changed.push(table);
             match cut {
                 Some(key) => {
@@ -274,9 +269,7 @@ impl Checkpointer {
         let changes = rows.iter().map(|(key, row)| Change {
             key,
             txn,
-            kind: row
-                .as_ref()
-                .map_or(ChangeKind::Delete, |row| ChangeKind::Put(row)),
+            kind: ChangeKind::of(row.as_ref().map(|row| &row[..])),
         });
         let old = roots.get(TableId::ROOTS).map(|root| root.page);
         if rows.is_empty() {
@@ -291,14 +284,7 @@ impl Checkpointer {
             &[],
             &mut Forget,
         )?;
-        roots.set(
-            TableId::ROOTS,
-            merged.root.map(|page| TreeRoot {
-                page,
-                level: merged.level,
-                rows: merged.rows,
-            }),
-        );
+        roots.set(TableId::ROOTS, merged.tree());
         Ok(())
     }
 
@@ -367,12 +353,17 @@ impl Checkpointer {
 
     /// Flips the meta page without a change, so that the older slot and its log let go of their pages.
     fn empty_flip(&mut self, tending: Tending) -> Result<()> {
+        if self.shapes.load().history.runs.is_empty() || self.history_is_damaged {
+            return self.flip_tending(Tending::Nothing);
+        }
         match self.flip_tending(tending) {
             // What is let go may be what there was no room for.
-            Err(Error::Full { .. })
-                if tending != Tending::Drop && !self.shapes.load().history.runs.is_empty() =>
-            {
-                self.flip_tending(Tending::Drop)
+            Err(Error::Full { .. }) if tending != Tending::Drop => self.flip_tending(Tending::Drop),
+            // What nobody may ever read must not stop who commits: history stays as it is until it is opened again.
+            Err(Error::Corrupt(_)) => {
+                reached(Mark::HistoryDamaged);
+                self.history_is_damaged = true;
+                self.flip_tending(Tending::Nothing)
             }
             other => other,
         }
@@ -390,7 +381,9 @@ impl Checkpointer {
         let horizon = history.horizon;
         let tended = self.tend(&mut history, &mut sink, tending)?;
         let mut tended_roots = Roots::clone(&roots);
-        if history.horizon > horizon || !self.keeps_history() {
+        // A session without history may have left times and tags behind: those of one that begins are its own.
+        let begins = self.meta.history.is_none();
+        if history.horizon > horizon || !self.keeps_history() || begins {
             self.tend_moments(&mut tended_roots, history.horizon, &mut sink)?;
         }
         let mut changed = TableId::MOMENTS.to_vec();

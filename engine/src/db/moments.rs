@@ -23,12 +23,12 @@ impl Db {
     /// use std::time::SystemTime;
     /// let db = northstardb::Options::new().history(northstardb::Retention::All).memory()?;
     /// let table = db.table("t")?;
-    /// let then = SystemTime::now();
-    /// # std::thread::sleep(std::time::Duration::from_millis(3));
+    /// let then = SystemTime::now() - std::time::Duration::from_secs(1);
     /// let mut txn = db.begin_write()?;
     /// txn.put(&table, "later", "x")?;
     /// txn.commit()?;
-    /// assert!(!db.begin_read_at_time(then)?.contains(&table, "later")?);
+    /// assert_eq!(db.begin_read_at_time(then)?.txn_id().get(), 0);
+    /// assert!(db.begin_read_at_time(SystemTime::now())?.contains(&table, "later")?);
     /// # Ok(()) }
     /// ```
     ///

@@ -259,6 +259,7 @@ fn assemble(parts: Assembly<'_>) -> Result<Db> {
             .as_ref()
             .map_or(meta.log_start.lsn, |older| older.log_start.lsn),
         history_policy,
+        history_is_damaged: false,
         retainer: Retainer::new(options.log_retention, meta.database_low()),
         meta,
         slice_bytes: options.slice_bytes,

@@ -11,6 +11,7 @@ use super::run::Child;
 use super::search::check_level;
 use crate::format::branch::Branch;
 use crate::format::leaf::{RowValue, inline_bytes_max};
+use crate::format::meta::TreeRoot;
 use crate::format::page::PageError;
 use crate::ids::{PageRef, TableId, TxnId};
 use crate::pages::{Class, PagePin, PageRead, PageWrite};
@@ -19,7 +20,6 @@ use crate::pages::{Class, PagePin, PageRead, PageWrite};
 #[derive(Debug)]
 pub(crate) struct Bulk<W> {
     builder: Builder<W>,
-    rows: u64,
     /// Pages that were taken over.
     taken: u64,
 }
@@ -27,12 +27,8 @@ pub(crate) struct Bulk<W> {
 /// A tree that was made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Built {
-    /// Its root.
-    pub(crate) root: PageRef,
-    /// Level of the root.
-    pub(crate) level: u8,
-    /// Its rows.
-    pub(crate) rows: u64,
+    /// The tree.
+    pub(crate) tree: TreeRoot,
     /// Its pages, those of large values included.
     pub(crate) pages: u64,
 }
@@ -42,11 +38,7 @@ impl<W: PageWrite> Bulk<W> {
     pub(crate) fn new(sink: W, table: TableId) -> Self {
         let mut builder = Builder::new(sink, table);
         builder.open_region(&[]);
-        Self {
-            builder,
-            rows: 0,
-            taken: 0,
-        }
+        Self { builder, taken: 0 }
     }
 
     /// Adds a row above all before it. A value that is too large for a leaf goes to pages of its own; an extent becomes
@@ -60,7 +52,6 @@ impl<W: PageWrite> Bulk<W> {
         txn: TxnId,
         value: RowValue<'_>,
     ) -> Result<(), PageError> {
-        self.rows += 1;
         let extent = match value {
             RowValue::Inline(value)
                 if value.len() <= inline_bytes_max(self.builder.page_bytes()) =>
@@ -83,9 +74,7 @@ impl<W: PageWrite> Bulk<W> {
     pub(crate) fn finish(mut self) -> Result<Option<Built>, PageError> {
         let root = self.builder.finish()?;
         Ok(root.map(|(level, child)| Built {
-            root: child.page,
-            level,
-            rows: self.rows,
+            tree: tree_of(level, &child),
             pages: self.builder.pages_written + self.taken,
         }))
     }
@@ -135,11 +124,18 @@ pub(crate) fn concat<P: PageRead, W: PageWrite>(
     let root = builder.finish()?;
     builder.flush_retired();
     Ok(root.map(|(level, child)| Built {
-        root: child.page,
-        level,
-        rows: child.below.rows,
+        tree: tree_of(level, &child),
         pages: builder.pages_written,
     }))
+}
+
+/// A root of `level` as others name it.
+fn tree_of(level: u8, root: &Child) -> TreeRoot {
+    TreeRoot {
+        page: root.page,
+        level,
+        rows: root.below.rows,
+    }
 }
 
 /// Attaches the nodes of level `lowest` below `node`, and retires those above.

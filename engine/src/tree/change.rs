@@ -31,6 +31,13 @@ pub(crate) enum ChangeKind<'a> {
     Delete,
 }
 
+impl<'a> ChangeKind<'a> {
+    /// Writes `row`, or removes it if there is none.
+    pub(crate) fn of(row: Option<&'a [u8]>) -> Self {
+        row.map_or(Self::Delete, Self::Put)
+    }
+}
+
 /// Removes every row from `from` to below `to` that is older than `txn`. Changes older than `txn` are ignored.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct RangeDelete<'a> {

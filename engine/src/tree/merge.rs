@@ -24,6 +24,7 @@ use super::run::Child;
 use super::search::{check_level, child_index, row_index};
 use crate::format::branch::{Below, Branch};
 use crate::format::leaf::{Leaf, LeafRow, RowValue, inline_bytes_max, key_bytes_max};
+use crate::format::meta::TreeRoot;
 use crate::format::page::PageError;
 use crate::ids::{PageRef, TableId, TxnId};
 use crate::marks::{Mark, reached};
@@ -121,6 +122,17 @@ pub(crate) struct Merged {
     pub(crate) pages_written: u64,
     /// Pages retired, extents included.
     pub(crate) pages_retired: u64,
+}
+
+impl Merged {
+    /// The new tree as others name it; `None` if it is empty.
+    pub(crate) fn tree(&self) -> Option<TreeRoot> {
+        self.root.map(|page| TreeRoot {
+            page,
+            level: self.level,
+            rows: self.rows,
+        })
+    }
 }
 
 /// What stops a merge.
