@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::agents::Tree;
 use crate::counted::{self, Counted};
 use crate::data::{Rng, Rows, load};
 use crate::error::{BenchError, Result};
@@ -37,6 +38,16 @@ pub(crate) enum Task {
         delta_bytes: u64,
         /// All rows are in pages first.
         load: bool,
+    },
+    /// Load a source tree, edit it in so many durable transactions, say with which one that began, and go on editing until
+    /// killed.
+    Agents {
+        /// The database.
+        dir: PathBuf,
+        /// Edits before it says anything.
+        edits: u64,
+        /// Which edits.
+        seed: u64,
     },
     /// Do an operation over and over where callgrind counts it; say how often.
     Counted {
@@ -130,6 +141,7 @@ pub(crate) fn serve(json: &str) -> Result<()> {
             delta_bytes,
             load,
         } => fill_delta(&dir, (Rows::new(rows), load), seed, delta_bytes)?,
+        Task::Agents { dir, edits, seed } => edit(&dir, edits, seed)?,
         Task::Counted { what, seed } => counted::serve(what, seed)?,
         Task::Memory {
             dir,
@@ -219,6 +231,34 @@ pub(crate) fn check_filled(db: &Db, task: &Task, acknowledged: u64) -> Result<()
         }
     }
     Ok(())
+}
+
+/// See [`Task::Agents`].
+fn edit(dir: &std::path::Path, edits: u64, seed: u64) -> Result<(Db, u64)> {
+    let db = crate::suites::macros::options().open(dir)?;
+    let table = db.table("lines")?;
+    let tree = Tree::read();
+    let begin = tree.load(&db, &table)?;
+    let mut last = None;
+    for number in 1..=edits {
+        last = Some(db.submit(tree.batch(&table, seed, number))?);
+    }
+    if let Some(last) = last {
+        last.wait()?;
+    }
+    let on = db.clone();
+    std::thread::spawn(move || {
+        let mut number = edits;
+        loop {
+            number += 1;
+            if on.submit(tree.batch(&table, seed, number)).is_err() {
+                break;
+            }
+        }
+    });
+    // So that it is killed in the middle of something.
+    std::thread::sleep(Duration::from_millis(150));
+    Ok((db, begin.get()))
 }
 
 /// Loads, gets, scans a part, overwrites; gives the resident set's highest size in bytes.

@@ -342,6 +342,30 @@ pub(crate) const ALL: &[Figure] = &[
         AtLeast,
         TimesFloor,
     ),
+    figure(
+        "tail_live_p99",
+        "commit delivered to a reader of the log, p99",
+        "log/tail_live",
+        Nanos,
+        AtMost,
+        Absolute,
+    ),
+    figure(
+        "replay_million",
+        "a million transactions of one put replayed",
+        "log/replay_single_puts",
+        Nanos,
+        AtMost,
+        Absolute,
+    ),
+    figure(
+        "replay_rows",
+        "  rows of larger ones",
+        "log/replay_100_puts",
+        PerSecond,
+        AtLeast,
+        Absolute,
+    ),
 ];
 
 /// What a row measured for a figure.

@@ -51,6 +51,7 @@ const EXPLAINING: &[&str] = &[
     "bench/btree/mixed_80_20_1m",
     "bench/io/read_16k_depth_",
     "bench/io/write_16k_depth_",
+    "bench/macro/",
     "bench/soak/",
 ];
 

@@ -91,8 +91,21 @@ impl TableId {
     pub(crate) const TAGS: Self = Self::new(5);
     /// System table: tag to the last transaction that carried it.
     pub(crate) const TAGGED: Self = Self::new(6);
-    /// The tables of moments.
-    pub(crate) const MOMENTS: [Self; 3] = [Self::TIMES, Self::TAGS, Self::TAGGED];
+    /// System table: transaction with which a checkpoint ended to the digest of the state after it. Written by checkpoints
+    /// only, while history is kept.
+    pub(crate) const STATES: Self = Self::new(7);
+    /// System table: named readers of the commit log, and how far they are. Logged.
+    pub(crate) const SUBSCRIBERS: Self = Self::new(8);
+    /// The tables that tell of moments of the past.
+    pub(crate) const MOMENTS: [Self; 4] = [Self::TIMES, Self::TAGS, Self::TAGGED, Self::STATES];
+    /// System tables with a tree of their own among the roots.
+    pub(crate) const ROOTED: [Self; 5] = [
+        Self::TIMES,
+        Self::TAGS,
+        Self::TAGGED,
+        Self::STATES,
+        Self::SUBSCRIBERS,
+    ];
     /// The first id given to a user's table.
     pub(crate) const FIRST_USER: Self = Self::new(16);
 }

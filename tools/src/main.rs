@@ -3,10 +3,12 @@
 //! Exit codes: 0 done; 1 not found, a fault found, or an error; 2 bad use of the command line.
 #![forbid(unsafe_code)]
 
+mod backup;
 mod import;
 mod log;
 mod past;
 mod read;
+mod replay;
 mod report;
 
 use std::io::{IsTerminal, Write};
@@ -87,6 +89,23 @@ enum Command {
     /// As far back as it was kept: see `import --keep-log`.
     #[command(subcommand)]
     Log(log::Log),
+    /// Back the database up, whole or what was committed since, and verify backups
+    #[command(subcommand)]
+    Backup(backup::Command),
+    /// Make a database of a full backup and its increments; --db names the new one
+    Restore {
+        /// The full backup
+        full: PathBuf,
+        /// What leads on from it, in order
+        increments: Vec<PathBuf>,
+        /// Up to and with this transaction; as far as the increments go if absent
+        #[arg(long, value_name = "TXN")]
+        to: Option<u64>,
+    },
+    /// Rebuild the database from its commit log, or prove that its pages hold what the log says
+    ///
+    /// As far back as the log was kept (see `import --keep-log`), or from a backup on.
+    Replay(replay::Replay),
     /// Print what the database says about itself
     Stat,
     /// Read every page, verify every checksum and invariant, and list every fault
@@ -131,9 +150,26 @@ enum Failure {
         /// The engine's error.
         source: northstardb::Error,
     },
+    /// A file beside the database.
+    #[error("{}", .path.display())]
+    File {
+        /// Which.
+        path: PathBuf,
+        /// The system's answer.
+        source: std::io::Error,
+    },
     /// Whoever reads our output has stopped.
     #[error("cannot write the answer")]
     Output(#[from] std::io::Error),
+}
+
+impl Failure {
+    fn file(path: &std::path::Path, source: std::io::Error) -> Self {
+        Self::File {
+            path: path.to_owned(),
+            source,
+        }
+    }
 }
 
 /// Adds to an error what was being done.
@@ -178,6 +214,9 @@ fn perform(arguments: Arguments, out: &mut impl Write) -> Result<(), Failure> {
         json,
         command,
     } = arguments;
+    if let Command::Backup(backup::Command::Verify { files }) = &command {
+        return backup::verify(files, json, out);
+    }
     let path = db.ok_or_else(|| {
         Failure::Use("no database is named: give --db PATH or set NORTHSTAR_DB".to_owned())
     })?;
@@ -241,6 +280,19 @@ fn perform(arguments: Arguments, out: &mut impl Write) -> Result<(), Failure> {
             past::diff(&existing()?, &table, (&before, &after), json, out)
         }
         Command::Log(command) => log::perform(&existing()?, &command, json, out),
+        Command::Backup(backup::Command::Write { file, after }) => {
+            backup::write(&existing()?, &file, after.as_deref(), json, out)
+        }
+        Command::Backup(backup::Command::Verify { files }) => backup::verify(&files, json, out),
+        Command::Restore {
+            full,
+            increments,
+            to,
+        } => {
+            let parts = (&*full, &*increments);
+            backup::restore(&path, parts, to.map(northstardb::TxnId::new), json, out)
+        }
+        Command::Replay(replay) => replay::perform(&existing()?, &path, &replay, json, out),
         Command::Stat => report::stat(&existing()?, json, out),
         Command::Check => report::check(&existing()?, json, out),
     }

@@ -6,10 +6,12 @@ pub(crate) mod floor;
 pub(crate) mod instructions;
 pub(crate) mod io;
 pub(crate) mod log;
+pub(crate) mod macros;
 pub(crate) mod mvcc;
 pub(crate) mod pager;
 pub(crate) mod soak;
 pub(crate) mod store;
+pub(crate) mod stream;
 pub(crate) mod timetravel;
 
 use crate::row::Row;
@@ -29,6 +31,8 @@ pub(crate) fn all() -> Vec<Row> {
         store::ROWS,
         store::crash::ROWS,
         timetravel::ROWS,
+        stream::ROWS,
+        macros::ROWS,
         instructions::ROWS,
         soak::ROWS,
     ]

@@ -10,6 +10,8 @@ use crate::format::page::PageKind;
 use crate::history::{self, History};
 use crate::ids::{PageId, TableId};
 use crate::pages::Class;
+use crate::retention::Retention;
+use crate::state::StateHash;
 use crate::stats::CheckReport;
 use crate::tree::check::{CheckOptions, TreeReport, check};
 use crate::tree::cursor::Cursor;
@@ -25,16 +27,21 @@ impl Checkpointer {
         self.store.own_pages(&mut |page, kind| {
             seen.insert(page, kind);
         });
+        let kept = self.meta.history.as_ref();
+        let kept = kept.filter(|kept| kept.policy != Retention::None);
+        let mut state = StateHash::default();
         for (table, root) in shape.roots.iter() {
             let options = CheckOptions {
                 table,
                 page_bytes: self.store.page_bytes(),
                 read_extents: true,
+                digest: kept.is_some() && StateHash::covers(table),
             };
             let mut visit = |page: PageId, kind| seen.insert(page, kind).is_none();
             let tree = check(&*self.store, Some(root.page), options, &mut visit);
             report.tables += u64::from(table >= TableId::FIRST_USER);
             report.rows += tree.rows;
+            state = state.with(tree.state);
             add_tree(&mut report, table, &tree);
             if tree.faults.is_empty() && tree.rows != root.rows {
                 report.faults.push(format!(
@@ -42,6 +49,12 @@ impl Checkpointer {
                     tree.rows, root.rows
                 ));
             }
+        }
+        if let Some(kept) = kept.filter(|kept| report.faults.is_empty() && kept.state != state) {
+            report.faults.push(format!(
+                "the rows have the digest {state}, the meta page says {}",
+                kept.state
+            ));
         }
         self.check_history(&shape.history, &mut seen, &mut report)?;
         if report.faults.is_empty() {
@@ -74,6 +87,7 @@ impl Checkpointer {
                 table,
                 page_bytes: store.page_bytes(),
                 read_extents: true,
+                digest: false,
             };
             let mut visit = |page: PageId, kind| seen.insert(page, kind).is_none();
             let tree = check(store, Some(root.page), options, &mut visit);

@@ -13,4 +13,5 @@ pub(crate) mod feed;
 mod moments;
 mod past;
 pub(crate) mod run;
+mod state;
 pub(crate) mod thread;

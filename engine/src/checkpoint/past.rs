@@ -24,6 +24,7 @@ use crate::marks::{Mark, reached};
 use crate::pages::write::PageSink;
 use crate::pages::{Class, PageWrite, SharedSink};
 use crate::retention::Retention;
+use crate::state::StateHash;
 use crate::tree::bulk::{Built, Bulk, concat, retire_nodes};
 use crate::tree::cursor::Cursor;
 use crate::tree::merge::{Change, ChangeKind, Forget, RangeDelete, merge};
@@ -322,6 +323,7 @@ impl Checkpointer {
     pub(super) fn write_runs(
         &self,
         history: &History,
+        state: StateHash,
         sink: &mut PageSink<'_>,
     ) -> Result<Option<HistoryMeta>> {
         let before = self.shapes.load();
@@ -365,6 +367,7 @@ impl Checkpointer {
                 runs,
                 horizon: history.horizon,
                 policy: self.history_policy,
+                state,
             }),
         )
     }

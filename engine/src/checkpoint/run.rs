@@ -19,10 +19,13 @@ use crate::pages::SharedSink;
 use crate::pages::store::Store;
 use crate::pages::write::PageSink;
 use crate::retention::Retention;
+use crate::state::StateHash;
 use crate::sync::atomic::Ordering;
 use crate::tree::bulk::Built;
 use crate::tree::merge::{Change, ChangeKind, Forget, MergeError, RangeDelete, merge};
+use crate::txn::positions::furthest_behind;
 use crate::txn::shape::{Roots, Shapes};
+use crate::txn::snapshot::Snapshot;
 use crate::writer::pipeline::Pipeline;
 
 /// Empty flips before free space is given back: two until the older slot has let go of its pages, two for the map of
@@ -133,13 +136,18 @@ impl Checkpointer {
             true => self.meta.log_start.lsn,
             false => self.older_log_start,
         };
-        let newest = self.shapes.shared.visible();
-        let kept = self
-            .retainer
-            .keep_from(&self.segments, needed, newest, self.clock.wall_ns());
+        let now = (self.shapes.shared.visible(), self.clock.wall_ns());
+        let held = self.held_by_subscribers();
+        let kept = self.retainer.keep_from(&self.segments, needed, held, now);
         self.segments
             .recycle_before(kept, spare_bytes)
             .map_err(|source| Error::from_io("the commit log", source))
+    }
+
+    /// From which transaction on subscribers want the log. If that cannot be read, as much is kept as they may hold.
+    fn held_by_subscribers(&self) -> Option<TxnId> {
+        let newest = Snapshot::newest(&self.shapes).and_then(|newest| furthest_behind(&newest));
+        newest.unwrap_or(Some(TxnId::ZERO))
     }
 
     /// Gives the log's space back, but for what the next commits need.
@@ -160,13 +168,14 @@ impl Checkpointer {
         let mut roots = Roots::clone(&self.shapes.load().roots);
         let store = Arc::clone(&self.store);
         let mut sink = store.begin_write(self.meta.generation.next())?;
-        let merged = self.merge_tables(frozen, tables, next, &mut roots, &mut sink);
+        let mut state = self.present_state(&roots)?;
+        let merged = self.merge_tables(frozen, tables, next, (&mut roots, &mut state), &mut sink);
         let last = next.0 == tables.len();
         let moves_on = last || planted("the log moves on with every slice");
         let log_start = moves_on.then_some(boundary);
         let (fed, superseded) = merged?;
         let history = self.with_run(superseded, last_txn);
-        self.flip(&roots, &history, sink, last_txn, log_start)?;
+        self.flip(&roots, (&history, state), sink, last_txn, log_start)?;
         let generation = self.meta.generation;
         if last {
             // Before the shape is published: from then on another delta may freeze and start anew.
@@ -190,7 +199,7 @@ impl Checkpointer {
         frozen: &Delta,
         tables: &[TableId],
         next: &mut (usize, Vec<u8>),
-        roots: &mut Roots,
+        (roots, state): (&mut Roots, &mut StateHash),
         sink: &mut PageSink<'_>,
     ) -> Result<(u64, Option<Built>)> {
         let (mut fed, mut changed) = (0, Vec::new());
@@ -198,7 +207,9 @@ impl Checkpointer {
         let full = || written.load(Ordering::Relaxed) >= self.slice_bytes;
         let shared = RefCell::new(&mut *sink);
         let end = frozen.last_txn().unwrap_or_default();
-        let mut keeper = self.keeps_history().then(|| Keeper::new(&shared, end));
+        let mut keeper = self
+            .keeps_history()
+            .then(|| Keeper::new(&*self.store, &shared, end));
         while let Some(&table) = tables.get(next.0) {
             let mut feed = Feed::new(frozen, table, &next.1, &full);
             // The range deletes of a table take effect with its first slice.
@@ -215,7 +226,7 @@ impl Checkpointer {
             let root = before.map(|root| root.page);
             let (pages, tree) = (&*self.store, &mut SharedSink(&shared));
             let merged = match &mut keeper {
-                Some(keeper) if !TableId::MOMENTS.contains(&table) => {
+                Some(keeper) if StateHash::covers(table) => {
                     keeper.begin(table, feed.changes());
                     merge(pages, tree, table, root, &mut feed, &ranges, keeper)
                 }
@@ -243,7 +254,18 @@ impl Checkpointer {
                 None => *next = (next.0 + 1, Vec::new()),
             }
         }
-        let superseded = keeper.map_or(Ok(None), Keeper::finish)?;
+        let (superseded, changed_state) = match keeper {
+            Some(keeper) => keeper.finish().map(|(run, state)| (run, Some(state)))?,
+            None => (None, None),
+        };
+        if let Some(change) = changed_state {
+            *state = state.with(change);
+            if next.0 == tables.len() {
+                self.note_state((end, *state), roots, sink)?;
+                changed.push(TableId::STATES);
+                changed.sort_unstable();
+            }
+        }
         self.merge_roots(&changed, roots, sink)?;
         Ok((fed, superseded))
     }
@@ -292,12 +314,12 @@ impl Checkpointer {
     fn flip(
         &mut self,
         roots: &Roots,
-        history: &History,
+        (history, state): (&History, StateHash),
         mut sink: PageSink<'_>,
         tree_txn: TxnId,
         log_start: Option<LogPosition>,
     ) -> Result<()> {
-        let kept = self.write_runs(history, &mut sink)?;
+        let kept = self.write_runs(history, state, &mut sink)?;
         let written = sink.finish().map_err(|error| self.fatal(error))?;
         let mut meta = self.meta.clone();
         meta.generation = self.meta.generation.next();
@@ -380,6 +402,7 @@ impl Checkpointer {
         };
         let horizon = history.horizon;
         let tended = self.tend(&mut history, &mut sink, tending)?;
+        let state = self.present_state(&roots)?;
         let mut tended_roots = Roots::clone(&roots);
         // A session without history may have left times and tags behind: those of one that begins are its own.
         let begins = self.meta.history.is_none();
@@ -390,7 +413,7 @@ impl Checkpointer {
         changed.retain(|table| roots.get(*table) != tended_roots.get(*table));
         self.merge_roots(&changed, &mut tended_roots, &mut sink)?;
         let roots = tended_roots;
-        self.flip(&roots, &history, sink, self.meta.tree_txn, None)?;
+        self.flip(&roots, (&history, state), sink, self.meta.tree_txn, None)?;
         let generation = self.meta.generation;
         self.shapes.publish(|shape| {
             shape.generation = generation;
@@ -443,7 +466,8 @@ impl Checkpointer {
             let shape = self.shapes.load();
             let (roots, history) = (Arc::clone(&shape.roots), Arc::clone(&shape.history));
             self.meta.clean = true;
-            self.flip(&roots, &history, sink, end.last_txn, Some(end))?;
+            let state = self.present_state(&roots)?;
+            self.flip(&roots, (&history, state), sink, end.last_txn, Some(end))?;
         }
         // Nothing depends on it.
         let _tried = self.shrink_log();

@@ -10,11 +10,13 @@ use futures_core::Stream;
 
 use super::Engine;
 use super::range::{Span, prefix_span};
+use super::write::WriteTxn;
 use crate::error::{Corruption, Error, Result};
 use crate::format::record::{Op, Ops, Record};
 use crate::ids::{Lsn, TableId, TxnId};
 use crate::log::{Follower, LogError};
 use crate::sync::atomic::Ordering;
+use crate::txn::snapshot::Snapshot;
 use crate::txn::table::{Table, decode_entry};
 
 /// The commit log of an open database: what was committed, readable as a stream of transactions.
@@ -154,6 +156,21 @@ impl Log {
         Ok(report)
     }
 
+    pub(super) fn begin_write(&self) -> Result<WriteTxn> {
+        let engine = &self.engine;
+        if engine.closed.load(Ordering::Acquire) {
+            return Err(Error::Closed);
+        }
+        if engine.read_only {
+            return Err(Error::ReadOnly);
+        }
+        WriteTxn::wait_for(engine)
+    }
+
+    pub(super) fn snapshot(&self) -> Result<Snapshot> {
+        Snapshot::newest(&self.engine.shapes)
+    }
+
     fn not_in_log(&self, asked: TxnId) -> Result<Error> {
         let first = self.first()?;
         Ok(Error::NotInLog {
@@ -207,6 +224,8 @@ impl Engine {
 pub struct LogFilter {
     /// Everything, if empty.
     wanted: Vec<Wanted>,
+    /// Also transactions of which nothing is shown.
+    all: bool,
 }
 
 /// Keys of a table.
@@ -223,6 +242,15 @@ impl LogFilter {
     /// Every change of every table.
     pub fn all() -> Self {
         Self::default()
+    }
+
+    /// As [`LogFilter::all`], and also transactions without changes of tables, such as those that move a subscriber on: for
+    /// who makes a copy ([`Db::begin_apply`](crate::Db::begin_apply)) and needs each one.
+    pub fn every_transaction() -> Self {
+        Self {
+            wanted: Vec::new(),
+            all: true,
+        }
     }
 
     /// Also changes of this table; of no others but those asked for.
@@ -347,7 +375,9 @@ impl<'t> Change<'t> {
 
     /// The next change of a record: one operation, or the two that rename or drop a table.
     fn take(ops: &mut Ops<'t>) -> Option<Result<Self>> {
-        let next = ops.next()?;
+        // How far subscribers are is no change of a table.
+        let is_own = |op: &Op<'_>| op.table() == TableId::SUBSCRIBERS;
+        let next = ops.find(|op| !op.as_ref().is_ok_and(is_own))?;
         Some(
             next.map_err(|error| damaged(error.to_string()))
                 .and_then(|op| Self::of(op, ops)),
@@ -461,6 +491,16 @@ impl Transaction {
         &self.tag
     }
 
+    /// The same in nanoseconds since 1970.
+    pub(crate) const fn time_ns(&self) -> u64 {
+        self.time_ns
+    }
+
+    /// All its operations, as its record has them, and how many.
+    pub(crate) fn encoded(&self) -> (&[u8], u32) {
+        (&self.ops, self.op_count)
+    }
+
     /// The changes that the filter wants, in the order they were made.
     pub fn changes(&self) -> impl Iterator<Item = Change<'_>> {
         let mut ops = Ops::new(&self.ops, self.op_count);
@@ -470,8 +510,8 @@ impl Transaction {
     }
 
     /// The transaction, unless the filter wants nothing of it.
-    fn of(record: &Record<'_>, filter: &Arc<LogFilter>) -> Result<Option<Self>> {
-        let (mut ops, mut wanted) = (record.ops(), false);
+    pub(crate) fn of(record: &Record<'_>, filter: &Arc<LogFilter>) -> Result<Option<Self>> {
+        let (mut ops, mut wanted) = (record.ops(), filter.all);
         while let Some(change) = Change::take(&mut ops) {
             wanted |= filter.wants(&change?);
         }
@@ -503,6 +543,10 @@ pub struct Tail {
 }
 
 impl Tail {
+    pub(super) fn log(&self) -> &Log {
+        &self.log
+    }
+
     /// Where it is: the first transaction that it has not looked at. Kept, it tells [`Log::tail`] where to go on.
     #[must_use]
     pub fn position(&self) -> TxnId {

@@ -1,5 +1,7 @@
 //! The database as its users see it: opening, transactions, tables, closing.
 
+pub(crate) mod apply;
+pub(crate) mod backup;
 pub(crate) mod batch;
 pub(crate) mod changes;
 pub(crate) mod log;
@@ -8,6 +10,9 @@ pub(crate) mod open;
 pub(crate) mod options;
 pub(crate) mod range;
 pub(crate) mod read;
+pub(crate) mod restore;
+pub(crate) mod states;
+pub(crate) mod subscribers;
 pub(crate) mod world;
 pub(crate) mod write;
 
@@ -79,7 +84,8 @@ pub(crate) struct Engine {
     pub(crate) checkpointer: Mutex<Checkpointer>,
     pub(crate) signal: Arc<Signal>,
     pub(crate) segments: Arc<Segments>,
-    /// Low 64 bits of the database's id.
+    /// The database's id, and its low 64 bits.
+    pub(crate) database_id: u128,
     pub(crate) database: u64,
     /// Where the log ended when it was opened.
     pub(crate) log_end_at_open: Lsn,
@@ -166,12 +172,7 @@ impl Db {
     /// # Errors
     /// [`Error::ReadOnly`], [`Error::Halted`], [`Error::Closed`], [`Error::Full`].
     pub fn begin_write(&self) -> Result<WriteTxn> {
-        let engine = self.writable()?;
-        engine.before_commit()?;
-        let mut core = engine.pipeline.take_core()?;
-        // It sees what was submitted before it.
-        engine.pipeline.serve_before_keeping(&mut core);
-        WriteTxn::begin(Arc::clone(engine), core)
+        WriteTxn::wait_for(self.writable()?)
     }
 
     /// Begins the exclusive write transaction if nobody else is writing.

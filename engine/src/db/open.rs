@@ -7,7 +7,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use northstar_io::planted::planted;
-use northstar_io::{Choice, Disk, IoError, MemoryDisk, NativeDisk, NativeOptions, SyncMethod};
+use northstar_io::{
+    Choice, Disk, FileLock, IoError, MemoryDisk, NativeDisk, NativeOptions, SyncMethod,
+};
 
 use super::options::{Backend, Options};
 use super::world::{Sizes, World};
@@ -66,13 +68,7 @@ fn delta_with(arena_bytes: usize, expected: usize) -> Result<(Arc<Delta>, DeltaW
 
 impl Db {
     pub(crate) fn open_with(options: &Options, path: &Path) -> Result<Self> {
-        let (uring, direct) = match options.backend {
-            Backend::Auto => (Choice::Auto, true),
-            Backend::Plain => (Choice::Never, true),
-            Backend::Buffered => (Choice::Never, false),
-        };
-        let disk: Arc<dyn Disk> = NativeDisk::new(NativeOptions { uring, direct });
-        open_in(options, path, World::of(disk))
+        open_in(options, path, World::of(native_disk(options)))
     }
 
     pub(crate) fn memory_with(options: &Options) -> Result<Self> {
@@ -82,16 +78,21 @@ impl Db {
     }
 }
 
+/// The way to the machine's disks that the options ask for.
+pub(super) fn native_disk(options: &Options) -> Arc<dyn Disk> {
+    let (uring, direct) = match options.backend {
+        Backend::Auto => (Choice::Auto, true),
+        Backend::Plain => (Choice::Never, true),
+        Backend::Buffered => (Choice::Never, false),
+    };
+    NativeDisk::new(NativeOptions { uring, direct })
+}
+
 /// Opens the database in `dir` of the world's disk, creating it if allowed.
 pub(crate) fn open_in(options: &Options, dir: &Path, world: World) -> Result<Db> {
     let disk = Arc::clone(&world.disk);
     let mut found = survey(options, dir, &*disk)?;
-    let lock_path = dir.join("LOCK");
-    let lock = match disk.lock(&lock_path) {
-        Ok(lock) => Some(lock),
-        Err(northstar_io::LockError::Io(_)) if options.read_only => None,
-        Err(error) => return Err(error.into()),
-    };
+    let lock = lock_in(options, dir, &*disk)?;
     if lock.is_some() {
         // Somebody else may have made or changed it until the lock was had.
         found = survey(options, dir, &*disk)?;
@@ -100,9 +101,15 @@ pub(crate) fn open_in(options: &Options, dir: &Path, world: World) -> Result<Db>
     let Opened {
         store, meta, older, ..
     } = match found {
-        Found::Nothing => create(&world, dir, &store_options)?,
+        Found::Nothing => create(&world, dir, &store_options, false)?,
         Found::Database => Store::open(Arc::clone(&disk), dir, &store_options)?,
     };
+    if meta.restoring {
+        return Err(Error::NotADatabase {
+            path: PathBuf::from(dir),
+            why: "a backup was being restored into it, and not all of it is there".to_owned(),
+        });
+    }
     let store = Arc::new(store);
     let segments = open_segments(&disk, dir, &meta)?;
     let start = ScanStart {
@@ -153,6 +160,19 @@ pub(crate) fn open_in(options: &Options, dir: &Path, world: World) -> Result<Db>
     })
 }
 
+/// The lock of the database in `dir`; none if one who only reads cannot have it.
+pub(super) fn lock_in(
+    options: &Options,
+    dir: &Path,
+    disk: &dyn Disk,
+) -> Result<Option<Box<dyn FileLock>>> {
+    match disk.lock(&dir.join("LOCK")) {
+        Ok(lock) => Ok(Some(lock)),
+        Err(northstar_io::LockError::Io(_)) if options.read_only => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
 struct Assembly<'o> {
     options: &'o Options,
     dir: &'o Path,
@@ -163,7 +183,7 @@ struct Assembly<'o> {
     segments: Arc<Segments>,
     replayed: Replayed,
     roots: Roots,
-    lock: Option<Box<dyn northstar_io::FileLock>>,
+    lock: Option<Box<dyn FileLock>>,
     /// The word of a clean close was believed.
     clean: bool,
     /// How much of the past is kept.
@@ -260,7 +280,11 @@ fn assemble(parts: Assembly<'_>) -> Result<Db> {
             .map_or(meta.log_start.lsn, |older| older.log_start.lsn),
         history_policy,
         history_is_damaged: false,
-        retainer: Retainer::new(options.log_retention, meta.database_low()),
+        retainer: Retainer::new(
+            options.log_retention,
+            options.subscriber_log_bytes,
+            meta.database_low(),
+        ),
         meta,
         slice_bytes: options.slice_bytes,
         delta_bytes: options.delta_bytes as u64,
@@ -273,6 +297,7 @@ fn assemble(parts: Assembly<'_>) -> Result<Db> {
     let engine = Arc::new(Engine {
         segments: Arc::clone(&checkpointer.segments),
         database: checkpointer.meta.database_low(),
+        database_id: checkpointer.meta.database,
         log_end_at_open: end.end.lsn,
         shapes,
         pipeline,
@@ -351,13 +376,13 @@ impl Drop for PanicGuard<'_> {
     }
 }
 
-enum Found {
+pub(super) enum Found {
     Nothing,
     Database,
 }
 
 /// Looks at what is at `dir` before anything is written there.
-fn survey(options: &Options, dir: &Path, disk: &dyn Disk) -> Result<Found> {
+pub(super) fn survey(options: &Options, dir: &Path, disk: &dyn Disk) -> Result<Found> {
     let not_a_database = |why: String| Error::NotADatabase {
         path: PathBuf::from(dir),
         why,
@@ -425,7 +450,7 @@ fn secure_names(dir: &Path, disk: &dyn Disk) -> Result<(), IoError> {
     }
 }
 
-fn store_options(options: &Options, sizes: Option<Sizes>) -> StoreOptions {
+pub(super) fn store_options(options: &Options, sizes: Option<Sizes>) -> StoreOptions {
     // One frozen and one that may grow to twice its size before commits wait; see the pipeline's throttle.
     let deltas = 3 * options.delta_bytes;
     let cache_bytes = options.memory_budget.saturating_sub(deltas + OTHER_BYTES);
@@ -452,8 +477,14 @@ fn random_id(clock: &Clock) -> u128 {
     half(1) << 64 | half(2)
 }
 
-/// Makes an empty database: the log directory first, the data file last, by a rename.
-fn create(world: &World, dir: &Path, options: &StoreOptions) -> Result<Opened> {
+/// Makes an empty database: the log directory first, the data file last, by a rename. If it is for `restoring` a backup, it
+/// says so until that has ended.
+pub(super) fn create(
+    world: &World,
+    dir: &Path,
+    options: &StoreOptions,
+    restoring: bool,
+) -> Result<Opened> {
     let World { disk, clock, .. } = world;
     let log = dir.join("log");
     let failed = |source| Error::from_io("a new database", source);
@@ -466,8 +497,11 @@ fn create(world: &World, dir: &Path, options: &StoreOptions) -> Result<Opened> {
         Arc::clone(disk),
         dir,
         options,
-        clock.wall_ns(),
-        world.database.unwrap_or_else(|| random_id(clock)),
+        (
+            clock.wall_ns(),
+            world.database.unwrap_or_else(|| random_id(clock)),
+        ),
+        restoring,
     )
 }
 
@@ -577,7 +611,7 @@ fn load_roots(store: &Store, meta: &Meta) -> Result<Roots> {
         };
         let id = row.key.try_into().map(u32::from_be_bytes);
         let id = id.map_err(|_| bad("a key that is no table id"))?;
-        let known = TableId::MOMENTS.contains(&TableId::new(id));
+        let known = TableId::ROOTED.contains(&TableId::new(id));
         if !known && !(TableId::FIRST_USER.get()..meta.next_table.get()).contains(&id) {
             return Err(bad("a table id that was never given out"));
         }

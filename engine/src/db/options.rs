@@ -44,6 +44,7 @@ pub struct Options {
     pub(crate) value_bytes_max: usize,
     pub(crate) slice_bytes: u64,
     pub(crate) log_retention: Retention,
+    pub(crate) subscriber_log_bytes: u64,
     pub(crate) history: Option<Retention>,
 }
 
@@ -62,6 +63,7 @@ impl Default for Options {
             value_bytes_max: limits::VALUE_BYTES_MAX,
             slice_bytes: 8 << 20,
             log_retention: Retention::None,
+            subscriber_log_bytes: 1 << 30,
             history: None,
         }
     }
@@ -150,6 +152,13 @@ impl Options {
     /// [`Retention::None`]. It holds while the database is open with it, and costs room on the disk, not time.
     pub fn log_retention(mut self, retention: Retention) -> Self {
         self.log_retention = retention;
+        self
+    }
+
+    /// Bytes of the commit log that are kept for subscribers ([`Log::subscribe`](crate::Log::subscribe)), at most: of one that
+    /// is further behind, what it has not seen is let go, and it is told so by [`Error::NotInLog`]. Default 1 GiB.
+    pub fn subscriber_log_bytes(mut self, at_most: u64) -> Self {
+        self.subscriber_log_bytes = at_most;
         self
     }
 

@@ -93,6 +93,15 @@ impl Deref for WriteTxn {
 }
 
 impl WriteTxn {
+    /// Begins, waiting for its turn.
+    pub(super) fn wait_for(engine: &Arc<Engine>) -> Result<Self> {
+        engine.before_commit()?;
+        let mut core = engine.pipeline.take_core()?;
+        // It sees what was submitted before it.
+        engine.pipeline.serve_before_keeping(&mut core);
+        Self::begin(Arc::clone(engine), core)
+    }
+
     pub(crate) fn begin(engine: Arc<Engine>, core: Box<Core>) -> Result<Self> {
         let own = core.next_txn;
         let start = core.writer.mark();
@@ -363,7 +372,7 @@ impl WriteTxn {
             .and_then(|claim| {
                 core.note(time_ns, &self.tag)?;
                 let record = (time_ns, &*self.tag, ops);
-                pipeline.append(&mut core, record, (durability, &ticket, claim))
+                pipeline.append(&mut core, record, (durability, Some(&ticket), claim))
             });
         if let Err(error) = appended {
             self.core = Some(core);
@@ -419,17 +428,25 @@ impl WriteTxn {
     }
 
     fn name(&mut self, name: &str, id: TableId) -> Result<()> {
-        self.change(Op::Put {
-            table: TableId::NAMES,
-            key: name.as_bytes(),
-            value: &encode_entry(id),
-        })
+        self.put_own(TableId::NAMES, name.as_bytes(), &encode_entry(id))
     }
 
     fn unname(&mut self, name: &str) -> Result<()> {
-        self.change(Op::Delete {
-            table: TableId::NAMES,
-            key: name.as_bytes(),
-        })
+        self.delete_own(TableId::NAMES, name.as_bytes())
+    }
+
+    /// Puts a row into a table of the database's own.
+    pub(super) fn put_own(&mut self, table: TableId, key: &[u8], value: &[u8]) -> Result<()> {
+        self.change(Op::Put { table, key, value })
+    }
+
+    /// Deletes a row of a table of the database's own.
+    pub(super) fn delete_own(&mut self, table: TableId, key: &[u8]) -> Result<()> {
+        self.change(Op::Delete { table, key })
+    }
+
+    /// The wall clock.
+    pub(super) fn now_ns(&self) -> u64 {
+        self.engine.pipeline.now()
     }
 }

@@ -17,6 +17,7 @@ use crate::limits::{
     SEGMENT_BYTES_UNSAID,
 };
 use crate::retention::Retention;
+use crate::state::StateHash;
 
 /// Bytes 64..80 of every meta page: tells a database from any other file, whatever its version.
 pub(crate) const MAGIC: [u8; 16] = *b"NorthstarDB\0\0\0\0\0";
@@ -30,6 +31,7 @@ const FEATURE_HISTORY: u64 = 2;
 const FEATURES_KNOWN: u64 = FEATURE_SEGMENT_BYTES | FEATURE_HISTORY;
 
 const CLEAN: u32 = 1;
+const RESTORING: u32 = 2;
 
 /// Copies of the meta page: the first pages of the file, never used for anything else.
 pub(crate) const COPIES: u64 = 4;
@@ -161,6 +163,8 @@ struct StoredMeta {
     horizon: U64,
     history_amount: U64,
     history_kind: U32,
+    reserved: U32,
+    state: [u8; 16],
 }
 
 /// Bytes of a meta page that are in use.
@@ -176,6 +180,8 @@ pub(crate) struct HistoryMeta {
     pub(crate) horizon: TxnId,
     /// How much is kept.
     pub(crate) policy: Retention,
+    /// The digest of the rows in the trees.
+    pub(crate) state: StateHash,
 }
 
 /// The root of a database.
@@ -209,6 +215,8 @@ pub(crate) struct Meta {
     pub(crate) pages: u64,
     /// Closed with everything merged, and nothing was appended to the log since.
     pub(crate) clean: bool,
+    /// A backup is being restored into it, and not all of it is there yet.
+    pub(crate) restoring: bool,
     /// Wall clock when the database was made, in nanoseconds since 1970.
     pub(crate) created_ns: u64,
     /// Wall clock when this was written.
@@ -280,10 +288,12 @@ impl Meta {
             said => (FEATURE_SEGMENT_BYTES, said),
         };
         let (mut runs, mut horizon, mut kept) = (None, TxnId::ZERO, (0, 0));
+        let mut state = StateHash::default();
         if let Some(history) = &self.history {
             features |= FEATURE_HISTORY;
             (runs, horizon) = (history.runs.as_ref(), history.horizon);
             kept = history.policy.encode();
+            state = history.state;
         }
         let stored = StoredMeta {
             magic: MAGIC,
@@ -292,7 +302,7 @@ impl Meta {
             features: features.into(),
             database: self.database.to_le_bytes(),
             generation: self.generation.get().into(),
-            flags: if self.clean { CLEAN } else { 0 }.into(),
+            flags: (u32::from(self.clean) * CLEAN + u32::from(self.restoring) * RESTORING).into(),
             tree_txn: self.tree_txn.get().into(),
             log_lsn: self.log_start.lsn.get().into(),
             log_last_txn: self.log_start.last_txn.get().into(),
@@ -312,6 +322,8 @@ impl Meta {
             horizon: horizon.get().into(),
             history_amount: kept.1.into(),
             history_kind: kept.0.into(),
+            reserved: 0.into(),
+            state: state.to_bytes(),
         };
         if let Ok((header, body)) = PageHeader::mut_from_prefix(page) {
             header.kind = PageKind::Meta as u8;
@@ -452,6 +464,7 @@ impl Meta {
                 runs,
                 horizon: TxnId::new(stored.horizon.get()),
                 policy,
+                state: StateHash::from_bytes(stored.state),
             })
         };
         let free = PageRef::from(stored.free);
@@ -474,6 +487,7 @@ impl Meta {
             free_directory: (free.id != PageId::default()).then_some(free),
             pages: stored.pages.get(),
             clean: stored.flags.get() & CLEAN != 0,
+            restoring: stored.flags.get() & RESTORING != 0,
             created_ns: stored.created_ns.get(),
             checkpoint_ns: stored.checkpoint_ns.get(),
             machine: stored.machine.get(),

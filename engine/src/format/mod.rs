@@ -3,6 +3,7 @@
 //! Bytes from disk are never trusted: every decoder returns an error for what it does not understand, never
 //! panics, never allocates by an unchecked number. Spec: `spec/file_format_v0.md`, `spec/commit_record_v0.md`.
 
+pub(crate) mod backup;
 pub(crate) mod branch;
 pub(crate) mod checksum;
 pub(crate) mod free;

@@ -1,7 +1,8 @@
 //! What a merge supersedes, streamed into a run.
 //!
 //! The merge says which rows of the tree end; the versions that came and went within the delta are asked of the delta, by a
-//! cursor that follows the merge. Both are pushed in the order of key and end.
+//! cursor that follows the merge. Both are pushed in the order of key and end. On the way the digest of the state is carried
+//! along: rows that end are taken from it, rows that begin are added.
 
 use std::cell::RefCell;
 
@@ -12,12 +13,16 @@ use crate::delta::{DeltaCursor, Hit};
 use crate::format::leaf::RowValue;
 use crate::format::page::PageError;
 use crate::ids::{TableId, TxnId};
-use crate::pages::{PageWrite, SharedSink};
+use crate::pages::{Class, PageRead, PageWrite, SharedSink};
+use crate::state::StateHash;
 use crate::tree::bulk::{Built, Bulk};
 use crate::tree::merge::Supersede;
+use crate::tree::overflow::read_extent;
 
 /// Listens to the merges of one slice.
-pub(crate) struct Keeper<'d, 's, W> {
+pub(crate) struct Keeper<'d, 's, P, W> {
+    /// Where large values are read that end.
+    pages: &'s P,
     sink: &'s RefCell<W>,
     /// The last transaction of the delta.
     last: TxnId,
@@ -32,9 +37,11 @@ pub(crate) struct Keeper<'d, 's, W> {
     /// The last row that ended: its key, and who wrote it.
     ended_key: Vec<u8>,
     ended: Option<TxnId>,
+    /// What the merges so far add to the digest of the state.
+    state: StateHash,
 }
 
-impl<W> std::fmt::Debug for Keeper<'_, '_, W> {
+impl<P, W> std::fmt::Debug for Keeper<'_, '_, P, W> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Keeper")
             .field("table", &self.table)
@@ -42,10 +49,11 @@ impl<W> std::fmt::Debug for Keeper<'_, '_, W> {
     }
 }
 
-impl<'d, 's, W: PageWrite> Keeper<'d, 's, W> {
+impl<'d, 's, P: PageRead, W: PageWrite> Keeper<'d, 's, P, W> {
     /// Whose pages go to `sink`, of a delta that ends with `last`.
-    pub(crate) fn new(sink: &'s RefCell<W>, last: TxnId) -> Self {
+    pub(crate) fn new(pages: &'s P, sink: &'s RefCell<W>, last: TxnId) -> Self {
         Self {
+            pages,
             sink,
             last,
             run: None,
@@ -55,6 +63,7 @@ impl<'d, 's, W: PageWrite> Keeper<'d, 's, W> {
             packed: Vec::new(),
             ended_key: Vec::new(),
             ended: None,
+            state: StateHash::default(),
         }
     }
 
@@ -66,12 +75,28 @@ impl<'d, 's, W: PageWrite> Keeper<'d, 's, W> {
         self.ended = None;
     }
 
-    /// The run; none if nothing was superseded.
+    /// The run, none if nothing was superseded, and what is added to the digest of the state.
     ///
     /// # Errors
     /// When pages cannot be written.
-    pub(crate) fn finish(self) -> Result<Option<Built>, PageError> {
-        self.run.map_or(Ok(None), Bulk::finish)
+    pub(crate) fn finish(self) -> Result<(Option<Built>, StateHash), PageError> {
+        Ok((self.run.map_or(Ok(None), Bulk::finish)?, self.state))
+    }
+
+    /// Takes a row that ends from the digest of the state.
+    fn forget(&mut self, key: &[u8], value: RowValue<'_>) -> Result<(), PageError> {
+        if planted("a row that ends stays in the digest of the state") {
+            return Ok(());
+        }
+        match value {
+            RowValue::Inline(value) => self.state.remove(self.table, key, value),
+            RowValue::Extent(extent) => {
+                let page_bytes = self.sink.borrow().page_bytes();
+                let value = read_extent(self.pages, &extent, page_bytes, Class::Once)?;
+                self.state.remove(self.table, key, &value);
+            }
+        }
+        Ok(())
     }
 
     /// Finds out what happened to `key`, if it has a change.
@@ -102,7 +127,7 @@ impl<'d, 's, W: PageWrite> Keeper<'d, 's, W> {
     }
 }
 
-impl<W: PageWrite> Supersede for Keeper<'_, '_, W> {
+impl<P: PageRead, W: PageWrite> Supersede for Keeper<'_, '_, P, W> {
     const LISTENS: bool = true;
 
     fn superseded(
@@ -123,6 +148,7 @@ impl<W: PageWrite> Supersede for Keeper<'_, '_, W> {
         self.ended_key.clear();
         self.ended_key.extend_from_slice(key);
         self.ended = Some(from);
+        self.forget(key, value)?;
         self.push(from, value, to)?;
         let lost = planted("a large value of history is given back with its row");
         Ok(!lost)
@@ -134,6 +160,10 @@ impl<W: PageWrite> Supersede for Keeper<'_, '_, W> {
             true => TxnId::ZERO,
             false => self.last,
         }
+    }
+
+    fn added(&mut self, key: &[u8], value: &[u8]) {
+        self.state.add(self.table, key, value);
     }
 
     fn changed(&mut self, key: &[u8]) -> Result<(), PageError> {

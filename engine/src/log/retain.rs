@@ -1,9 +1,9 @@
 //! How long the log is kept after nothing but its readers needs it.
 //!
-//! The log's start, as meta knows it, is what recovery needs; policy keeps whole segments before it.
+//! The log's start, as meta knows it, is what recovery needs; policy and subscribers keep whole segments before it.
 //!
 //! - Cost: one read of a segment's first group, once per segment.
-//! - Spec: SE-016.
+//! - Spec: SE-016, SE-022.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -17,52 +17,69 @@ use crate::retention::Retention;
 #[derive(Debug)]
 pub(crate) struct Retainer {
     policy: Retention,
+    /// Bytes kept for subscribers at most.
+    held_bytes_max: u64,
     database: u64,
     /// The first transaction that begins in a segment or after it, and its time.
     begins: BTreeMap<u64, (TxnId, u64)>,
 }
 
 impl Retainer {
-    pub(crate) fn new(policy: Retention, database: u64) -> Self {
+    pub(crate) fn new(policy: Retention, held_bytes_max: u64, database: u64) -> Self {
         Self {
             policy,
+            held_bytes_max,
             database,
             begins: BTreeMap::new(),
         }
     }
 
-    /// From where on the log is kept, if recovery needs it from `lsn` on: `newest` is the last transaction, `now_ns` the time.
-    /// What cannot be read is kept until what follows it can go.
+    /// From where on the log is kept, if recovery needs it from `lsn` on, and subscribers from the transaction `held` on:
+    /// `newest` is the last transaction, `now_ns` the time. What cannot be read is kept until what follows it can go.
     pub(crate) fn keep_from(
         &mut self,
         segments: &Arc<Segments>,
         lsn: Lsn,
-        newest: TxnId,
-        now_ns: u64,
+        held: Option<TxnId>,
+        (newest, now_ns): (TxnId, u64),
     ) -> Lsn {
-        let keeps = |(txn, time): (TxnId, u64)| match self.policy {
-            Retention::Txns(many) => txn.get() > newest.get().saturating_sub(many) + 1,
+        let end = segments.end().get();
+        let last = segments.locate(lsn).0;
+        let mut from = match self.policy {
+            Retention::None => last,
+            Retention::All => 0,
+            Retention::Bytes(bytes) => segments.locate(Lsn::new(end.saturating_sub(bytes))).0,
+            Retention::Txns(many) => self.first_kept(segments, last, |(txn, _)| {
+                txn.get() > newest.get().saturating_sub(many) + 1
+            }),
             Retention::Age(age) => {
                 let age = u64::try_from(age.as_nanos()).unwrap_or(u64::MAX);
-                time > now_ns.saturating_sub(age)
+                let since = now_ns.saturating_sub(age);
+                self.first_kept(segments, last, |(_, time)| time > since)
             }
-            Retention::None | Retention::Bytes(_) | Retention::All => false,
         };
-        match self.policy {
-            Retention::None => return lsn,
-            Retention::All => return Lsn::new(0),
-            Retention::Bytes(bytes) => {
-                let from = segments.end().get().saturating_sub(bytes);
-                return lsn.min(Lsn::new(from));
-            }
-            Retention::Txns(_) | Retention::Age(_) => {}
+        if let Some(held) = held {
+            // What begins in a segment is what comes next at the latest: all before it was acknowledged.
+            let wanted = self.first_kept(segments, last, |(txn, _)| txn > held);
+            let allowed = end.saturating_sub(self.held_bytes_max);
+            from = from.min(wanted.max(segments.locate(Lsn::new(allowed)).0));
         }
-        let last = segments.locate(lsn).0;
+        self.begins = self.begins.split_off(&from);
+        lsn.min(Lsn::new(from * segments.segment_bytes()))
+    }
+
+    /// The first segment before `last` that is kept: that of which the one after it begins with what `keeps` wants, so that
+    /// something wanted may be in it. `last` if none is.
+    fn first_kept(
+        &mut self,
+        segments: &Arc<Segments>,
+        last: u64,
+        keeps: impl Fn((TxnId, u64)) -> bool,
+    ) -> u64 {
         let mut numbers = segments.numbers_from(0);
         numbers.retain(|number| *number < last);
         let mut from = numbers.first().copied().unwrap_or(last);
         for number in numbers {
-            // Nothing in it is wanted if what begins after it is the first that is wanted, or an earlier one.
             let next = number + 1;
             let begins = match self.begins.get(&next) {
                 Some(known) => Ok(Some(*known)),
@@ -78,7 +95,6 @@ impl Retainer {
                 Err(_) => {}
             }
         }
-        self.begins = self.begins.split_off(&from);
-        lsn.min(Lsn::new(from * segments.segment_bytes()))
+        from
     }
 }

@@ -126,8 +126,8 @@ impl Store {
         disk: Arc<dyn Disk>,
         dir: &Path,
         options: &StoreOptions,
-        now_ns: u64,
-        database: u128,
+        (now_ns, database): (u64, u128),
+        restoring: bool,
     ) -> Result<Opened> {
         let mut meta = Meta {
             database,
@@ -144,6 +144,7 @@ impl Store {
             free_directory: None,
             pages: COPIES,
             clean: true,
+            restoring,
             created_ns: now_ns,
             checkpoint_ns: now_ns,
             machine: 0,

@@ -13,7 +13,7 @@ use crate::format::record::{Op, Record, RecordError};
 use crate::ids::{Lsn, TableId, TxnId};
 use crate::log::{LogError, LogPosition, ScanEnd, ScanStart, Segments, scan};
 use crate::txn::table::decode_entry;
-use crate::writer::core::{Ahead, apply_op, delta_full};
+use crate::writer::core::{Ahead, apply_op, delta_full, is_given_out};
 use crate::writer::moments::note;
 
 /// What replaying the log gave.
@@ -114,8 +114,7 @@ pub(crate) fn replay(
                 next_table = next_table.max(id.next());
             }
             let table = op.table();
-            let given_out = TableId::FIRST_USER <= table && table < next_table;
-            if !given_out && table != TableId::NAMES {
+            if !is_given_out(table, next_table) {
                 return Err(Error::Corrupt(Corruption {
                     file: "log",
                     offset: Some(group.get()),

@@ -15,6 +15,7 @@ use crate::format::overflow::ExtentRef;
 use crate::format::page::{Page, PageError, PageKind};
 use crate::ids::{PageId, PageRef, TableId};
 use crate::pages::{Class, PagePin, PageRead};
+use crate::state::StateHash;
 
 /// Most faults kept; the rest are counted.
 const FAULTS_MAX: usize = 1000;
@@ -30,6 +31,8 @@ pub(crate) struct CheckOptions {
     pub(crate) page_bytes: usize,
     /// Whether to read values in extents too, and compare their checksums.
     pub(crate) read_extents: bool,
+    /// Whether to digest the rows; needs values in extents to be read.
+    pub(crate) digest: bool,
 }
 
 /// One contradiction.
@@ -79,6 +82,8 @@ pub(crate) struct TreeReport {
     pub(crate) leaf_bytes: u64,
     /// Level of the root.
     pub(crate) level: u8,
+    /// The digest of the rows, if it was asked for.
+    pub(crate) state: StateHash,
     /// The first faults found.
     pub(crate) faults: Vec<Fault>,
     /// Number of faults found.
@@ -224,10 +229,22 @@ impl<P: PageRead> Walk<'_, '_, P> {
         self.bounds(node, leaf.prefix(), (0, leaf.suffix(0)?), lower, None);
         let last = leaf.count() - 1;
         self.bounds(node, leaf.prefix(), (last, leaf.suffix(last)?), None, upper);
+        let mut key = leaf.prefix().to_vec();
         for index in 0..leaf.count() {
-            if let RowValue::Extent(extent) = leaf.row(index)?.value {
-                below.has_extents = true;
-                self.extent(&extent);
+            let row = leaf.row(index)?;
+            let large;
+            let value = match row.value {
+                RowValue::Inline(value) => value,
+                RowValue::Extent(extent) => {
+                    below.has_extents = true;
+                    large = self.extent(&extent);
+                    &large
+                }
+            };
+            if self.options.digest {
+                key.truncate(leaf.prefix().len());
+                row.suffix.append_to(&mut key);
+                self.report.state.add(self.options.table, &key, value);
             }
         }
         Ok(below)
@@ -311,21 +328,24 @@ impl<P: PageRead> Walk<'_, '_, P> {
         Ok(sum)
     }
 
-    fn extent(&mut self, extent: &ExtentRef) {
+    /// Checks an extent, and gives its value if that is read and sound.
+    fn extent(&mut self, extent: &ExtentRef) -> Vec<u8> {
         let count = extent.page_count(self.options.page_bytes);
         self.report.extents += 1;
         for distance in 0..count {
             let page = PageId::new(extent.first.get().saturating_add(distance.into()));
             if !self.first_visit(page, PageKind::Overflow) {
-                return;
+                return Vec::new();
             }
             self.report.overflow_pages += 1;
         }
-        if self.options.read_extents
-            && let Err(error) =
-                read_extent(self.pages, extent, self.options.page_bytes, Class::Once)
-        {
-            self.fault(Fault::Page(error));
+        if !self.options.read_extents {
+            return Vec::new();
         }
+        let read = read_extent(self.pages, extent, self.options.page_bytes, Class::Once);
+        read.unwrap_or_else(|error| {
+            self.fault(Fault::Page(error));
+            Vec::new()
+        })
     }
 }

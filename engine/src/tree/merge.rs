@@ -57,6 +57,9 @@ pub(crate) trait Supersede {
         TxnId::ZERO
     }
 
+    /// The row `key` has `value` from now on.
+    fn added(&mut self, _key: &[u8], _value: &[u8]) {}
+
     /// A change of `key` is merged now; if it ended a row, that was said before.
     ///
     /// # Errors
@@ -511,6 +514,7 @@ where
         } else {
             return Err(MergeError::ValueTooLong { len: value.len() });
         }
+        self.superseded.added(change.key, value);
         self.rows_delta += 1;
         Ok(())
     }

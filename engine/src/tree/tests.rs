@@ -536,6 +536,7 @@ impl Tree {
             table: TABLE,
             page_bytes: self.page_bytes,
             read_extents: true,
+            digest: true,
         };
         let report = check(&self.store, self.root, options, &mut |page, _| {
             seen.insert(page.get())

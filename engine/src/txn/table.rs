@@ -140,6 +140,11 @@ impl Tables {
         TableId::new(self.next_id.load(Ordering::Relaxed))
     }
 
+    /// Ids below `next` were given out elsewhere. Writer only.
+    pub(crate) fn raise_next(&self, next: TableId) {
+        self.next_id.fetch_max(next.get(), Ordering::Relaxed);
+    }
+
     /// A handle to a table that exists.
     pub(crate) fn handle(&self, id: TableId, name: &str) -> Table {
         let mut handles = self.handles.lock();

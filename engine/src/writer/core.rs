@@ -114,6 +114,30 @@ impl<'a> Ahead<'a> {
     }
 }
 
+/// Fetches what the first operations of these transactions will look at, all at once.
+pub(crate) fn warm<'a>(writer: &DeltaWriter, transactions: impl Iterator<Item = Ops<'a>>) {
+    let mut keys: [(TableId, &[u8]); WARM_KEYS] = [(TableId::NAMES, &[]); WARM_KEYS];
+    let mut many = 0;
+    for op in transactions.flatten().flatten() {
+        if let Op::Put { table, key, .. } | Op::Delete { table, key } = op {
+            keys[many] = (table, key);
+            many += 1;
+        }
+        if many == WARM_KEYS {
+            break;
+        }
+    }
+    if many > 1 {
+        writer.warm(&keys[..many]);
+    }
+}
+
+/// Whether records may change `table`, if `next` is the id of the next new one.
+pub(crate) fn is_given_out(table: TableId, next: TableId) -> bool {
+    let is_users = TableId::FIRST_USER <= table && table < next;
+    is_users || table == TableId::NAMES || table == TableId::SUBSCRIBERS
+}
+
 /// Puts one operation of `txn` into a delta: the one way in, for commits and for replay.
 pub(crate) fn apply_op(writer: &mut DeltaWriter, op: &Op<'_>, txn: TxnId) -> Result<()> {
     match *op {

@@ -420,7 +420,7 @@ impl Pipeline {
             .and_then(|()| core.apply(&ops, time_ns, &tag))
             .and_then(|()| {
                 let record = (time_ns, &*tag, ops);
-                self.append(core, record, (durability, &ticket, claim))
+                self.append(core, record, (durability, Some(&ticket), claim))
             });
         if let Err(error) = outcome {
             self.asleep.add(ticket.reject(&error));
@@ -439,15 +439,15 @@ impl Pipeline {
     }
 
     /// Numbers what was applied to the delta as `core.next_txn`, appends its record to the open group, and freezes
-    /// the delta if it is full.
+    /// the delta if it is full. With no ticket nobody is told of the outcome.
     pub(crate) fn append(
         &self,
         core: &mut Box<Core>,
         (timestamp_ns, tag, ops): (u64, &[u8], OpWriter),
-        (durability, ticket, claim): (Durability, &Arc<Ticket>, Claim),
+        (durability, ticket, claim): (Durability, Option<&Arc<Ticket>>, Claim),
     ) -> Result<()> {
         let txn = core.next_txn;
-        ticket.number(txn);
+        ticket.inspect(|ticket| ticket.number(txn));
         let payload = tag.len() + ops.bytes().len();
         let mut open = self.open.lock();
         while !open.is_empty() && !self.fits(open.records.len(), payload) {
@@ -473,9 +473,10 @@ impl Pipeline {
         self.check_running()?;
         open.records.push_record(txn, timestamp_ns, tag, ops);
         open.claimed += claim.hand_over();
-        match durability {
-            Durability::Durable => open.tickets.push(Arc::clone(ticket)),
-            Durability::Buffered => {
+        match (durability, ticket) {
+            (_, None) => {}
+            (Durability::Durable, Some(ticket)) => open.tickets.push(Arc::clone(ticket)),
+            (Durability::Buffered, Some(ticket)) => {
                 let mut now = vec![Arc::clone(ticket)];
                 self.asleep
                     .add(settle_group(&mut now, Lsn::default(), None));

@@ -216,6 +216,13 @@ impl OpWriter {
         Self::default()
     }
 
+    /// From `count` operations as they are stored, which were found sound.
+    pub(crate) fn from_encoded(encoded: &[u8], count: u32) -> Self {
+        let mut bytes = Tape::default();
+        bytes.extend_from_slice(encoded);
+        Self { bytes, count }
+    }
+
     /// All operations as they are stored.
     pub(crate) fn into_bytes(self) -> Tape {
         self.bytes

@@ -54,7 +54,7 @@ impl World {
     }
 
     fn on(disk: Arc<dyn Disk>, dir: &Path) -> Self {
-        let opened = Store::create(Arc::clone(&disk), dir, &options(), 5, 6).unwrap();
+        let opened = Store::create(Arc::clone(&disk), dir, &options(), (5, 6), false).unwrap();
         let generations = [0, 1].map(|generation| (Generation::new(generation), BTreeMap::new()));
         Self {
             disk,
@@ -386,7 +386,7 @@ fn an_interrupted_creation_is_begun_anew_and_a_read_only_store_refuses_writing()
         .open(Path::new("data.tmp"), OpenMode::CreateNew)
         .unwrap();
     half.set_len(99).unwrap();
-    let opened = Store::create(shared(&disk), Path::new(""), &options(), 5, 6).unwrap();
+    let opened = Store::create(shared(&disk), Path::new(""), &options(), (5, 6), false).unwrap();
     assert_eq!(opened.meta.generation, Generation::new(1));
     assert_eq!(
         opened.older.map(|older| older.generation),

@@ -26,6 +26,7 @@ fn report(tree: &Tree) -> TreeReport {
         table: TABLE,
         page_bytes: tree.page_bytes,
         read_extents: true,
+        digest: true,
     };
     check(&tree.store, tree.root, options, &mut |_, _| true)
 }
@@ -281,6 +282,7 @@ fn hostile_pages_give_errors_and_never_a_panic() {
                 table: TABLE,
                 page_bytes: 4096,
                 read_extents: true,
+                digest: true,
             };
             check(&tree.store, tree.root, options, &mut |page, _| {
                 seen.insert(page.get())

@@ -205,7 +205,7 @@ impl Pipeline {
         true
     }
 
-    pub(super) fn flush_later(&self) {
+    pub(crate) fn flush_later(&self) {
         if !self.background {
             // The next durable commit takes it along, or whoever flushes.
             return;
@@ -249,7 +249,10 @@ impl Pipeline {
                 let mut role = self.log.lock();
                 while self.drive(&mut role) {
                     reached(Mark::ThreadLed);
-                    if self.log_waiters.load(Ordering::Relaxed) > 0 || self.asleep.any() {
+                    // What nobody waits for gathers until there is a group's worth of it, or for as long as it may.
+                    let urgent = self.urgent.load(Ordering::SeqCst);
+                    let others = self.log_waiters.load(Ordering::Relaxed) > 0;
+                    if !urgent || others || self.asleep.any() {
                         break;
                     }
                 }

@@ -1,0 +1,216 @@
+//! The commit stream: how soon it is delivered, and how fast a database is made of it.
+
+use std::sync::mpsc;
+use std::time::{Duration, Instant};
+
+use crate::clock::now;
+use crate::data::load;
+use crate::error::{BenchError, Result};
+use crate::row::{Ctx, Outcome, Row, remove};
+use crate::sample::{Sample, Until, measure};
+use crate::target::{Db, LogFilter, Options, Retention, TxnId, WriteBatch};
+use crate::units::Unit;
+
+/// The suite's rows.
+pub(crate) const ROWS: &[Row] = &[
+    Row {
+        name: "bench/log/tail_live",
+        question: "How soon after a commit was acknowledged does a waiting reader of the log have it?",
+        unit: "commit delivered",
+        run: tail_live,
+    },
+    Row {
+        name: "bench/log/replay_single_puts",
+        question: "How fast is a database made of its log, where each transaction is one put?",
+        unit: "transaction replayed",
+        run: replay_single_puts,
+    },
+    Row {
+        name: "bench/log/replay_100_puts",
+        question: "How many rows a second does a replay put, where each transaction is a hundred?",
+        unit: "row replayed",
+        run: replay_100_puts,
+    },
+    Row {
+        name: "bench/store/backup_restore",
+        question: "How fast are backups written and restored?",
+        unit: "row backed up",
+        run: backup_restore,
+    },
+];
+
+/// Question: a thread that waits for the log, and another that makes a durable commit of one row about every millisecond, so that
+/// the reader sleeps in between. Unit: one commit, from the return of `commit` to its delivery; 0 if it was delivered
+/// before. Bound: one wake-up of a thread.
+fn tail_live(ctx: &mut Ctx) -> Result<Outcome> {
+    let (db, table) = ctx.fresh("tail")?;
+    let rows = ctx.rows();
+    let log = db.log()?;
+    let tail = log.tail(log.next(), LogFilter::all())?;
+    let (say, hear) = mpsc::channel::<(TxnId, Instant)>();
+    let commits = (1000.0 * ctx.time(1.0).as_secs_f64()) as u64;
+    let mut sample = Sample::new();
+    let mut wrong = None;
+    std::thread::scope(|scope| -> Result<()> {
+        let reader = scope.spawn(move || {
+            let (mut sample, mut wrong) = (Sample::new(), None);
+            for found in tail.take(commits as usize) {
+                let delivered = now();
+                let Ok((txn, acknowledged)) = hear.recv() else {
+                    break;
+                };
+                let expected = found.map(|found| found.txn_id());
+                if !matches!(expected, Ok(found) if found == txn) {
+                    wrong = Some(format!("{expected:?} was delivered, {txn} committed"));
+                    break;
+                }
+                let took = delivered.saturating_duration_since(acknowledged);
+                sample.record(took, 1);
+                sample.elapsed += took;
+            }
+            (sample, wrong)
+        });
+        for version in 0..commits {
+            std::thread::sleep(Duration::from_millis(1));
+            let mut batch = WriteBatch::new();
+            let row = version % rows.n;
+            batch.put(&table, rows.key(row), rows.value(row, version));
+            let commit = db.commit(batch)?;
+            // A reader that ended says why below.
+            if say.send((commit.txn_id, now())).is_err() {
+                break;
+            }
+        }
+        drop(say);
+        if let Ok((delivered, why)) = reader.join() {
+            (sample, wrong) = (delivered, why);
+        }
+        Ok(())
+    })?;
+    if let Some(what) = wrong {
+        return Err(BenchError::Wrong { what });
+    }
+    db.close()?;
+    let p99 = sample.p99();
+    Ok(Outcome::of(sample)
+        .figure("tail_live_p99", p99)
+        .note("0 where the reader had it before the committer returned"))
+}
+
+/// Question: a log of as many transactions as there are rows, each one put of a random row, applied to an empty database beside it.
+/// Not timed: making the log. Unit: one transaction. Bound: reading the log, one insertion each, writing the log again.
+/// Checked: the digest of both states.
+fn replay_single_puts(ctx: &mut Ctx) -> Result<Outcome> {
+    let (outcome, rate) = replay(ctx, 1)?;
+    Ok(outcome.figure("replay_million", 1e9 * 1e6 / rate))
+}
+
+/// Question: as above, with as many rows in a hundredth of the transactions. Unit: one row. Bound: one insertion each.
+fn replay_100_puts(ctx: &mut Ctx) -> Result<Outcome> {
+    let (outcome, rate) = replay(ctx, 100)?;
+    Ok(outcome.figure("replay_rows", rate))
+}
+
+/// Replays a log of transactions of so many rows; gives rows a second.
+fn replay(ctx: &Ctx, each: u64) -> Result<(Outcome, f64)> {
+    let kept = Options::new().log_retention(Retention::All);
+    let (db, table) = ctx.fresh_with("replayed", kept)?;
+    let (rows, mut rng) = (ctx.rows(), ctx.rng(710));
+    let mut last = None;
+    let transactions = rows.n.div_ceil(each);
+    for version in 0..transactions {
+        let mut batch = WriteBatch::new();
+        for _ in 0..each {
+            let row = rng.below(rows.n);
+            batch.put(&table, rows.key(row), rows.value(row, version));
+        }
+        last = Some(db.submit(batch)?);
+    }
+    if let Some(last) = last {
+        last.wait()?;
+    }
+    db.checkpoint()?;
+    let copy = Options::new().open(ctx.dir("replay")?)?;
+    let before = copy.stats()?;
+    let mut apply = copy.begin_apply()?;
+    let mut tail = db
+        .log()?
+        .tail(apply.next(), LogFilter::every_transaction())?;
+    // The first transaction makes the table.
+    let mut sample = measure(Until::Ops(transactions + 1), 64 / each.min(64), |_| {
+        if let Some(found) = tail.try_next()? {
+            apply.push(found)?;
+        }
+        Ok(())
+    })?;
+    let started = now();
+    apply.finish()?;
+    sample.elapsed += started.elapsed();
+    let after = copy.stats()?;
+    let same = copy.begin_read()?.state_hash()? == db.begin_read()?.state_hash()?;
+    if !same {
+        return Err(BenchError::Wrong {
+            what: "what was replayed is another state".to_owned(),
+        });
+    }
+    drop(tail);
+    for (db, name) in [(db, "replayed"), (copy, "replay")] {
+        db.close()?;
+        remove(&ctx.scratch.join(name))?;
+    }
+    // Of rows, as the unit says; a transaction's time is divided.
+    sample.ops = transactions * each;
+    let rate = sample.ops as f64 / sample.elapsed.as_secs_f64();
+    Ok((Outcome::of(sample).cost(&before, &after), rate))
+}
+
+/// Question: a full backup of all rows to a file, with a sync, and a database made of it. Unit: one row written to the backup. Bound:
+/// a scan of all rows, and writing them once; restoring reads them once, writes them once, and reads them again.
+fn backup_restore(ctx: &mut Ctx) -> Result<Outcome> {
+    let rows = ctx.rows();
+    let (db, table) = ctx.fresh("saved")?;
+    load(&db, &table, rows, 1000)?;
+    let dir = ctx.dir("backup")?;
+    let path = dir.join("full");
+    let io = |source| BenchError::File {
+        path: path.clone(),
+        source,
+    };
+    std::fs::create_dir_all(&dir).map_err(io)?;
+    let started = now();
+    let file = std::fs::File::create(&path).map_err(io)?;
+    let mut file = std::io::BufWriter::with_capacity(1 << 20, file);
+    let backup = db.backup(&mut file)?;
+    let file = file.into_inner().map_err(|error| io(error.into_error()))?;
+    file.sync_all().map_err(io)?;
+    let took = started.elapsed();
+    let mut sample = Sample::new();
+    sample.record(took, backup.count);
+    sample.elapsed = took;
+    let state = db.begin_read()?.state_hash()?;
+    let started = now();
+    let file = std::fs::OpenOptions::new().read(true).open(&path);
+    let file = std::io::BufReader::with_capacity(1 << 20, file.map_err(io)?);
+    let restored: Db = Options::new()
+        .restore(ctx.dir("restored")?, file)?
+        .finish()?;
+    let restore = started.elapsed();
+    if restored.begin_read()?.state_hash()? != state {
+        return Err(BenchError::Wrong {
+            what: "what was restored is another state".to_owned(),
+        });
+    }
+    for (db, name) in [(db, "saved"), (restored, "restored")] {
+        db.close()?;
+        remove(&ctx.scratch.join(name))?;
+    }
+    remove(&dir)?;
+    let restored_rate = backup.count as f64 / restore.as_secs_f64();
+    Ok(Outcome::of(sample)
+        .extra("restored_rows_per_second", restored_rate)
+        .extra("bytes", backup.bytes as f64)
+        .note(format!(
+            "restored at {}",
+            crate::units::show(restored_rate, Unit::PerSecond)
+        )))
+}

@@ -1,0 +1,490 @@
+//! Backups: all rows of a state, and what was committed since another one, as a stream of bytes.
+//!
+//! - Spec: BK-001 to BK-004, SE-023.
+
+use std::io::{Read, Write};
+use std::ops::ControlFlow;
+use std::sync::Arc;
+
+use northstar_io::{IoError, IoKind};
+
+use super::Db;
+use super::log::{LogFilter, Transaction};
+use super::read::ReadTxn;
+use crate::error::{Corruption, Error, Result};
+use crate::format::backup::{
+    BLOCK_BYTES, BLOCK_HEADER_BYTES, BackupError, BlockHeader, BlockKind, End, HEADER_BYTES,
+    Header, Kind, push_row, take_row,
+};
+use crate::format::checksum::Crc32c;
+use crate::format::record::{Record, encode_frame};
+use crate::ids::{TableId, TxnId};
+use crate::state::StateHash;
+use crate::txn::cursor::Cursor;
+use crate::txn::snapshot::Snapshot;
+use crate::txn::table::decode_entry;
+
+/// What a backup holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Backup {
+    /// It can be restored alone; else it leads on from a state that another one leads to.
+    pub is_full: bool,
+    /// The database it is of.
+    pub database: u128,
+    /// The state it leads on from; zero for a full one.
+    pub from: TxnId,
+    /// The state it leads to.
+    pub to: TxnId,
+    /// Rows of a full one, transactions of an increment.
+    pub count: u64,
+    /// Its bytes.
+    pub bytes: u64,
+    /// The digest of the state of a full one: that of [`ReadTxn::state_hash`].
+    pub state: Option<StateHash>,
+}
+
+impl Backup {
+    /// Reads a backup from end to end and verifies every checksum, the order of all there is, and that nothing is missing.
+    ///
+    /// # Errors
+    /// [`Error::Corrupt`] with the place, [`Error::Io`].
+    pub fn verify(from: impl Read) -> Result<Self> {
+        let mut reader = BackupReader::open(from)?;
+        match reader.header().kind {
+            Kind::Full => {
+                while reader.next_block()?.is_some() {
+                    reader.each_row(|_| Ok(()))?;
+                }
+            }
+            Kind::Increment => {
+                while reader.next_block()?.is_some() {
+                    reader.each_record(|_| Ok(()))?;
+                }
+            }
+        }
+        reader.finish()
+    }
+}
+
+impl Db {
+    /// Writes the newest durable state to `to`, while commits go on. [`Options::restore`](crate::Options::restore) makes a
+    /// database of it.
+    ///
+    /// ```
+    /// # fn main() -> northstardb::Result<()> {
+    /// # use northstardb::{Db, Options};
+    /// # let dir = tempfile::tempdir().expect("a directory");
+    /// # let (path, at) = (dir.path().join("one"), dir.path().join("other"));
+    /// # let db = Db::open(&path)?;
+    /// # let table = db.table("t")?;
+    /// let mut full = Vec::new();
+    /// let backup = db.backup(&mut full)?;
+    /// # let mut txn = db.begin_write()?;
+    /// # txn.put(&table, "a", "1")?;
+    /// # txn.commit()?;
+    /// let mut since = Vec::new();
+    /// db.backup_since(backup.to, &mut since)?;
+    ///
+    /// let mut restore = Options::new().restore(&at, &*full)?;
+    /// restore.increment(&*since, None)?;
+    /// let copy = restore.finish()?;
+    /// assert_eq!(copy.begin_read()?.state_hash()?, db.begin_read()?.state_hash()?);
+    /// # copy.close()?; db.close() }
+    /// ```
+    ///
+    /// It reads every row, in order, as a scan does, and holds one snapshot meanwhile. The file system's sync is the caller's to
+    /// call. Memory: one block of 256 KiB, or one largest row.
+    ///
+    /// # Errors
+    /// [`Error::Io`] also for what `to` says, [`Error::Full`], [`Error::Corrupt`], [`Error::Closed`].
+    pub fn backup(&self, to: impl Write) -> Result<Backup> {
+        let engine = self.engine()?;
+        let (read, time_ns) = self.newest_with_time()?;
+        let header = Header {
+            kind: Kind::Full,
+            database: engine.database_id,
+            next_table: engine.shapes.shared.tables.next_id(),
+            from: TxnId::ZERO,
+            to: read.txn_id(),
+            time_ns,
+        };
+        let mut writer = BackupWriter::begin(to, header)?;
+        let mut state = StateHash::default();
+        let mut tables = Vec::new();
+        let mut names = Cursor::new(&read.snapshot, TableId::NAMES);
+        let mut row = names.seek(&[])?;
+        while let Some((name, entry)) = row {
+            state.add(TableId::NAMES, name, entry);
+            writer.row(TableId::NAMES, name, entry)?;
+            tables.push(decode_entry(&String::from_utf8_lossy(name), entry)?);
+            row = names.next()?;
+        }
+        tables.push(TableId::SUBSCRIBERS);
+        tables.sort_unstable();
+        for table in tables {
+            let mut failed = Ok(());
+            Cursor::new(&read.snapshot, table).scan(&[], None, |key, value| {
+                if StateHash::covers(table) {
+                    state.add(table, key, value);
+                }
+                failed = writer.row(table, key, value);
+                match &failed {
+                    Ok(()) => ControlFlow::Continue(()),
+                    Err(_) => ControlFlow::Break(()),
+                }
+            })?;
+            failed?;
+        }
+        writer.finish(state)
+    }
+
+    /// Writes all that was committed after the state `since` to `to`, and is durable: an increment to a backup that leads to
+    /// that state, or to a later one. A subscriber that acknowledges what was backed up keeps the log for it
+    /// ([`Log::subscribe`](crate::Log::subscribe)).
+    ///
+    /// # Errors
+    /// [`Error::NotInLog`] if the log no longer reaches back so far: then it takes a full one. As [`Db::backup`].
+    pub fn backup_since(&self, since: TxnId, to: impl Write) -> Result<Backup> {
+        let engine = self.engine()?;
+        let log = self.log()?;
+        let end = log.next();
+        let mut tail = log.tail(since.next(), LogFilter::every_transaction())?;
+        let header = Header {
+            kind: Kind::Increment,
+            database: engine.database_id,
+            next_table: engine.shapes.shared.tables.next_id(),
+            from: since,
+            to: TxnId::new(end.get() - 1),
+            time_ns: engine.pipeline.now(),
+        };
+        let mut writer = BackupWriter::begin(to, header)?;
+        while tail.position() < end {
+            match tail.try_next()? {
+                Some(transaction) => writer.record(&transaction)?,
+                None => break,
+            }
+        }
+        writer.finish(StateHash::default())
+    }
+
+    /// The newest durable state, and when it was committed.
+    fn newest_with_time(&self) -> Result<(ReadTxn, u64)> {
+        let engine = self.engine()?;
+        match engine.pipeline.take_core() {
+            Ok(core) => {
+                let time_ns = core.last_timestamp_ns;
+                let last = TxnId::new(core.next_txn.get() - 1);
+                engine.pipeline.return_core(core);
+                // Somebody may have committed since, but nothing before is left out, and times do not fall.
+                engine.pipeline.flush()?;
+                let snapshot = Snapshot::at(&engine.shapes, last);
+                match snapshot {
+                    Ok(snapshot) => Ok((ReadTxn { snapshot }, time_ns)),
+                    // Merged meanwhile, and no history is kept.
+                    Err(Error::SnapshotGone { .. }) => {
+                        Ok((self.begin_read()?, engine.pipeline.now()))
+                    }
+                    Err(error) => Err(error),
+                }
+            }
+            // What is durable can be saved also when nobody writes any more.
+            Err(_) => Ok((self.begin_read()?, engine.pipeline.now())),
+        }
+    }
+}
+
+/// What `to` or `from` said.
+fn io_error(kind: IoKind, at: u64, error: &std::io::Error) -> Error {
+    let errno = error.raw_os_error().unwrap_or(IoError::DEVICE);
+    let source = IoError::new(kind, "the backup", at, 0, errno);
+    Error::from_io("the backup", source)
+}
+
+pub(super) fn corrupt(at: u64, error: &BackupError) -> Error {
+    Error::Corrupt(Corruption {
+        file: "backup",
+        offset: Some(at),
+        detail: error.to_string(),
+    })
+}
+
+/// Writes a backup.
+struct BackupWriter<W> {
+    to: W,
+    header: Header,
+    payload: Vec<u8>,
+    chain: u32,
+    count: u64,
+    bytes: u64,
+}
+
+impl<W: Write> BackupWriter<W> {
+    fn begin(to: W, header: Header) -> Result<Self> {
+        let encoded = header.encode();
+        let mut writer = Self {
+            to,
+            header,
+            payload: Vec::with_capacity(BLOCK_BYTES),
+            chain: Header::chain(&encoded),
+            count: 0,
+            bytes: 0,
+        };
+        writer.write(&encoded)?;
+        Ok(writer)
+    }
+
+    fn write(&mut self, bytes: &[u8]) -> Result<()> {
+        let written = self.to.write_all(bytes);
+        written.map_err(|error| io_error(IoKind::Write, self.bytes, &error))?;
+        self.bytes += bytes.len() as u64;
+        Ok(())
+    }
+
+    fn block(&mut self, kind: BlockKind) -> Result<()> {
+        let payload = std::mem::take(&mut self.payload);
+        let header = BlockHeader::of(kind, &payload, self.chain);
+        self.chain = header.chain();
+        self.write(&header.encode())?;
+        self.write(&payload)?;
+        self.payload = payload;
+        self.payload.clear();
+        Ok(())
+    }
+
+    fn end_entry(&mut self) -> Result<()> {
+        self.count += 1;
+        match self.payload.len() >= BLOCK_BYTES {
+            true => self.block(BlockKind::Content),
+            false => Ok(()),
+        }
+    }
+
+    fn row(&mut self, table: TableId, key: &[u8], value: &[u8]) -> Result<()> {
+        push_row(&mut self.payload, table, key, value);
+        self.end_entry()
+    }
+
+    fn record(&mut self, transaction: &Transaction) -> Result<()> {
+        let (ops, count) = transaction.encoded();
+        let tag = transaction.tag();
+        let (txn, time_ns) = (transaction.txn_id(), transaction.time_ns());
+        let mut sum = Crc32c::new();
+        sum.update(tag);
+        sum.update(ops);
+        let payload = (tag.len() + ops.len(), sum.finish());
+        let (header, trailer) = encode_frame(txn, time_ns, tag.len(), payload, count);
+        for part in [&header[..], tag, ops, &trailer[..]] {
+            self.payload.extend_from_slice(part);
+        }
+        self.end_entry()
+    }
+
+    fn finish(mut self, state: StateHash) -> Result<Backup> {
+        if !self.payload.is_empty() {
+            self.block(BlockKind::Content)?;
+        }
+        let end = End {
+            count: self.count,
+            state,
+        };
+        self.payload.extend_from_slice(&end.encode());
+        self.block(BlockKind::End)?;
+        let flushed = self.to.flush();
+        flushed.map_err(|error| io_error(IoKind::Write, self.bytes, &error))?;
+        Ok(report(&self.header, end, self.bytes))
+    }
+}
+
+fn report(header: &Header, end: End, bytes: u64) -> Backup {
+    let is_full = header.kind == Kind::Full;
+    Backup {
+        is_full,
+        database: header.database,
+        from: header.from,
+        to: header.to,
+        count: end.count,
+        bytes,
+        state: is_full.then_some(end.state),
+    }
+}
+
+/// Reads a backup, and believes nothing of it that was not verified.
+pub(super) struct BackupReader<R> {
+    from: R,
+    header: Header,
+    chain: u32,
+    payload: Vec<u8>,
+    /// Where the block at hand begins.
+    block_at: u64,
+    bytes: u64,
+    count: u64,
+    end: Option<End>,
+    /// The last row: tables and keys rise.
+    last: Option<(TableId, Vec<u8>)>,
+    /// The transaction that comes next.
+    next: TxnId,
+    state: StateHash,
+}
+
+impl<R: Read> BackupReader<R> {
+    pub(super) fn open(mut from: R) -> Result<Self> {
+        let mut encoded = [0; HEADER_BYTES];
+        read_exact(&mut from, &mut encoded, 0)?;
+        let (header, chain) = Header::decode(&encoded).map_err(|error| corrupt(0, &error))?;
+        Ok(Self {
+            from,
+            header,
+            chain,
+            payload: Vec::new(),
+            block_at: 0,
+            bytes: HEADER_BYTES as u64,
+            count: 0,
+            end: None,
+            last: None,
+            next: header.from.next(),
+            state: StateHash::default(),
+        })
+    }
+
+    pub(super) fn header(&self) -> &Header {
+        &self.header
+    }
+
+    /// Reads and verifies the next block of content; `None` behind the last.
+    pub(super) fn next_block(&mut self) -> Result<Option<()>> {
+        let mut encoded = [0; BLOCK_HEADER_BYTES];
+        let at = self.bytes;
+        read_exact(&mut self.from, &mut encoded, at)?;
+        let block = BlockHeader::decode(&encoded, self.chain).map_err(|e| corrupt(at, &e))?;
+        self.payload.clear();
+        // The memory grows with what is really there.
+        let taken = (&mut self.from)
+            .take(block.len as u64)
+            .read_to_end(&mut self.payload)
+            .map_err(|error| io_error(IoKind::Read, at, &error))?;
+        if taken < block.len {
+            return Err(ends_early(at + (BLOCK_HEADER_BYTES + taken) as u64));
+        }
+        block.verify(&self.payload).map_err(|e| corrupt(at, &e))?;
+        (self.chain, self.block_at) = (block.chain(), at);
+        self.bytes += (BLOCK_HEADER_BYTES + block.len) as u64;
+        if block.kind == BlockKind::Content {
+            return Ok(Some(()));
+        }
+        self.end = Some(End::decode(&self.payload).map_err(|e| corrupt(at, &e))?);
+        Ok(None)
+    }
+
+    /// Shows the rows of the block at hand.
+    pub(super) fn each_row(
+        &mut self,
+        mut see: impl FnMut(crate::format::backup::Row<'_>) -> Result<()>,
+    ) -> Result<()> {
+        let at = self.block_at;
+        let mut rest = self.payload.as_slice();
+        while let Some(row) = take_row(&mut rest).map_err(|error| corrupt(at, &error))? {
+            let place = (row.table, row.key);
+            let rises = match &self.last {
+                None => true,
+                Some((table, key)) => (*table, &**key) < place,
+            };
+            let is_user = TableId::FIRST_USER <= row.table && row.table < self.header.next_table;
+            let is_known = is_user || [TableId::NAMES, TableId::SUBSCRIBERS].contains(&row.table);
+            if !rises || !is_known {
+                return Err(damaged_at(
+                    at,
+                    format!(
+                        "a row of {:?} is not above the one before it, or its table was never given out",
+                        row.table
+                    ),
+                ));
+            }
+            let last = self.last.get_or_insert_with(|| (row.table, Vec::new()));
+            last.0 = row.table;
+            last.1.clear();
+            last.1.extend_from_slice(row.key);
+            if StateHash::covers(row.table) {
+                self.state.add(row.table, row.key, row.value);
+            }
+            self.count += 1;
+            see(row)?;
+        }
+        Ok(())
+    }
+
+    /// Shows the transactions of the block at hand.
+    pub(super) fn each_record(
+        &mut self,
+        mut see: impl FnMut(Transaction) -> Result<()>,
+    ) -> Result<()> {
+        let at = self.block_at;
+        let all = Arc::new(LogFilter::every_transaction());
+        let mut rest = self.payload.as_slice();
+        while !rest.is_empty() {
+            let decoded = Record::decode(rest).and_then(|(record, behind)| {
+                record.expect_txn(self.next)?;
+                Ok((record, behind))
+            });
+            let (record, behind) = decoded.map_err(|error| damaged_at(at, error.to_string()))?;
+            rest = behind;
+            self.next = self.next.next();
+            self.count += 1;
+            if let Some(transaction) = Transaction::of(&record, &all)? {
+                see(transaction)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// After the last block: whether what was there is what the end says.
+    pub(super) fn finish(&mut self) -> Result<Backup> {
+        let at = self.block_at;
+        let Some(end) = self.end else {
+            return Err(ends_early(self.bytes));
+        };
+        let is_full = self.header.kind == Kind::Full;
+        let leads_to = self.next == self.header.to.next();
+        let is_whole = end.count == self.count && (is_full || leads_to);
+        if !is_whole || (is_full && end.state != self.state) {
+            return Err(damaged_at(
+                at,
+                format!(
+                    "it holds {} entries with the digest {}, its end says {} and {}",
+                    self.count, self.state, end.count, end.state
+                ),
+            ));
+        }
+        let mut more = [0];
+        let read = self.from.read(&mut more);
+        match read.map_err(|error| io_error(IoKind::Read, self.bytes, &error))? {
+            0 => Ok(report(&self.header, end, self.bytes)),
+            _ => Err(damaged_at(
+                self.bytes,
+                "something follows its end".to_owned(),
+            )),
+        }
+    }
+}
+
+fn damaged_at(at: u64, detail: String) -> Error {
+    Error::Corrupt(Corruption {
+        file: "backup",
+        offset: Some(at),
+        detail,
+    })
+}
+
+fn ends_early(at: u64) -> Error {
+    damaged_at(at, "it ends early".to_owned())
+}
+
+fn read_exact(from: &mut impl Read, bytes: &mut [u8], at: u64) -> Result<()> {
+    let read = from.read_exact(bytes);
+    read.map_err(|error| {
+        if error.kind() == std::io::ErrorKind::UnexpectedEof {
+            return ends_early(at);
+        }
+        io_error(IoKind::Read, at, &error)
+    })
+}

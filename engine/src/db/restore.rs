@@ -1,0 +1,304 @@
+//! Making a database of backups.
+//!
+//! The rows of a full backup are in key order: they are merged at the right edge of their trees, a slice at a time, without
+//! a log. Until the last of them is in place, the meta page says that a restore is under way, and nobody opens the
+//! database. Increments are applied as any copy applies transactions.
+//!
+//! - Spec: SE-023, BK-001 to BK-004.
+
+use std::io::Read;
+use std::path::Path;
+use std::sync::Arc;
+
+use super::Db;
+use super::apply::Apply;
+use super::backup::{Backup, BackupReader};
+use super::open::{Found, create, lock_in, native_disk, open_in, store_options, survey};
+use super::options::Options;
+use super::world::World;
+use crate::error::{Corruption, Error, Result};
+use crate::format::backup::Kind;
+use crate::format::meta::{HistoryMeta, Meta, TreeRoot};
+use crate::ids::{LogPosition, TableId, TxnId};
+use crate::pages::store::{Opened, Store};
+use crate::retention::Retention;
+use crate::tree::merge::{Change, ChangeKind, Forget, merge};
+use crate::txn::shape::Roots;
+
+/// Bytes of rows that are merged at once.
+const SLICE_BYTES: usize = 8 << 20;
+
+/// A database that is being made of backups: see [`Options::restore`].
+#[derive(Debug)]
+pub struct Restore {
+    db: Db,
+    database: u128,
+}
+
+impl Options {
+    /// Makes a database in directory `path`, which must be missing or empty, of a full backup. [`Restore::increment`] leads
+    /// it on, and [`Restore::finish`] opens it.
+    ///
+    /// All is verified on the way, and read again from the new database once it is there. Interrupted, it leaves what
+    /// no one can open. Page size, retention and all else are those of these options, not of the database that was backed
+    /// up; states before the backup's are not in it. The new database has an id of its own.
+    ///
+    /// # Errors
+    /// [`Error::Corrupt`] for a damaged backup, [`Error::InvalidOption`] for an increment or a place that is taken, and as
+    /// [`Options::open`].
+    pub fn restore(self, path: impl AsRef<Path>, from: impl Read) -> Result<Restore> {
+        let options = self.checked()?;
+        let world = World::of(native_disk(&options));
+        restore_in(&options, path.as_ref(), world, from)
+    }
+}
+
+/// As [`Options::restore`], in a world.
+pub(crate) fn restore_in(
+    options: &Options,
+    dir: &Path,
+    world: World,
+    from: impl Read,
+) -> Result<Restore> {
+    let mut reader = BackupReader::open(from)?;
+    let header = *reader.header();
+    if header.kind != Kind::Full {
+        return Err(Error::InvalidOption {
+            option: "backup",
+            found: format!("an increment to the state {}", header.from),
+            expected: "a full one".to_owned(),
+        });
+    }
+    let disk = Arc::clone(&world.disk);
+    let taken = || Error::InvalidOption {
+        option: "path",
+        found: format!("{}, which holds a database", dir.display()),
+        expected: "a directory that is missing or empty".to_owned(),
+    };
+    if let Found::Database = survey(options, dir, &*disk)? {
+        return Err(taken());
+    }
+    let lock = lock_in(options, dir, &*disk)?;
+    if let Found::Database = survey(options, dir, &*disk)? {
+        return Err(taken());
+    }
+    let opened = create(&world, dir, &store_options(options, world.sizes), true)?;
+    let mut load = Load::new(opened, header.to);
+    while reader.next_block()?.is_some() {
+        reader.each_row(|row| load.row(row.table, row.key, row.value))?;
+    }
+    let backup = reader.finish()?;
+    load.slice()?;
+    load.finish(&backup, options, (header.next_table, header.time_ns))?;
+    // Whoever opens it in between opens what was restored.
+    drop(lock);
+    let db = open_in(options, dir, world)?;
+    let found = db.begin_read()?.state_hash()?;
+    if backup.state != Some(found) {
+        return Err(Error::Corrupt(Corruption {
+            file: "data",
+            offset: None,
+            detail: format!("what was restored has the digest {found}, not that of the backup"),
+        }));
+    }
+    Ok(Restore {
+        db,
+        database: header.database,
+    })
+}
+
+impl Restore {
+    /// The state that was reached.
+    ///
+    /// # Errors
+    /// [`Error::Closed`].
+    pub fn state(&self) -> Result<TxnId> {
+        Ok(TxnId::new(self.db.log()?.next().get() - 1))
+    }
+
+    /// Leads on by an increment of the same database: as far as it goes, or up to and with transaction `to`. What is there
+    /// already is passed over. Says which state was reached.
+    ///
+    /// # Errors
+    /// [`Error::InvalidOption`] for a full backup, one of another database, or one that begins behind the state that was
+    /// reached; [`Error::Corrupt`], with what comes before the damage applied; as [`Apply::push`].
+    pub fn increment(&mut self, from: impl Read, to: Option<TxnId>) -> Result<TxnId> {
+        let mut reader = BackupReader::open(from)?;
+        let header = *reader.header();
+        let mut apply: Apply = self.db.begin_apply()?;
+        let found = format!(
+            "{} of database {:032x} from state {}",
+            match header.kind {
+                Kind::Full => "a full one",
+                Kind::Increment => "an increment",
+            },
+            header.database,
+            header.from
+        );
+        let fits = header.kind == Kind::Increment && header.database == self.database;
+        let last = to.unwrap_or(TxnId::MAX);
+        let is_there = apply.next() > last;
+        if !fits || (header.from >= apply.next() && !is_there) {
+            return Err(Error::InvalidOption {
+                option: "backup",
+                found,
+                expected: format!(
+                    "an increment of database {:032x} from state {} or an earlier one",
+                    self.database,
+                    apply.next().get() - 1
+                ),
+            });
+        }
+        while apply.next() <= last && reader.next_block()?.is_some() {
+            reader.each_record(|transaction| {
+                let wanted = apply.next()..=last;
+                match wanted.contains(&transaction.txn_id()) {
+                    true => apply.push(transaction),
+                    false => Ok(()),
+                }
+            })?;
+        }
+        if apply.next() <= last {
+            reader.finish()?;
+        }
+        apply.finish()
+    }
+
+    /// Opens the database in the state that was reached.
+    ///
+    /// # Errors
+    /// [`Error::Halted`].
+    pub fn finish(self) -> Result<Db> {
+        Ok(self.db)
+    }
+}
+
+/// Merges rows in key order into the trees of a database that nobody has opened.
+struct Load {
+    /// What the rows are said to have been written by: the last transaction of the state.
+    txn: TxnId,
+    store: Arc<Store>,
+    meta: Meta,
+    roots: Roots,
+    table: TableId,
+    /// Rows of `table` that are not merged yet: their bytes, and where key and value end.
+    bytes: Vec<u8>,
+    rows: Vec<(usize, usize)>,
+}
+
+impl Load {
+    fn new(opened: Opened, txn: TxnId) -> Self {
+        Self {
+            txn,
+            store: Arc::new(opened.store),
+            meta: opened.meta,
+            roots: Roots::default(),
+            table: TableId::NAMES,
+            bytes: Vec::new(),
+            rows: Vec::new(),
+        }
+    }
+
+    fn row(&mut self, table: TableId, key: &[u8], value: &[u8]) -> Result<()> {
+        if table != self.table || self.bytes.len() >= SLICE_BYTES {
+            self.slice()?;
+            self.table = table;
+        }
+        self.bytes.extend_from_slice(key);
+        let key_end = self.bytes.len();
+        self.bytes.extend_from_slice(value);
+        self.rows.push((key_end, self.bytes.len()));
+        Ok(())
+    }
+
+    /// Merges what is collected, and makes it durable.
+    fn slice(&mut self) -> Result<()> {
+        if self.rows.is_empty() {
+            return Ok(());
+        }
+        let store = Arc::clone(&self.store);
+        let mut sink = store.begin_write(self.meta.generation.next())?;
+        let txn = self.txn;
+        let (bytes, mut at) = (&self.bytes, 0);
+        let changes = self.rows.iter().map(|&(key_end, value_end)| {
+            let key = &bytes[at..key_end];
+            at = value_end;
+            Change {
+                key,
+                txn,
+                kind: ChangeKind::Put(&bytes[key_end..value_end]),
+            }
+        });
+        let (table, root) = (self.table, self.roots.get(self.table).map(|root| root.page));
+        let merged = merge(&*store, &mut sink, table, root, changes, &[], &mut Forget)?;
+        self.roots.set(table, merged.tree());
+        if table != TableId::NAMES {
+            let (key, row) = (
+                table.get().to_be_bytes(),
+                self.roots.get(table).map(TreeRoot::encode),
+            );
+            let change = Change {
+                key: &key,
+                // As checkpoints do: the transactions of this table's rows are generations.
+                txn: TxnId::new(u64::from(self.meta.generation.next().get())),
+                kind: ChangeKind::of(row.as_ref().map(|row| &row[..])),
+            };
+            let roots = self.roots.get(TableId::ROOTS).map(|root| root.page);
+            let table = TableId::ROOTS;
+            let merged = merge(&*store, &mut sink, table, roots, [change], &[], &mut Forget)?;
+            self.roots.set(table, merged.tree());
+        }
+        self.flip(sink)?;
+        self.bytes.clear();
+        self.rows.clear();
+        Ok(())
+    }
+
+    fn flip(&mut self, sink: crate::pages::write::PageSink<'_>) -> Result<()> {
+        let written = sink.finish()?;
+        let mut meta = self.meta.clone();
+        meta.generation = meta.generation.next();
+        meta.free_directory = written.free_directory;
+        meta.pages = written.pages;
+        meta.names = self.roots.get(TableId::NAMES).copied();
+        meta.roots = self.roots.get(TableId::ROOTS).copied();
+        self.store.write_meta(&meta)?;
+        self.store.reclaim(meta.generation, None);
+        self.meta = meta;
+        Ok(())
+    }
+
+    /// Says that the state of the backup is there, in both slots.
+    fn finish(
+        mut self,
+        backup: &Backup,
+        options: &Options,
+        (next_table, time_ns): (TableId, u64),
+    ) -> Result<()> {
+        self.meta.restoring = false;
+        self.meta.tree_txn = backup.to;
+        self.meta.log_start = LogPosition {
+            last_txn: backup.to,
+            ..LogPosition::default()
+        };
+        self.meta.next_table = next_table;
+        self.meta.checkpoint_ns = time_ns;
+        self.meta.clean = true;
+        let policy = options.history.unwrap_or_default();
+        if policy != Retention::None {
+            self.meta.history = Some(HistoryMeta {
+                runs: None,
+                horizon: backup.to,
+                policy,
+                state: backup.state.unwrap_or_default(),
+            });
+        }
+        let store = Arc::clone(&self.store);
+        for _slot in 0..2 {
+            let sink = store.begin_write(self.meta.generation.next())?;
+            self.flip(sink)?;
+        }
+        store.leave();
+        Ok(())
+    }
+}

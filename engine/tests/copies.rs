@@ -1,0 +1,477 @@
+//! Promise: state is a function of the log. What was committed can be backed up, restored and replayed, and gives the same.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod common;
+
+use std::path::Path;
+
+use common::{key, small, value};
+use northstardb::{Backup, Db, Error, LogFilter, Options, Retention, Table, TxnId};
+use rand::rngs::SmallRng;
+use rand::{Rng, SeedableRng};
+
+fn logged() -> Options {
+    small().log_retention(Retention::All).page_bytes(4096)
+}
+
+fn with_history() -> Options {
+    logged().history(Retention::All)
+}
+
+/// A transaction of any kind.
+fn change(db: &Db, rng: &mut SmallRng) -> TxnId {
+    let names = db.tables().unwrap();
+    let mut write = db.begin_write().unwrap();
+    write.set_tag(&rng.random::<u32>().to_le_bytes()).unwrap();
+    for _ in 0..rng.random_range(1..8) {
+        let name = format!("t{}", rng.random_range(0..4));
+        let table = write.table(&name).unwrap();
+        let at = key(rng.random_range(0..80));
+        match rng.random_range(0..40) {
+            0..28 => {
+                // From nothing to what takes pages of its own.
+                let len = [0, 3, 90, 700, 9000][rng.random_range(0..5)];
+                let value = value(rng.random(), len);
+                write.put(&table, &at, &value).unwrap();
+            }
+            28..35 => write.delete(&table, &at).unwrap(),
+            35..38 => {
+                let to = key(rng.random_range(0..80));
+                let (from, to) = (at.clone().min(to.clone()), at.max(to));
+                write.delete_range(&table, &from[..]..&to[..]).unwrap();
+            }
+            38 => write.drop_table(&name).unwrap(),
+            _ => {
+                if !names.contains(&"moved".to_owned()) && write.open_table("moved").is_err() {
+                    write.rename_table(&name, "moved").unwrap();
+                }
+            }
+        }
+    }
+    write.commit().unwrap().txn_id
+}
+
+/// Brings `copy` up to where the log of `db` ends.
+fn follow(db: &Db, copy: &Db) -> TxnId {
+    let mut apply = copy.begin_apply().unwrap();
+    let log = db.log().unwrap();
+    let mut tail = log
+        .tail(apply.next(), LogFilter::every_transaction())
+        .unwrap();
+    while let Some(found) = tail.try_next().unwrap() {
+        apply.push(found).unwrap();
+    }
+    apply.finish().unwrap()
+}
+
+fn hash(db: &Db) -> String {
+    db.begin_read().unwrap().state_hash().unwrap().to_string()
+}
+
+#[test]
+fn a_copy_made_of_the_stream_has_the_same_digest_at_every_transaction() {
+    for seed in 0..3 {
+        let dir = tempfile::tempdir().unwrap();
+        let (path, copied) = (dir.path().join("db"), dir.path().join("copy"));
+        let mut rng = SmallRng::seed_from_u64(seed);
+        let mut db = with_history().open(&path).unwrap();
+        // Another page size, other checkpoints: the same rows.
+        let other = || small().page_bytes(16384).history(Retention::All);
+        let mut copy = other().open(&copied).unwrap();
+        for round in 0..250 {
+            change(&db, &mut rng);
+            match rng.random_range(0..30) {
+                0 => db.checkpoint().unwrap(),
+                1 => copy.checkpoint().unwrap(),
+                2 => {
+                    db.close().unwrap();
+                    db = with_history().open(&path).unwrap();
+                }
+                3 => {
+                    drop(copy);
+                    copy = other().open(&copied).unwrap();
+                }
+                4 => {
+                    let last = follow(&db, &copy);
+                    assert_eq!(hash(&copy), hash(&db), "seed {seed}, round {round}, {last}");
+                }
+                _ => {}
+            }
+        }
+        let last = follow(&db, &copy);
+        for txn in 0..=last.get() {
+            let state = |db: &Db| {
+                let read = db.begin_read_at(TxnId::new(txn)).unwrap();
+                read.state_hash().unwrap()
+            };
+            assert_eq!(state(&copy), state(&db), "seed {seed}, {txn}");
+        }
+        // Tags and times came along.
+        let middle = TxnId::new(last.get() / 2);
+        let of = |db: &Db| {
+            let log = db.log().unwrap();
+            let mut tail = log.tail(middle, LogFilter::all()).ok()?;
+            let found = tail.try_next().unwrap().unwrap();
+            Some((found.time(), found.tag().to_vec()))
+        };
+        assert!(of(&db).is_some());
+        assert!(of(&copy).is_none_or(|found| Some(found) == of(&db)));
+        let checked = copy.check().unwrap();
+        assert_eq!(checked.faults, [""; 0], "seed {seed}");
+        copy.close().unwrap();
+        db.close().unwrap();
+    }
+}
+
+#[test]
+fn the_digests_that_checkpoints_note_are_those_of_the_states_that_can_be_read() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("db");
+    let mut rng = SmallRng::seed_from_u64(5);
+    // History begins where rows are there already.
+    let db = logged().open(&path).unwrap();
+    for _ in 0..40 {
+        change(&db, &mut rng);
+    }
+    assert_eq!(db.state_hashes().unwrap(), []);
+    db.close().unwrap();
+    let mut db = with_history().open(&path).unwrap();
+    for round in 0..200 {
+        change(&db, &mut rng);
+        match round % 10 {
+            3 => db.checkpoint().unwrap(),
+            7 => {
+                drop(db);
+                db = with_history().open(&path).unwrap();
+            }
+            _ => {}
+        }
+    }
+    db.checkpoint().unwrap();
+    let noted = db.state_hashes().unwrap();
+    assert!(noted.len() >= 20, "{}", noted.len());
+    assert!(noted.is_sorted_by_key(|(txn, _)| *txn));
+    for (txn, expected) in noted {
+        let read = db.begin_read_at(txn).unwrap();
+        assert_eq!(read.state_hash().unwrap(), expected, "{txn}");
+    }
+    assert_eq!(db.check().unwrap().faults, [""; 0]);
+    db.close().unwrap();
+    // Given up, and begun again.
+    let db = logged().history(Retention::None).open(&path).unwrap();
+    change(&db, &mut rng);
+    db.close().unwrap();
+    let db = with_history().open(&path).unwrap();
+    assert_eq!(db.state_hashes().unwrap(), []);
+    change(&db, &mut rng);
+    db.checkpoint().unwrap();
+    let noted = db.state_hashes().unwrap();
+    assert_eq!(noted.last().unwrap().1.to_string(), hash(&db));
+    assert_eq!(db.check().unwrap().faults, [""; 0]);
+    db.close().unwrap();
+}
+
+#[test]
+fn what_does_not_come_next_is_refused_by_a_copy() {
+    let db = Options::new().memory().unwrap();
+    let table = db.table("t").unwrap();
+    let mut write = db.begin_write().unwrap();
+    write.put(&table, "a", "1").unwrap();
+    write.commit().unwrap();
+    let log = db.log().unwrap();
+    let all: Vec<_> = {
+        let mut tail = log.tail(TxnId::new(1), LogFilter::all()).unwrap();
+        std::iter::from_fn(|| tail.try_next().unwrap()).collect()
+    };
+    let copy = Options::new().memory().unwrap();
+    let mut apply = copy.begin_apply().unwrap();
+    let refused = |result| matches!(result, Err(Error::InvalidOption { .. }));
+    assert!(refused(apply.push(all[1].clone())), "the second first");
+    apply.push(all[0].clone()).unwrap();
+    assert!(refused(apply.push(all[0].clone())), "the first again");
+    apply.push(all[1].clone()).unwrap();
+    assert_eq!(apply.finish().unwrap(), TxnId::new(2));
+    assert_eq!(hash(&copy), hash(&db));
+    assert!(matches!(copy.open_table("t"), Ok(found) if found.id() == table.id()));
+    // Ids that a copy has seen are not given again.
+    assert!(copy.table("other").unwrap().id() > table.id());
+}
+
+/// A database with all there is to a backup.
+fn worked(path: &Path, rounds: u64) -> Db {
+    let db = logged().open(path).unwrap();
+    let mut rng = SmallRng::seed_from_u64(rounds);
+    for _ in 0..rounds {
+        change(&db, &mut rng);
+    }
+    db
+}
+
+#[test]
+fn a_backup_and_its_increments_restore_every_state_that_they_lead_to() {
+    let dir = tempfile::tempdir().unwrap();
+    let db = worked(&dir.path().join("db"), 60);
+    db.log()
+        .unwrap()
+        .subscribe("reader", TxnId::new(1), LogFilter::all())
+        .unwrap();
+    let mut rng = SmallRng::seed_from_u64(1);
+    let mut full = Vec::new();
+    let backup = db.backup(&mut full).unwrap();
+    assert!(backup.is_full && backup.bytes == full.len() as u64 && backup.count > 20);
+    assert_eq!(backup.state.unwrap().to_string(), hash(&db));
+    assert_eq!(Backup::verify(&*full).unwrap(), backup);
+    let mut increments = Vec::new();
+    let mut states = vec![(backup.to, hash(&db))];
+    let mut since = backup.to;
+    for _ in 0..3 {
+        for _ in 0..20 {
+            let txn = change(&db, &mut rng);
+            states.push((txn, hash(&db)));
+            if rng.random_ratio(1, 10) {
+                db.checkpoint().unwrap();
+            }
+        }
+        let mut increment = Vec::new();
+        let made = db.backup_since(since, &mut increment).unwrap();
+        assert_eq!(
+            (made.from, made.count),
+            (since, made.to.get() - since.get())
+        );
+        assert_eq!(Backup::verify(&*increment).unwrap(), made);
+        // The next one overlaps.
+        since = TxnId::new(made.to.get() - 5);
+        increments.push(increment);
+    }
+    for (number, (txn, expected)) in states.iter().enumerate() {
+        if number % 7 != 0 && number + 1 != states.len() {
+            continue;
+        }
+        let path = dir.path().join(format!("restored{number}"));
+        let mut restore = with_history().restore(&path, &*full).unwrap();
+        for increment in &increments {
+            restore.increment(&**increment, Some(*txn)).unwrap();
+        }
+        assert_eq!(restore.state().unwrap(), *txn);
+        let restored = restore.finish().unwrap();
+        assert_eq!(&hash(&restored), expected, "{txn}");
+        assert_eq!(restored.begin_read().unwrap().txn_id(), *txn);
+        let gone = restored.begin_read_at(TxnId::new(backup.to.get() - 1));
+        assert!(matches!(gone, Err(Error::SnapshotGone { .. })), "{gone:?}");
+        let subscribers = restored.log().unwrap().subscribers().unwrap();
+        assert!(subscribers[0].is_lost && subscribers[0].name == "reader");
+        assert_eq!(restored.check().unwrap().faults, [""; 0]);
+        // It goes on like any database.
+        let next = change(&restored, &mut rng);
+        assert_eq!(next, txn.next());
+        let after = hash(&restored);
+        restored.close().unwrap();
+        let again = with_history().open(&path).unwrap();
+        assert_eq!(hash(&again), after);
+        assert_eq!(again.check().unwrap().faults, [""; 0]);
+        again.close().unwrap();
+    }
+    db.close().unwrap();
+}
+
+#[test]
+fn increments_that_do_not_lead_on_are_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let db = worked(&dir.path().join("db"), 10);
+    let (mut full, mut late, mut foreign) = (Vec::new(), Vec::new(), Vec::new());
+    let backup = db.backup(&mut full).unwrap();
+    let mut rng = SmallRng::seed_from_u64(2);
+    for _ in 0..5 {
+        change(&db, &mut rng);
+    }
+    db.backup_since(backup.to.next(), &mut late).unwrap();
+    let other = worked(&dir.path().join("other"), 14);
+    other.backup_since(backup.to, &mut foreign).unwrap();
+    let refused = |result: Result<(), Error>| matches!(result, Err(Error::InvalidOption { .. }));
+    let restored = dir.path().join("restored");
+    let mut restore = small().restore(&restored, &*full).unwrap();
+    for (what, bytes) in [("late", &late), ("foreign", &foreign), ("full", &full)] {
+        assert!(
+            refused(restore.increment(&**bytes, None).map(drop)),
+            "{what}"
+        );
+    }
+    assert_eq!(restore.state().unwrap(), backup.to);
+    restore.finish().unwrap().close().unwrap();
+    let again = small().restore(&restored, &*full);
+    assert!(refused(again.map(drop)), "there is a database");
+    let increment = small().restore(dir.path().join("none"), &*late);
+    assert!(refused(increment.map(drop)), "an increment alone");
+}
+
+#[test]
+fn a_damaged_or_cut_backup_is_never_restored() {
+    let dir = tempfile::tempdir().unwrap();
+    let db = worked(&dir.path().join("db"), 12);
+    let (mut full, mut increment) = (Vec::new(), Vec::new());
+    db.backup(&mut full).unwrap();
+    db.backup_since(TxnId::new(3), &mut increment).unwrap();
+    for backup in [&full, &increment] {
+        let len = backup.len();
+        for at in (0..len).step_by(1 + len / 700) {
+            let mut bad = backup.clone();
+            bad[at] ^= 1 << (at % 8);
+            let found = Backup::verify(&*bad);
+            assert!(
+                matches!(found, Err(Error::Corrupt(_))),
+                "byte {at}: {found:?}"
+            );
+            let found = Backup::verify(&backup[..at]);
+            assert!(
+                matches!(found, Err(Error::Corrupt(_))),
+                "cut at {at}: {found:?}"
+            );
+        }
+        let longer = [&backup[..], &[0]].concat();
+        assert!(matches!(Backup::verify(&*longer), Err(Error::Corrupt(_))));
+    }
+    // What was interrupted is opened by nobody.
+    let path = dir.path().join("restored");
+    let half = small().restore(&path, &full[..full.len() - 30]);
+    assert!(matches!(half, Err(Error::Corrupt(_))), "{half:?}");
+    for options in [small(), small().read_only(true)] {
+        let opened = options.open(&path);
+        assert!(
+            matches!(opened, Err(Error::NotADatabase { .. })),
+            "{opened:?}"
+        );
+    }
+}
+
+fn numbers(subscriber: &mut northstardb::Subscriber, most: usize) -> Vec<u64> {
+    let found = std::iter::from_fn(|| subscriber.try_next().unwrap());
+    found.take(most).map(|found| found.txn_id().get()).collect()
+}
+
+fn put(db: &Db, table: &Table, number: u64) -> TxnId {
+    let mut write = db.begin_write().unwrap();
+    write.put(table, key(number), value(number, 200)).unwrap();
+    write.commit().unwrap().txn_id
+}
+
+#[test]
+fn a_subscriber_goes_on_where_it_acknowledged_across_reopening() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("db");
+    let open = || small().log_segment_bytes(1 << 16).open(&path).unwrap();
+    let db = open();
+    let table = db.table("t").unwrap();
+    let from = db.log().unwrap().next();
+    let subscribe = |db: &Db| {
+        let log = db.log().unwrap();
+        log.subscribe("s", from, LogFilter::all()).unwrap()
+    };
+    let mut subscriber = subscribe(&db);
+    let mut put_txns = Vec::new();
+    // More than a few segments, and nothing else keeps the log.
+    for number in 0..2000 {
+        put_txns.push(put(&db, &table, number).get());
+        if number % 500 == 0 {
+            db.checkpoint().unwrap();
+        }
+    }
+    assert_eq!(numbers(&mut subscriber, 10), put_txns[..10]);
+    subscriber.acknowledge(TxnId::new(put_txns[4])).unwrap();
+    // Not what was not given, not backwards.
+    let ahead = subscriber.acknowledge(TxnId::new(put_txns[10]));
+    assert!(
+        matches!(ahead, Err(Error::InvalidOption { .. })),
+        "{ahead:?}"
+    );
+    subscriber.acknowledge(TxnId::new(put_txns[2])).unwrap();
+    assert_eq!(subscriber.acknowledged().get(), put_txns[5]);
+    drop(subscriber);
+    db.checkpoint().unwrap();
+    db.close().unwrap();
+
+    let db = open();
+    let mut subscriber = subscribe(&db);
+    let rest = numbers(&mut subscriber, usize::MAX);
+    assert_eq!(
+        rest,
+        put_txns[5..],
+        "no transaction that only acknowledges is among them"
+    );
+    // With what was made of it, or not at all.
+    let table = db.open_table("t").unwrap();
+    let mut write = db.begin_write().unwrap();
+    write.put(&table, "made", "of it").unwrap();
+    write
+        .acknowledge(&mut subscriber, TxnId::new(put_txns[900]))
+        .unwrap();
+    write.abort();
+    let position = |db: &Db| db.log().unwrap().subscribers().unwrap()[0].position.get();
+    assert_eq!(position(&db), put_txns[5]);
+    let mut write = db.begin_write().unwrap();
+    write
+        .acknowledge(&mut subscriber, TxnId::new(put_txns[1900]))
+        .unwrap();
+    write.commit().unwrap();
+    assert_eq!(position(&db), put_txns[1901]);
+    drop(subscriber);
+    let before = db.log().unwrap().first().unwrap();
+    for number in 0..600 {
+        put(&db, &table, number);
+    }
+    db.checkpoint().unwrap();
+    let first = db.log().unwrap().first().unwrap();
+    assert!(
+        before < first && first.get() <= put_txns[1901],
+        "{before} {first}"
+    );
+    assert!(db.log().unwrap().unsubscribe("s").unwrap());
+    assert!(!db.log().unwrap().unsubscribe("s").unwrap());
+    for number in 0..600 {
+        put(&db, &table, number);
+    }
+    db.checkpoint().unwrap();
+    assert!(db.log().unwrap().first().unwrap().get() > put_txns[1901]);
+    db.close().unwrap();
+}
+
+#[test]
+fn a_subscriber_too_far_behind_loses_its_place_and_is_told() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("db");
+    let options = small().log_segment_bytes(1 << 16);
+    let db = options.subscriber_log_bytes(200_000).open(&path).unwrap();
+    let table = db.table("t").unwrap();
+    let log = db.log().unwrap();
+    let mut slow = log.subscribe("slow", log.next(), LogFilter::all()).unwrap();
+    for number in 0..3000 {
+        put(&db, &table, number);
+        if number % 300 == 0 {
+            db.checkpoint().unwrap();
+        }
+    }
+    db.checkpoint().unwrap();
+    let states = log.subscribers().unwrap();
+    assert!(states[0].is_lost, "{states:?}");
+    // It may still have hold of a segment that has gone, but of no more.
+    let gap =
+        std::iter::from_fn(|| Some(slow.try_next())).find(|found| !matches!(found, Ok(Some(_))));
+    let gap = gap.unwrap();
+    let first = log.first();
+    assert!(
+        matches!(gap, Err(Error::NotInLog { .. })),
+        "{first:?} {states:?}"
+    );
+    drop(slow);
+    let again = log.subscribe("slow", log.next(), LogFilter::all());
+    assert!(matches!(again, Err(Error::NotInLog { .. })), "{again:?}");
+    assert!(log.unsubscribe("slow").unwrap());
+    let mut anew = log.subscribe("slow", log.next(), LogFilter::all()).unwrap();
+    let txn = put(&db, &table, 1);
+    assert_eq!(anew.try_next().unwrap().unwrap().txn_id(), txn);
+    // A place that is not there leaves no subscriber behind.
+    let never = log.subscribe("never", TxnId::new(1), LogFilter::all());
+    assert!(matches!(never, Err(Error::NotInLog { .. })), "{never:?}");
+    assert_eq!(log.subscribers().unwrap().len(), 1);
+    drop(anew);
+    db.close().unwrap();
+}

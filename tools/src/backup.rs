@@ -1,0 +1,176 @@
+//! Backups: written, verified, restored.
+
+use std::fs::{File, OpenOptions};
+use std::io::{BufReader, BufWriter, Write};
+use std::path::{Path, PathBuf};
+
+use clap::Subcommand;
+use northstardb::{Backup, Db, Options, TxnId};
+use serde_json::{Value, json};
+
+use crate::{During, Failure, report};
+
+/// Bytes of one write or read of a file.
+const BUFFER_BYTES: usize = 1 << 20;
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Write all rows to a file, or with --after only what was committed since another backup
+    Write {
+        /// The file; it appears once it is whole and durable
+        file: PathBuf,
+        /// The backup that this one leads on from: full or an increment itself
+        #[arg(long, value_name = "FILE")]
+        after: Option<PathBuf>,
+    },
+    /// Read backups from end to end, and see whether each leads on from the one before it
+    Verify {
+        /// A full backup and its increments, in order
+        #[arg(required = true)]
+        files: Vec<PathBuf>,
+    },
+}
+
+fn open(path: &Path) -> std::io::Result<File> {
+    OpenOptions::new().read(true).open(path)
+}
+
+/// Reads a backup's file.
+pub(crate) fn reader(path: &Path) -> Result<BufReader<File>, Failure> {
+    let file = open(path).map_err(|error| Failure::file(path, error))?;
+    Ok(BufReader::with_capacity(BUFFER_BYTES, file))
+}
+
+fn verified(path: &Path) -> Result<Backup, Failure> {
+    Backup::verify(reader(path)?).during(|| format!("cannot verify {}", path.display()))
+}
+
+fn figures(backup: &Backup) -> Value {
+    let content = match backup.is_full {
+        true => "rows",
+        false => "transactions",
+    };
+    json!({
+        "kind": if backup.is_full { "full" } else { "increment" },
+        "database": format!("{:032x}", backup.database),
+        "from_txn": backup.from.get(),
+        "to_txn": backup.to.get(),
+        content: backup.count,
+        "bytes": backup.bytes,
+        "state": backup.state.map(|state| state.to_string()),
+    })
+}
+
+/// Writes a backup of `db`.
+pub(crate) fn write(
+    db: &Db,
+    path: &Path,
+    after: Option<&Path>,
+    json: bool,
+    out: &mut impl Write,
+) -> Result<(), Failure> {
+    if path.exists() {
+        return Err(Failure::Use(format!("{} exists", path.display())));
+    }
+    let since = after.map(verified).transpose()?;
+    let mut name = path.file_name().unwrap_or_default().to_owned();
+    name.push(".part");
+    let part = path.with_file_name(name);
+    let backup = write_part(db, &part, since.map(|since| since.to)).inspect_err(|_| {
+        // Half a backup helps nobody.
+        std::fs::remove_file(&part).ok();
+    })?;
+    std::fs::rename(&part, path).map_err(|error| Failure::file(path, error))?;
+    let dir = match path.parent() {
+        Some(dir) if !dir.as_os_str().is_empty() => dir,
+        _ => Path::new("."),
+    };
+    let synced = open(dir).and_then(|dir| dir.sync_all());
+    synced.map_err(|error| Failure::file(dir, error))?;
+    report::print(&figures(&backup), json, out)
+}
+
+fn write_part(db: &Db, part: &Path, since: Option<TxnId>) -> Result<Backup, Failure> {
+    let failed = |error| Failure::file(part, error);
+    let mut file = BufWriter::with_capacity(BUFFER_BYTES, File::create(part).map_err(failed)?);
+    let backup = match since {
+        None => db.backup(&mut file),
+        Some(since) => db.backup_since(since, &mut file),
+    };
+    let backup = backup.during(|| "cannot back the database up".to_owned())?;
+    let file = file
+        .into_inner()
+        .map_err(|error| failed(error.into_error()))?;
+    file.sync_all().map_err(failed)?;
+    Ok(backup)
+}
+
+/// Verifies a full backup and what leads on from it.
+pub(crate) fn verify(files: &[PathBuf], json: bool, out: &mut impl Write) -> Result<(), Failure> {
+    let mut before: Option<Backup> = None;
+    for path in files {
+        let backup = verified(path)?;
+        if json {
+            writeln!(out, "{}", figures(&backup))?;
+        } else {
+            let kind = if backup.is_full { "full" } else { "increment" };
+            let (from, to) = (backup.from, backup.to);
+            writeln!(out, "{}: sound, {kind}, {from} to {to}", path.display())?;
+        }
+        let fits = match &before {
+            None => true,
+            Some(before) => {
+                !backup.is_full && backup.database == before.database && backup.from <= before.to
+            }
+        };
+        if !fits {
+            return Err(Failure::Found(format!(
+                "{} does not lead on from the one before it",
+                path.display()
+            )));
+        }
+        before = Some(backup);
+    }
+    Ok(())
+}
+
+/// Makes a database of a full backup and increments.
+pub(crate) fn restore(
+    db: &Path,
+    (full, increments): (&Path, &[PathBuf]),
+    to: Option<TxnId>,
+    json: bool,
+    out: &mut impl Write,
+) -> Result<(), Failure> {
+    let during = |path: &Path| format!("cannot restore {}", path.display());
+    let mut restore = Options::new()
+        .restore(db, reader(full)?)
+        .during(|| during(full))?;
+    let begun = restore.state().during(|| during(full))?;
+    if to.is_some_and(|to| to < begun) {
+        return Err(Failure::Found(format!(
+            "the full backup is of state {begun}, which is later than what was asked for"
+        )));
+    }
+    for path in increments {
+        restore
+            .increment(reader(path)?, to)
+            .during(|| during(path))?;
+    }
+    let reached = restore.state().during(|| during(full))?;
+    let restored = restore.finish().during(|| during(full))?;
+    let state = restored.begin_read().and_then(|read| read.state_hash());
+    let state = state.during(|| "cannot read what was restored".to_owned())?;
+    restored
+        .close()
+        .during(|| "cannot close what was restored".to_owned())?;
+    let figures = json!({ "txn": reached.get(), "state": state.to_string() });
+    report::print(&figures, json, out)?;
+    match to {
+        Some(to) if reached < to => Err(Failure::Found(format!(
+            "the increments lead to state {reached}, not to {to}"
+        ))),
+        _ => Ok(()),
+    }
+}

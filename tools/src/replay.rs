@@ -1,0 +1,316 @@
+//! Rebuilding a database from its commit log, and comparing what that gives with what its pages hold.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+use northstardb::{
+    Change, Db, LogFilter, Options, ReadTxn, Retention, StateHash, Table, Tail, Transaction, TxnId,
+};
+use serde_json::json;
+
+use crate::past::State;
+use crate::{During, Failure, backup, report};
+
+/// What to replay, and where.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Replay {
+    /// Rebuild the database in this directory, which must be missing or empty
+    #[arg(long, value_name = "DIR", required_unless_present = "verify")]
+    into: Option<PathBuf>,
+    /// Rebuild it aside, compare the two at every digest that checkpoints noted, and name the first transaction that differs
+    #[arg(long)]
+    verify: bool,
+    /// A full backup to begin with, where the log does not reach back to the first transaction
+    #[arg(long, value_name = "FILE")]
+    base: Option<PathBuf>,
+    /// Up to and with this transaction, or all that was committed by a moment as in 2026-01-31T12:00:00Z
+    #[arg(long, value_name = "STATE", conflicts_with = "verify")]
+    to: Option<State>,
+    /// Where to rebuild it for --verify; beside the database if absent. Removed in the end
+    #[arg(long, value_name = "DIR", conflicts_with = "into")]
+    scratch: Option<PathBuf>,
+}
+
+fn failed() -> String {
+    "cannot replay".to_owned()
+}
+
+/// Performs it on `source`, the database at `path`.
+pub(crate) fn perform(
+    source: &Db,
+    path: &Path,
+    replay: &Replay,
+    json: bool,
+    out: &mut impl Write,
+) -> Result<(), Failure> {
+    if replay.verify {
+        let scratch = replay.scratch.clone().unwrap_or_else(|| {
+            let mut name = path.file_name().unwrap_or_default().to_owned();
+            name.push(".replay");
+            path.with_file_name(name)
+        });
+        if scratch.exists() {
+            return Err(Failure::Use(format!("{} exists", scratch.display())));
+        }
+        let verified = verify(source, &scratch, replay.base.as_deref(), json, out);
+        std::fs::remove_dir_all(&scratch).ok();
+        return verified;
+    }
+    let Some(into) = &replay.into else {
+        return Err(Failure::Use("give --into or --verify".to_owned()));
+    };
+    let (copy, mut tail) = begin(source, into, replay.base.as_deref(), Retention::None)?;
+    let upto = match &replay.to {
+        None => Upto::All,
+        Some(State::Txn(txn)) => Upto::Txn(TxnId::new(*txn)),
+        Some(State::Time(moment)) => Upto::Time((*moment).into()),
+        Some(State::Tag(tag)) => {
+            let tag = State::Tag(tag.clone()).open(source)?;
+            Upto::Txn(tag.txn_id())
+        }
+    };
+    let count = apply(&copy, &mut tail, upto, None)?;
+    let read = copy.begin_read().during(failed)?;
+    let (txn, state) = (read.txn_id(), read.state_hash().during(failed)?);
+    drop(read);
+    copy.close().during(failed)?;
+    let figures = json!({ "txn": txn.get(), "replayed": count, "state": state.to_string() });
+    report::print(&figures, json, out)
+}
+
+/// How far.
+#[derive(Debug, Clone, Copy)]
+enum Upto {
+    All,
+    Txn(TxnId),
+    Time(SystemTime),
+}
+
+impl Upto {
+    fn includes(self, found: &Transaction) -> bool {
+        match self {
+            Self::All => true,
+            Self::Txn(txn) => found.txn_id() <= txn,
+            Self::Time(moment) => found.time() <= moment,
+        }
+    }
+}
+
+/// A copy to apply the log of `source` to, and the log from where it goes on.
+fn begin(
+    source: &Db,
+    into: &Path,
+    base: Option<&Path>,
+    history: Retention,
+) -> Result<(Db, Tail), Failure> {
+    let options = Options::new().history(history);
+    let copy = match base {
+        None => options.open(into),
+        Some(base) => {
+            let restore = options.restore(into, backup::reader(base)?);
+            restore.and_then(northstardb::Restore::finish)
+        }
+    };
+    let copy = copy.during(|| format!("cannot begin a copy in {}", into.display()))?;
+    let log = copy.log().during(failed)?;
+    let tail = source
+        .log()
+        .and_then(|log_of_source| log_of_source.tail(log.next(), LogFilter::every_transaction()))
+        .during(|| {
+            "the log does not reach back to where the copy begins; give a backup as --base"
+                .to_owned()
+        })?;
+    Ok((copy, tail))
+}
+
+/// Applies transactions up to and with `upto`, beginning with `kept`, which was read too early before. Says how many.
+fn apply(
+    copy: &Db,
+    tail: &mut Tail,
+    upto: Upto,
+    kept: Option<&mut Option<Transaction>>,
+) -> Result<u64, Failure> {
+    let mut none = None;
+    let kept = kept.unwrap_or(&mut none);
+    let mut apply = copy.begin_apply().during(failed)?;
+    let mut count = 0;
+    loop {
+        let found = match kept.take() {
+            Some(found) => Some(found),
+            None => tail.try_next().during(failed)?,
+        };
+        let Some(found) = found else { break };
+        if !upto.includes(&found) {
+            *kept = Some(found);
+            break;
+        }
+        let txn = found.txn_id();
+        apply
+            .push(found)
+            .during(|| format!("cannot replay transaction {txn}"))?;
+        count += 1;
+    }
+    apply.finish().during(failed)?;
+    Ok(count)
+}
+
+fn verify(
+    source: &Db,
+    scratch: &Path,
+    base: Option<&Path>,
+    json: bool,
+    out: &mut impl Write,
+) -> Result<(), Failure> {
+    // What keeps digests is history; one transaction of it will do.
+    let (copy, mut tail) = begin(source, scratch, base, Retention::Txns(1))?;
+    let mut same = TxnId::new(tail.position().get() - 1);
+    let noted = source.state_hashes().during(failed)?;
+    let read = source.begin_read().during(failed)?;
+    let mut points: Vec<(TxnId, StateHash)> = noted
+        .into_iter()
+        .filter(|(txn, _)| *txn > same && *txn <= read.txn_id())
+        .collect();
+    let compared_with_pages = (read.txn_id(), read.state_hash().during(failed)?);
+    points.push(compared_with_pages);
+    drop(read);
+    let (mut kept, mut count, compared) = (None, 0, points.len());
+    for (txn, expected) in points {
+        count += apply(&copy, &mut tail, Upto::Txn(txn), Some(&mut kept))?;
+        let read = copy.begin_read().during(failed)?;
+        let found = read.state_hash().during(failed)?;
+        if found != expected {
+            let difference = first_difference(source, &read, (same, txn))?;
+            return Err(Failure::Found(format!(
+                "the states differ: at transaction {txn} the log gives {found}, the database says {expected}; at {same} they were the same; {difference}"
+            )));
+        }
+        same = txn;
+    }
+    copy.close().during(failed)?;
+    let figures = json!({
+        "verdict": "identical",
+        "txn": same.get(),
+        "replayed": count,
+        "states_compared": compared,
+        "state": compared_with_pages.1.to_string(),
+    });
+    report::print(&figures, json, out)
+}
+
+/// What differs, of what transactions after `same` up to `txn` did; `copy` is the state after that as the log gives it.
+fn first_difference(
+    source: &Db,
+    copy: &ReadTxn,
+    (same, txn): (TxnId, TxnId),
+) -> Result<String, Failure> {
+    let log = source.log().during(failed)?;
+    let mut tail = log
+        .tail(same.next(), LogFilter::every_transaction())
+        .during(failed)?;
+    while tail.position() <= txn {
+        let Some(found) = tail.try_next().during(failed)? else {
+            break;
+        };
+        let at = found.txn_id();
+        let Ok(read) = source.begin_read_at(at) else {
+            return Ok(format!(
+                "which transaction after {same} it was cannot be told, since history does not go back to {at}"
+            ));
+        };
+        if let Some(what) = difference(&read, &found)? {
+            return Ok(format!(
+                "the first transaction that differs is {at}: {what}"
+            ));
+        }
+    }
+    // Every transaction left what it said, so it is a row that none of them wrote.
+    let read = source.begin_read_at(txn).during(failed)?;
+    let mut names: BTreeSet<String> = read.tables().during(failed)?.into_iter().collect();
+    names.extend(copy.tables().during(failed)?);
+    for name in names {
+        let rows = |read: &ReadTxn| -> Result<BTreeMap<Vec<u8>, Vec<u8>>, Failure> {
+            match read.open_table(&name) {
+                Ok(table) => read.iter(&table).and_then(Iterator::collect).during(failed),
+                Err(_) => Ok(BTreeMap::new()),
+            }
+        };
+        let (here, there) = (rows(&read)?, rows(copy)?);
+        let keys: BTreeSet<_> = here.keys().chain(there.keys()).collect();
+        for key in keys {
+            if here.get(key) != there.get(key) {
+                return Ok(format!(
+                    "each transaction left what it said, but the row {} of {name:?} differs, which none of them wrote",
+                    key.escape_ascii()
+                ));
+            }
+        }
+    }
+    Ok(
+        "all rows can be read and are equal, so it is the digest that the database noted"
+            .to_owned(),
+    )
+}
+
+/// What of a transaction is not in the state after it.
+fn difference(read: &ReadTxn, found: &Transaction) -> Result<Option<String>, Failure> {
+    let mut tables: BTreeMap<u32, Table> = BTreeMap::new();
+    for name in read.tables().during(failed)? {
+        let table = read.open_table(&name).during(failed)?;
+        tables.insert(table.id(), table);
+    }
+    let changes: Vec<Change<'_>> = found.changes().collect();
+    // Later changes of a transaction win.
+    let mut seen = BTreeSet::new();
+    for change in changes.iter().rev() {
+        let made = matches!(change, Change::CreateTable { .. });
+        let what = match tables.get(&change.table()) {
+            None if made => Some(format!("the table it made is not there: {change:?}")),
+            // Dropped by itself, or by a later change.
+            None => None,
+            Some(table) => not_done(read, table, change, &mut seen)?,
+        };
+        if what.is_some() {
+            return Ok(what);
+        }
+    }
+    Ok(None)
+}
+
+/// What of a change is not in a state, but for keys that were `seen`: a later change of the transaction had them.
+fn not_done(
+    read: &ReadTxn,
+    table: &Table,
+    change: &Change<'_>,
+    seen: &mut BTreeSet<(u32, Vec<u8>)>,
+) -> Result<Option<String>, Failure> {
+    let id = table.id();
+    if let Change::DeleteRange { from, to, .. } = *change {
+        for row in read.range(table, from..).during(failed)? {
+            let (key, _) = row.during(failed)?;
+            if to.is_some_and(|to| &*key >= to) {
+                break;
+            }
+            let shown = key.escape_ascii().to_string();
+            if !seen.contains(&(id, key)) {
+                return Ok(Some(format!("it deleted a range, and {shown} is there")));
+            }
+        }
+    }
+    let (key, expected) = match *change {
+        Change::Put { key, value, .. } => (key, Some(value)),
+        Change::Delete { key, .. } => (key, None),
+        Change::DeleteRange { .. }
+        | Change::CreateTable { .. }
+        | Change::RenameTable { .. }
+        | Change::DropTable { .. }
+        | _ => return Ok(None),
+    };
+    let is_last = seen.insert((id, key.to_vec()));
+    if !is_last || read.get(table, key).during(failed)?.as_deref() == expected {
+        return Ok(None);
+    }
+    let what = expected.map_or("deleted it", |_| "put another value there");
+    Ok(Some(format!("row {}: it {what}", key.escape_ascii())))
+}
