@@ -335,6 +335,14 @@ pub(crate) const ALL: &[Figure] = &[
         TimesFloor,
     ),
     figure(
+        "held_growth",
+        "file, a snapshot held through overwrites",
+        "timetravel/held_snapshot",
+        Bytes,
+        AtMost,
+        TimesFloor,
+    ),
+    figure(
         "commit_keeping_all",
         "updates with every version kept",
         "timetravel/commit_keeping_all",

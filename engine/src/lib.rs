@@ -60,6 +60,7 @@ pub use db::apply::Apply;
 pub use db::backup::Backup;
 pub use db::batch::WriteBatch;
 pub use db::changes::{Difference, Version};
+pub use db::holders::Holder;
 pub use db::log::{Change, Log, LogFilter, LogHole, LogReport, Tail, Transaction};
 pub use db::options::{Backend, Options};
 pub use db::range::{Range, Row};

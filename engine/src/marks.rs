@@ -62,6 +62,7 @@ marks! {
     RunsMerged: "runs of history were merged",
     RunDropped: "a run of history was dropped",
     HistoryDamaged: "damage in history stopped the merging of its runs",
+    SnapshotMoved: "an open snapshot was moved to history",
     HeldForSnapshot: "pages waited for a snapshot",
     PagesReused: "freed pages were given out again",
     FileTrimmed: "the end of the data file was given back",

@@ -63,6 +63,10 @@ pub struct Stats {
     pub snapshots_open: u64,
     /// The oldest of them.
     pub snapshot_oldest: Option<TxnId>,
+    /// Moves of open snapshots from pages of their time to history.
+    pub snapshots_moved: u64,
+    /// Open snapshots that were ended for what they held.
+    pub snapshots_ended: u64,
     /// Commit records replayed when the database was opened.
     pub replayed_records: u64,
     /// Nanoseconds commits were held back because checkpoints were behind.

@@ -148,6 +148,8 @@ pub const PLANTED: &[Planted] = &[
     model("a leaf says nothing of its deletes", 100),
     model("the horizon stays where it was", 50),
     model("a row that ends stays in the digest of the state", 20),
+    model("a snapshot that was moved goes on with its old pages", 50),
+    power("a snapshot is moved that needs what is not merged", 1_000),
     power("a tree begun anew knows of no deletes", 2_000),
     schedules("a snapshot does not look again", 10_000),
     schedules("a frame is reused under its readers", 5_000),

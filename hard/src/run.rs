@@ -29,6 +29,8 @@ pub struct Setup {
     pub memory_budget: usize,
     /// What is kept of superseded versions, if it is said.
     pub history: Option<Retention>,
+    /// Bytes of pages that open snapshots keep before they are moved.
+    pub held_bytes: u64,
 }
 
 impl Setup {
@@ -51,6 +53,7 @@ impl Setup {
                 Some(Retention::Txns(40)),
                 Some(Retention::Bytes(1 << 20)),
             ]),
+            held_bytes: rng.pick(&[0, 0, 256 << 10, 32 << 20]),
         }
     }
 
@@ -60,7 +63,8 @@ impl Setup {
             .backend(self.backend)
             .delta_bytes(self.delta_bytes)
             .page_bytes(self.page_bytes)
-            .memory_budget(self.memory_budget);
+            .memory_budget(self.memory_budget)
+            .snapshot_held_bytes(self.held_bytes);
         match self.history {
             Some(kept) => options.history(kept),
             None => options,

@@ -40,6 +40,12 @@ pub(crate) const ROWS: &[Row] = &[
         run: kept_bytes,
     },
     Row {
+        name: "bench/timetravel/held_snapshot",
+        question: "How much larger does the file become because a snapshot is held while everything is overwritten?",
+        unit: "durable commit of 100 updates",
+        run: held_snapshot,
+    },
+    Row {
         name: "bench/timetravel/commit_keeping_all",
         question: "How much slower are updates if every version is kept?",
         unit: "durable commit of 100 updates",
@@ -303,6 +309,60 @@ fn kept_bytes(ctx: &mut Ctx) -> Result<Outcome> {
             past.kept_bytes as f64 / past.updates.len() as f64,
         )
         .extra("factor", factor))
+}
+
+/// Question: durable commits of 100 updates of random rows for as long as a sustained loop takes, with history kept; then as many
+/// again in another database, where a snapshot is held from before the first until after the last. Not timed: loading.
+/// Unit: one commit of the second half. Bound: the file of the first. Checked: the snapshot, at the end.
+fn held_snapshot(ctx: &mut Ctx) -> Result<Outcome> {
+    let rows = Rows::new(ctx.scale.rows / 10);
+    let mut lengths = Vec::new();
+    let (mut until, mut sample) = (Until::Elapsed(ctx.sustained()), Sample::new());
+    let mut moved = 0;
+    for holds in [false, true] {
+        let options = Options::new().history(Retention::All);
+        let (db, table) = ctx.fresh_with("held", options)?;
+        load(&db, &table, rows, 1000)?;
+        let held = holds.then(|| db.begin_read()).transpose()?;
+        let mut rng = ctx.rng(706);
+        sample = measure(until, 1, |version| {
+            let mut batch = WriteBatch::new();
+            for _ in 0..100 {
+                let i = rng.below(rows.n);
+                batch.put(&table, rows.key(i), rows.value(i, version + 1));
+            }
+            db.commit(batch)?;
+            Ok(())
+        })?;
+        until = Until::Ops(sample.ops);
+        db.checkpoint()?;
+        let stats = db.stats()?;
+        lengths.push(stats.data_file_bytes as f64);
+        moved = stats.snapshots_moved;
+        if let Some(read) = held {
+            let mut seen = 0;
+            for i in 0..rows.n {
+                let is_first = |found: Option<&[u8]>| found == Some(&rows.value(i, 0)[..]);
+                seen += u64::from(read.get_with(&table, rows.key(i), is_first)?);
+            }
+            if seen != rows.n {
+                return Err(BenchError::Wrong {
+                    what: format!("{} rows of the snapshot have changed", rows.n - seen),
+                });
+            }
+        }
+        db.close()?;
+    }
+    remove(&ctx.scratch.join("held"))?;
+    let (without, with) = (lengths[0], lengths[1]);
+    Ok(Outcome::of(sample)
+        .figure_beside("held_growth", with, without)
+        .extra("snapshots_moved", moved as f64)
+        .note(format!(
+            "{} with a snapshot held, {} without",
+            crate::units::show(with, Unit::Bytes),
+            crate::units::show(without, Unit::Bytes)
+        )))
 }
 
 /// Question: durable commits of 100 updates of random rows, with history kept and without, in turn. Not timed: loading. Unit: one

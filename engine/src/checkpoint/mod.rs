@@ -10,6 +10,7 @@
 
 pub(crate) mod check;
 pub(crate) mod feed;
+pub(crate) mod govern;
 mod moments;
 mod past;
 pub(crate) mod run;

@@ -1,11 +1,13 @@
 //! One checkpoint: slices until the frozen delta is merged.
 
 use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use northstar_io::planted::planted;
 
 use super::feed::Feed;
+use super::govern::Allowance;
 use super::past::Tending;
 use crate::clock::Clock;
 use crate::delta::Delta;
@@ -24,6 +26,7 @@ use crate::sync::atomic::Ordering;
 use crate::tree::bulk::Built;
 use crate::tree::merge::{Change, ChangeKind, Forget, MergeError, RangeDelete, merge};
 use crate::txn::positions::furthest_behind;
+use crate::txn::registry::SlotId;
 use crate::txn::shape::{Roots, Shapes};
 use crate::txn::snapshot::Snapshot;
 use crate::writer::pipeline::Pipeline;
@@ -50,6 +53,12 @@ pub(crate) struct Checkpointer {
     pub(crate) history_policy: Retention,
     /// A run could not be merged or dropped; none is tried any more.
     pub(crate) history_is_damaged: bool,
+    /// What open snapshots may hold.
+    pub(crate) allowance: Allowance,
+    /// When each was first seen, by the monotonic clock.
+    pub(crate) noticed: BTreeMap<SlotId, u64>,
+    /// What stands for the deltas where a snapshot has none, once that is needed.
+    pub(crate) empty_delta: Option<Arc<Delta>>,
     /// Bytes of new pages after which a slice ends.
     pub(crate) slice_bytes: u64,
     /// Bytes of a full delta: its log is about as large.
@@ -146,7 +155,8 @@ impl Checkpointer {
 
     /// From which transaction on subscribers want the log. If that cannot be read, as much is kept as they may hold.
     fn held_by_subscribers(&self) -> Option<TxnId> {
-        let newest = Snapshot::newest(&self.shapes).and_then(|newest| furthest_behind(&newest));
+        let newest =
+            Snapshot::newest(&self.shapes, None).and_then(|newest| furthest_behind(&newest));
         newest.unwrap_or(Some(TxnId::ZERO))
     }
 
@@ -362,7 +372,8 @@ impl Checkpointer {
     }
 
     /// Frees what no meta slot and no snapshot needs any more.
-    fn reclaim(&self) {
+    fn reclaim(&mut self) {
+        self.govern();
         let mut oldest = self.shapes.shared.registry.oldest();
         if planted("the oldest snapshot is taken for one generation younger") {
             oldest = oldest.map(crate::ids::Generation::next);

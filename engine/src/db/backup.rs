@@ -4,6 +4,7 @@
 
 use std::io::{Read, Write};
 use std::ops::ControlFlow;
+use std::panic::Location;
 use std::sync::Arc;
 
 use northstar_io::{IoError, IoKind};
@@ -98,6 +99,7 @@ impl Db {
     ///
     /// # Errors
     /// [`Error::Io`] also for what `to` says, [`Error::Full`], [`Error::Corrupt`], [`Error::Closed`].
+    #[track_caller]
     pub fn backup(&self, to: impl Write) -> Result<Backup> {
         let engine = self.engine()?;
         let (read, time_ns) = self.newest_with_time()?;
@@ -169,6 +171,7 @@ impl Db {
     }
 
     /// The newest durable state, and when it was committed.
+    #[track_caller]
     fn newest_with_time(&self) -> Result<(ReadTxn, u64)> {
         let engine = self.engine()?;
         match engine.pipeline.take_core() {
@@ -178,7 +181,7 @@ impl Db {
                 engine.pipeline.return_core(core);
                 // Somebody may have committed since, but nothing before is left out, and times do not fall.
                 engine.pipeline.flush()?;
-                let snapshot = Snapshot::at(&engine.shapes, last);
+                let snapshot = Snapshot::at(&engine.shapes, last, Some(Location::caller()));
                 match snapshot {
                     Ok(snapshot) => Ok((ReadTxn { snapshot }, time_ns)),
                     // Merged meanwhile, and no history is kept.

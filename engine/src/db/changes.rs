@@ -81,7 +81,7 @@ impl Db {
     ) -> Result<Vec<Version>> {
         let key = key.as_ref();
         check_len("key", key.len(), limits::KEY_BYTES_MAX)?;
-        let snapshot = self.begin_read()?.snapshot;
+        let snapshot = Snapshot::newest(&self.engine()?.shapes, None)?;
         let table = self.ever(table)?;
         let versions = versions(&snapshot, table, key, &txns)?;
         versions
@@ -121,9 +121,10 @@ impl Db {
             });
         }
         let table = self.ever(table)?;
-        let then = self.begin_read_at(before)?.snapshot;
+        let shapes = &self.engine()?.shapes;
+        let then = Snapshot::at(shapes, before, None)?;
         // Both of the newer shape, which has all that happened in between.
-        let now = self.begin_read_at(after)?.snapshot;
+        let now = Snapshot::at(shapes, after, None)?;
         let horizon = now.shape().history.horizon;
         if before < horizon {
             return Err(Error::SnapshotGone {

@@ -156,6 +156,18 @@ impl Log {
         Ok(report)
     }
 
+    /// Bytes of the log from the segment on in which `txn` is, or from its start if it was let go.
+    pub(super) fn bytes_from(&self, txn: TxnId) -> Result<u64> {
+        let engine = &self.engine;
+        let border = engine.pipeline.position();
+        let from = match Follower::seek(&engine.segments, engine.database, txn, border) {
+            Ok(follower) => follower.position(),
+            Err(LogError::Gone) => engine.segments.start(),
+            Err(error) => return Err(error.into()),
+        };
+        Ok(border.lsn.get().saturating_sub(from.get()))
+    }
+
     pub(super) fn begin_write(&self) -> Result<WriteTxn> {
         let engine = &self.engine;
         if engine.closed.load(Ordering::Acquire) {
@@ -168,7 +180,7 @@ impl Log {
     }
 
     pub(super) fn snapshot(&self) -> Result<Snapshot> {
-        Snapshot::newest(&self.engine.shapes)
+        Snapshot::newest(&self.engine.shapes, None)
     }
 
     fn not_in_log(&self, asked: TxnId) -> Result<Error> {

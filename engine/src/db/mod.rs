@@ -4,6 +4,7 @@ pub(crate) mod apply;
 pub(crate) mod backup;
 pub(crate) mod batch;
 pub(crate) mod changes;
+pub(crate) mod holders;
 pub(crate) mod log;
 pub(crate) mod moments;
 pub(crate) mod open;
@@ -16,6 +17,7 @@ pub(crate) mod subscribers;
 pub(crate) mod world;
 pub(crate) mod write;
 
+use std::panic::Location;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -149,9 +151,11 @@ impl Db {
     ///
     /// # Errors
     /// [`Error::Closed`].
+    #[track_caller]
     pub fn begin_read(&self) -> Result<ReadTxn> {
+        let place = Some(Location::caller());
         Ok(ReadTxn {
-            snapshot: Snapshot::newest(&self.engine()?.shapes)?,
+            snapshot: Snapshot::newest(&self.engine()?.shapes, place)?,
         })
     }
 
@@ -161,9 +165,11 @@ impl Db {
     ///
     /// # Errors
     /// [`Error::SnapshotGone`] beyond the horizon, [`Error::Closed`].
+    #[track_caller]
     pub fn begin_read_at(&self, txn: TxnId) -> Result<ReadTxn> {
+        let place = Some(Location::caller());
         Ok(ReadTxn {
-            snapshot: Snapshot::at(&self.engine()?.shapes, txn)?,
+            snapshot: Snapshot::at(&self.engine()?.shapes, txn, place)?,
         })
     }
 

@@ -1,5 +1,6 @@
 //! Opening: from a path to a running engine.
 
+use std::collections::BTreeMap;
 use std::hash::{BuildHasher, RandomState};
 use std::io::ErrorKind;
 use std::ops::Bound;
@@ -14,6 +15,7 @@ use northstar_io::{
 use super::options::{Backend, Options};
 use super::world::{Sizes, World};
 use super::{Db, Engine, Handle};
+use crate::checkpoint::govern::Allowance;
 use crate::checkpoint::run::Checkpointer;
 use crate::checkpoint::thread::{self, Signal};
 use crate::clock::Clock;
@@ -286,6 +288,12 @@ fn assemble(parts: Assembly<'_>) -> Result<Db> {
             meta.database_low(),
         ),
         meta,
+        allowance: Allowance {
+            moved_from: options.snapshot_held_bytes,
+            ended_from: options.snapshot_limit_bytes,
+        },
+        noticed: BTreeMap::new(),
+        empty_delta: None,
         slice_bytes: options.slice_bytes,
         delta_bytes: options.delta_bytes as u64,
         boundary: None,

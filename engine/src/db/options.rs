@@ -45,6 +45,8 @@ pub struct Options {
     pub(crate) slice_bytes: u64,
     pub(crate) log_retention: Retention,
     pub(crate) subscriber_log_bytes: u64,
+    pub(crate) snapshot_held_bytes: u64,
+    pub(crate) snapshot_limit_bytes: Option<u64>,
     pub(crate) history: Option<Retention>,
 }
 
@@ -64,6 +66,8 @@ impl Default for Options {
             slice_bytes: 8 << 20,
             log_retention: Retention::None,
             subscriber_log_bytes: 1 << 30,
+            snapshot_held_bytes: 32 << 20,
+            snapshot_limit_bytes: None,
             history: None,
         }
     }
@@ -159,6 +163,22 @@ impl Options {
     /// is further behind, what it has not seen is let go, and it is told so by [`Error::NotInLog`]. Default 1 GiB.
     pub fn subscriber_log_bytes(mut self, at_most: u64) -> Self {
         self.subscriber_log_bytes = at_most;
+        self
+    }
+
+    /// Bytes of superseded pages that open snapshots may keep from being reused together. Beyond it checkpoints move
+    /// those that read a state which history has ([`Options::history`]) from the pages of their time to the newest ones and
+    /// history: they read the same as before, about as fast as [`Db::begin_read_at`](crate::Db::begin_read_at) does. Default
+    /// 32 MiB. Without history, a snapshot that is held keeps its pages, however many.
+    pub fn snapshot_held_bytes(mut self, at_most: u64) -> Self {
+        self.snapshot_held_bytes = at_most;
+        self
+    }
+
+    /// Bytes of superseded pages from which on a snapshot that cannot be moved is ended: its pages are reused, and reading
+    /// what was in them answers [`Error::SnapshotGone`]. Default: never, whatever it holds; [`Db::holders`](crate::Db::holders) tells who holds what.
+    pub fn snapshot_limit_bytes(mut self, at_most: Option<u64>) -> Self {
+        self.snapshot_limit_bytes = at_most;
         self
     }
 

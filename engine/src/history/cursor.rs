@@ -17,6 +17,8 @@ use crate::ids::{PageRef, TableId, TxnId};
 use crate::pages::{Class, PageRead};
 use crate::tree::cursor::{Cursor, CursorRow};
 
+/// Rows of a scan for each of which its key is kept.
+const KEPT_EVERY: usize = 64;
 /// Versions passed over one by one before the rest of a key's are jumped over.
 const STEPS_MAX: u32 = 24;
 
@@ -34,6 +36,8 @@ pub(crate) struct PastCursor<'p, P: PageRead> {
     way: Way,
     /// The run whose row is the current one; else the tree's is.
     winner: Option<usize>,
+    /// A key that a scan has visited not long ago, and how many rows it has visited from there on.
+    scanned: (Vec<u8>, usize),
 }
 
 impl<'p, P: PageRead> PastCursor<'p, P> {
@@ -61,6 +65,7 @@ impl<'p, P: PageRead> PastCursor<'p, P> {
             at,
             way: Way::Forward,
             winner: None,
+            scanned: (Vec::new(), 0),
         }
     }
 
@@ -126,13 +131,31 @@ impl<'p, P: PageRead> PastCursor<'p, P> {
         &mut self,
         mut visit: impl FnMut(&[u8], RowValue<'_>) -> ControlFlow<()>,
     ) -> Result<(), PageError> {
+        let (mut key, mut rows) = (std::mem::take(&mut self.scanned.0), KEPT_EVERY);
+        let mut scanned = Ok(());
         while let Some(row) = self.row() {
+            if rows == KEPT_EVERY {
+                rows = 0;
+                key.clear();
+                key.extend_from_slice(row.key);
+            }
+            rows += 1;
             if visit(row.key, row.value).is_break() {
                 break;
             }
-            self.advance()?;
+            scanned = self.advance();
+            if scanned.is_err() {
+                break;
+            }
         }
-        Ok(())
+        self.scanned = (key, rows);
+        scanned
+    }
+
+    /// How far the last scan has come, also if it ended with an error: a key that it has visited, and how many rows from
+    /// there on.
+    pub(crate) fn last_key(&self) -> (&[u8], usize) {
+        (&self.scanned.0, self.scanned.1)
     }
 
     /// The current row.

@@ -153,6 +153,14 @@ impl Follower {
         self.txn
     }
 
+    /// Where the group of the next record begins, or will.
+    pub(crate) fn position(&self) -> Lsn {
+        match self.left {
+            0 => self.next.lsn,
+            _ => self.at,
+        }
+    }
+
     /// The next record, if it is in a group that ends at or before `durable`.
     ///
     /// # Errors

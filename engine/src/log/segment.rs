@@ -209,6 +209,12 @@ impl Segments {
         Lsn::new(self.end.load(Ordering::Relaxed))
     }
 
+    /// Where the first segment that is there begins.
+    pub(crate) fn start(&self) -> Lsn {
+        let first = self.numbers_from(0).first().copied();
+        Lsn::new(first.unwrap_or(0) * self.segment_bytes)
+    }
+
     /// Notes where the log ends now.
     pub(super) fn note_end(&self, end: Lsn) {
         self.end.store(end.get(), Ordering::Relaxed);

@@ -138,6 +138,22 @@ impl Space {
         self.retired.values().flatten().map(|span| span.count).sum()
     }
 
+    /// Pages that are held for snapshots alone: `durable` is the generation of the newest meta page.
+    pub(crate) fn held_before(&self, durable: Generation) -> u64 {
+        let held = self.retired.range(..durable);
+        held.flat_map(|(_, spans)| spans)
+            .map(|span| span.count)
+            .sum()
+    }
+
+    /// Pages that a snapshot of `generation` may still read and that are not in the newest state.
+    pub(crate) fn held_since(&self, generation: Generation) -> u64 {
+        let held = self.retired.range(generation.next()..);
+        held.flat_map(|(_, spans)| spans)
+            .map(|span| span.count)
+            .sum()
+    }
+
     /// True if the newest generation, or the one being built, uses the page.
     pub(crate) fn is_live(&self, page: u64) -> bool {
         bit(&self.live, page)

@@ -376,6 +376,16 @@ impl Store {
         self.cache.leave();
     }
 
+    /// Bytes of pages that are held for snapshots alone: `durable` is the newest meta page's generation.
+    pub(crate) fn held_before(&self, durable: Generation) -> u64 {
+        self.state().space.held_before(durable) * self.page_bytes as u64
+    }
+
+    /// Bytes of pages that a snapshot of `generation` may still read and that are not in the newest state.
+    pub(crate) fn held_since(&self, generation: Generation) -> u64 {
+        self.state().space.held_since(generation) * self.page_bytes as u64
+    }
+
     /// Adds what the store holds and did.
     pub(crate) fn fill_stats(&self, stats: &mut Stats) {
         let cache = self.cache.stats();

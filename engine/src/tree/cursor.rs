@@ -299,6 +299,11 @@ impl<'p, P: PageRead> Cursor<'p, P> {
         })
     }
 
+    /// The last key that a scan has visited, also if it ended with an error.
+    pub(crate) fn last_key(&self) -> &[u8] {
+        &self.key
+    }
+
     /// The leaf that the cursor is in.
     pub(crate) fn page_id(&self) -> Option<PageId> {
         self.leaf.as_ref().map(|leaf| leaf.page().id())

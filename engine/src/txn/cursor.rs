@@ -6,7 +6,8 @@
 //!
 //! Invariants:
 //! 1. Sources are ordered newest first: active delta, frozen deltas, tree or, for an earlier state, tree and history.
-//! 2. After an error the cursor gives the error again; it never skips rows to go on.
+//! 2. After an error the cursor gives the error again; it never skips rows to go on. A snapshot that was moved meanwhile is no
+//!    error: the cursor begins anew where it was, on what the snapshot reads from now.
 
 use std::ops::{Bound, ControlFlow};
 use std::sync::Arc;
@@ -84,6 +85,9 @@ enum Direction {
 
 /// See the module.
 pub(crate) struct Cursor<'t> {
+    snapshot: &'t Snapshot,
+    /// How often the snapshot was moved when the sources were made.
+    moves: u64,
     deltas: Vec<Source<'t>>,
     base: Option<Base<'t>>,
     table: TableId,
@@ -123,10 +127,32 @@ type Current<'c> = Option<(&'c [u8], &'c [u8])>;
 
 impl<'t> Cursor<'t> {
     pub(crate) fn new(snapshot: &'t Snapshot, table: TableId) -> Self {
-        let shape = snapshot.shape();
-        let at = snapshot.txn();
-        let store = &*shape.shared.store;
-        let deltas = shape
+        let mut cursor = Self {
+            snapshot,
+            moves: 0,
+            deltas: Vec::new(),
+            base: None,
+            table,
+            at: snapshot.txn(),
+            direction: Direction::Nowhere,
+            key: Vec::new(),
+            assembled: Vec::new(),
+            store: &snapshot.shape().shared.store,
+            failed: None,
+        };
+        match snapshot.is_elsewhere().then(|| cursor.follow()) {
+            Some(Ok(true)) => {}
+            Some(Err(error)) => cursor.failed = Some(error),
+            Some(Ok(false)) | None => cursor.take_own(),
+        }
+        cursor
+    }
+
+    /// Takes what the snapshot was opened with for its sources.
+    fn take_own(&mut self) {
+        let (table, at) = (self.table, self.at);
+        let shape = self.snapshot.shape();
+        self.deltas = shape
             .deltas()
             .filter(|delta| delta.has_table(table))
             .map(|delta| Source {
@@ -136,24 +162,33 @@ impl<'t> Cursor<'t> {
             })
             .collect();
         let root = shape.roots.get(table).map(|root| root.page);
-        let base = if snapshot.is_past() {
-            let runs = snapshot.runs();
-            let past = PastCursor::new(store, root, runs, table, at, Class::Scan);
+        self.base = if self.snapshot.is_past() {
+            let runs = self.snapshot.runs();
+            let past = PastCursor::new(self.store, root, runs, table, at, Class::Scan);
             Some(Base::Past(past))
         } else {
-            root.map(|root| Base::Tree(TreeCursor::new(store, Some(root), Class::Scan)))
+            root.map(|root| Base::Tree(TreeCursor::new(self.store, Some(root), Class::Scan)))
         };
-        Self {
-            deltas,
-            base,
-            table,
-            at,
-            direction: Direction::Nowhere,
-            key: Vec::new(),
-            assembled: Vec::new(),
-            store,
-            failed: None,
+    }
+
+    /// If the snapshot was moved since the sources were taken, takes what it was moved to, and says so: the position is still to be
+    /// found again.
+    #[cold]
+    fn follow(&mut self) -> Result<bool> {
+        let Some((moves, shape)) = self.snapshot.moved()? else {
+            return Ok(false);
+        };
+        if moves == self.moves {
+            return Ok(false);
         }
+        self.moves = moves;
+        let (table, at) = (self.table, self.at);
+        let root = shape.roots.get(table).map(|root| root.page);
+        let runs = shape.history.seen_at(at);
+        let past = PastCursor::new(self.store, root, runs, table, at, Class::Scan);
+        self.deltas = Vec::new();
+        self.base = Some(Base::Past(past));
+        Ok(true)
     }
 
     /// The key of the current row, if there is one.
@@ -163,50 +198,64 @@ impl<'t> Cursor<'t> {
 
     /// Moves to the first row at or after `key`.
     pub(crate) fn seek(&mut self, key: &[u8]) -> Result<Current<'_>> {
-        self.moved(|cursor| {
-            for source in &mut cursor.deltas {
-                source.cursor.seek(key);
-            }
-            if let Some(base) = &mut cursor.base {
-                base.seek(key)?;
-            }
-            cursor.settle(Direction::Forward)
-        })
+        self.moved(|cursor| cursor.find(key), |cursor| cursor.find(key))
+    }
+
+    fn find(&mut self, key: &[u8]) -> Result<Option<Winner>> {
+        for source in &mut self.deltas {
+            source.cursor.seek(key);
+        }
+        if let Some(base) = &mut self.base {
+            base.seek(key)?;
+        }
+        self.settle(Direction::Forward)
     }
 
     /// Moves to the last row before `key`; to the very last one for `None`.
     pub(crate) fn seek_before(&mut self, key: Option<&[u8]>) -> Result<Current<'_>> {
-        self.moved(|cursor| {
-            for source in &mut cursor.deltas {
-                match key {
-                    None => source.cursor.last(),
-                    Some(key) => match source.cursor.seek_for_prev(key) {
-                        Some((found, _)) if found == key => source.cursor.prev(),
-                        found => found,
-                    },
-                };
-            }
-            if let Some(base) = &mut cursor.base {
-                base.seek_before(key)?;
-            }
-            cursor.settle(Direction::Backward)
-        })
+        self.moved(
+            |cursor| cursor.find_before(key),
+            |cursor| cursor.find_before(key),
+        )
+    }
+
+    fn find_before(&mut self, key: Option<&[u8]>) -> Result<Option<Winner>> {
+        for source in &mut self.deltas {
+            match key {
+                None => source.cursor.last(),
+                Some(key) => match source.cursor.seek_for_prev(key) {
+                    Some((found, _)) if found == key => source.cursor.prev(),
+                    found => found,
+                },
+            };
+        }
+        if let Some(base) = &mut self.base {
+            base.seek_before(key)?;
+        }
+        self.settle(Direction::Backward)
+    }
+
+    /// The first row behind the last key that was looked at.
+    fn find_on(&mut self) -> Result<Option<Winner>> {
+        let after = [&*self.key, &[0]].concat();
+        self.find(&after)
+    }
+
+    /// The last row before the last key that was looked at.
+    fn find_back(&mut self) -> Result<Option<Winner>> {
+        let before = self.key.clone();
+        self.find_before(Some(&before))
     }
 
     /// Moves to the next row.
     pub(crate) fn next(&mut self) -> Result<Current<'_>> {
         match self.direction {
             Direction::Nowhere | Direction::Start => self.seek(&[]),
-            Direction::End => self.moved(|_| Ok(None)),
-            Direction::Forward => self.moved(|cursor| {
-                cursor.pass(Direction::Forward)?;
-                cursor.settle(Direction::Forward)
-            }),
-            Direction::Backward => {
-                let mut after = std::mem::take(&mut self.key);
-                after.push(0);
-                self.seek(&after)
+            Direction::End => self.moved(|_| Ok(None), |_| Ok(None)),
+            Direction::Forward => {
+                self.moved(|cursor| cursor.step(Direction::Forward), Self::find_on)
             }
+            Direction::Backward => self.moved(Self::find_on, Self::find_on),
         }
     }
 
@@ -214,15 +263,11 @@ impl<'t> Cursor<'t> {
     pub(crate) fn prev(&mut self) -> Result<Current<'_>> {
         match self.direction {
             Direction::Nowhere | Direction::End => self.seek_before(None),
-            Direction::Start => self.moved(|_| Ok(None)),
-            Direction::Backward => self.moved(|cursor| {
-                cursor.pass(Direction::Backward)?;
-                cursor.settle(Direction::Backward)
-            }),
-            Direction::Forward => {
-                let before = std::mem::take(&mut self.key);
-                self.seek_before(Some(&before))
+            Direction::Start => self.moved(|_| Ok(None), |_| Ok(None)),
+            Direction::Backward => {
+                self.moved(|cursor| cursor.step(Direction::Backward), Self::find_back)
             }
+            Direction::Forward => self.moved(Self::find_back, Self::find_back),
         }
     }
 
@@ -233,8 +278,18 @@ impl<'t> Cursor<'t> {
         to: Option<&[u8]>,
         mut visit: impl FnMut(&[u8], &[u8]) -> ControlFlow<()>,
     ) -> Result<()> {
+        if let Some(error) = &self.failed {
+            return Err(error.clone());
+        }
         if self.deltas.is_empty() {
-            return self.scan_base(from, to, visit);
+            let mut scanned = self.scan_base((from, 0), to, &mut visit);
+            while let Err((error, (from, passed))) = scanned {
+                if !self.follow()? {
+                    return Err(error);
+                }
+                scanned = self.scan_base((&from, passed), to, &mut visit);
+            }
+            return Ok(());
         }
         let mut row = self.seek(from)?;
         while let Some((key, value)) = row {
@@ -246,64 +301,117 @@ impl<'t> Cursor<'t> {
         Ok(())
     }
 
+    /// From a key on, but for so many rows. An error comes with where the scan is to go on.
     fn scan_base(
         &mut self,
-        from: &[u8],
+        (from, mut pass): (&[u8], usize),
         to: Option<&[u8]>,
-        mut visit: impl FnMut(&[u8], &[u8]) -> ControlFlow<()>,
-    ) -> Result<()> {
+        visit: &mut impl FnMut(&[u8], &[u8]) -> ControlFlow<()>,
+    ) -> Result<(), (Error, (Vec<u8>, usize))> {
         let store = self.store;
-        let mut failed = None;
-        let visit = |key: &[u8], value: RowValue<'_>| match value {
-            _ if to.is_some_and(|to| key >= to) => ControlFlow::Break(()),
-            RowValue::Inline(value) => visit(key, value),
-            RowValue::Extent(extent) => {
-                match read_extent(store, &extent, store.page_bytes(), Class::Scan) {
-                    Ok(value) => visit(key, &value),
-                    Err(error) => {
-                        failed = Some(error);
-                        ControlFlow::Break(())
+        let (mut failed, mut visited, passed) = (None, false, pass);
+        let mut visit = |key: &[u8], value: RowValue<'_>| {
+            if to.is_some_and(|to| key >= to) {
+                return ControlFlow::Break(());
+            }
+            if pass > 0 {
+                pass -= 1;
+                return ControlFlow::Continue(());
+            }
+            let goes_on = match value {
+                RowValue::Inline(value) => visit(key, value),
+                RowValue::Extent(extent) => {
+                    match read_extent(store, &extent, store.page_bytes(), Class::Scan) {
+                        Ok(value) => visit(key, &value),
+                        Err(error) => {
+                            failed = Some((error.into(), (key.to_vec(), 0)));
+                            ControlFlow::Break(())
+                        }
                     }
                 }
-            }
+            };
+            visited = true;
+            goes_on
         };
-        match &mut self.base {
-            None => {}
-            Some(Base::Tree(tree)) => {
-                tree.seek(Bound::Included(from))?;
-                let mut visit = visit;
-                tree.scan(|key, value, _| visit(key, value))?;
-            }
-            Some(Base::Past(past)) => {
-                past.seek(from)?;
-                past.scan(visit)?;
-            }
+        let scanned = match &mut self.base {
+            None => Ok(()),
+            Some(Base::Tree(tree)) => tree
+                .seek(Bound::Included(from))
+                .and_then(|_| tree.scan(|key, value, _| visit(key, value)))
+                .map_err(|error| (error, (tree.last_key(), 1))),
+            Some(Base::Past(past)) => past
+                .seek(from)
+                .and_then(|()| past.scan(&mut visit))
+                .map_err(|error| (error, past.last_key())),
+        };
+        if let Some(failed) = failed {
+            return Err(failed);
         }
-        failed.map_or(Ok(()), |error| Err(error.into()))
+        scanned.map_err(|(error, (last, rows))| {
+            let place = match visited {
+                true => (last.to_vec(), rows),
+                false => (from.to_vec(), passed),
+            };
+            (error.into(), place)
+        })
     }
 
-    /// Runs a move; keeps its error for good.
+    /// Runs a move, or `again` what leads to the same place where the snapshot was moved; keeps an error for good.
     fn moved(
         &mut self,
         step: impl FnOnce(&mut Self) -> Result<Option<Winner>>,
+        again: impl Fn(&mut Self) -> Result<Option<Winner>>,
     ) -> Result<Current<'_>> {
         if let Some(error) = &self.failed {
             return Err(error.clone());
         }
-        match step(self) {
-            Ok(None) => Ok(None),
-            Ok(Some(winner)) => {
-                if let Err(error) = self.assemble(winner) {
-                    self.failed = Some(error.clone());
-                    return Err(error);
-                }
-                Ok(self.current(winner))
-            }
+        match self.land(step, again) {
+            Ok(winner) => Ok(winner.and_then(|winner| self.current(winner))),
             Err(error) => {
                 self.failed = Some(error.clone());
                 Err(error)
             }
         }
+    }
+
+    fn land(
+        &mut self,
+        step: impl FnOnce(&mut Self) -> Result<Option<Winner>>,
+        again: impl Fn(&mut Self) -> Result<Option<Winner>>,
+    ) -> Result<Option<Winner>> {
+        let mut landed = step(self);
+        while landed.is_err() && self.follow()? {
+            landed = again(self);
+        }
+        let Some(mut winner) = landed? else {
+            return Ok(None);
+        };
+        while let Err(error) = self.assemble(winner) {
+            if !self.follow()? {
+                return Err(error);
+            }
+            // The row is still there, in other pages.
+            let found = match self.direction {
+                Direction::Backward => {
+                    let after = [&*self.key, &[0]].concat();
+                    self.find_before(Some(&after))?
+                }
+                Direction::Forward | Direction::Nowhere | Direction::End | Direction::Start => {
+                    self.find(&self.key.clone())?
+                }
+            };
+            match found {
+                Some(found) => winner = found,
+                None => return Err(error),
+            }
+        }
+        Ok(Some(winner))
+    }
+
+    /// On from the current row.
+    fn step(&mut self, direction: Direction) -> Result<Option<Winner>> {
+        self.pass(direction)?;
+        self.settle(direction)
     }
 
     /// Reads the current row's value together if it lies in pages of its own.

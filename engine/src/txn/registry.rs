@@ -4,17 +4,23 @@
 //! retired are reused only when every announced generation is younger. Claiming a slot is one compare-exchange
 //! on a cache line that no other thread uses in steady state; there is no lock and no allocation.
 //!
+//! A snapshot that keeps too much can be moved on: its slot says so, and then announces a younger generation. Its owner
+//! looks at that when a read has failed, and pays nothing for it before.
+//!
 //! Invariants:
-//! 1. A slot's generation does not change between claim and release.
+//! 1. A slot's generation does not change between claim and release, unless the snapshot is moved; then it rises, after the
+//!    slot has said so.
 //! 2. Whoever publishes a new shape stores its sequence number (`SeqCst`) before scanning the slots; whoever
 //!    claims a slot re-reads that number (`SeqCst`) afterwards. So either the scan sees the slot, or the claimer
 //!    sees the new shape and starts over.
+//! 3. Each snapshot in a slot has another ticket: what was meant for one is never taken for the next one's.
 //!
 //! - Threads: any.
 //! - Limit: 2^20 - 1 snapshots at a time (`CHUNKS` chunks, each twice the one before).
-//! - Failure: a snapshot that is never closed stops page reuse, not progress; see `Stats::snapshots_open`.
+//! - Failure: a snapshot that is never closed stops page reuse, not progress; see `Db::holders`.
 
 use std::cell::Cell;
+use std::panic::Location;
 use std::sync::OnceLock;
 
 use crate::sync::atomic::{AtomicU64, Ordering};
@@ -22,6 +28,7 @@ use crate::sync::atomic::{AtomicU64, Ordering};
 use std::sync::atomic::AtomicU32;
 
 use crossbeam_utils::CachePadded;
+use crossbeam_utils::atomic::AtomicCell;
 
 use crate::ids::{Generation, TxnId};
 
@@ -36,11 +43,33 @@ struct Slot {
     announced: AtomicU64,
     /// The snapshot's txn id; meaningful while `announced` is not 0. May lag by one claim for an observer.
     txn: AtomicU64,
+    /// Counts the snapshots that were in it.
+    ticket: AtomicU64,
+    /// The ticket of the last one that was moved.
+    moved: AtomicU64,
+    /// Where it was opened, of one that may be moved.
+    place: AtomicCell<Option<&'static Location<'static>>>,
 }
 
-/// Where a claimed slot is.
+/// A claimed slot, and once it was noted, the snapshot in it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct SlotId {
+    at: u32,
+    ticket: u64,
+}
+
+/// What a slot says of an open snapshot.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct SlotId(u32);
+pub(crate) struct Open {
+    /// Its slot.
+    pub(crate) slot: SlotId,
+    /// The generation of the tree it reads.
+    pub(crate) generation: Generation,
+    /// Its transaction.
+    pub(crate) txn: TxnId,
+    /// Where it was opened, if it may be moved on.
+    pub(crate) place: Option<&'static Location<'static>>,
+}
 
 /// All slots.
 #[derive(Debug, Default)]
@@ -131,7 +160,7 @@ impl Registry {
                     .is_ok()
             {
                 HINT.with(|hint| hint.set(at + 1));
-                return Some(SlotId(at));
+                return Some(SlotId { at, ticket: 0 });
             }
             at += 1;
             if wrapped && at == start {
@@ -140,21 +169,90 @@ impl Registry {
         }
     }
 
-    /// Notes the snapshot's txn id, for reports only.
-    pub(crate) fn note(&self, slot: SlotId, txn: TxnId) {
-        if let Some(slot) = self.slot(slot.0) {
-            slot.txn.store(txn.get(), Ordering::Relaxed);
+    /// Notes the snapshot in a slot that was claimed: its txn id, and where it was opened if it may be moved on.
+    pub(crate) fn note(
+        &self,
+        SlotId { at, .. }: SlotId,
+        txn: TxnId,
+        place: Option<&'static Location<'static>>,
+    ) -> SlotId {
+        let Some(slot) = self.slot(at) else {
+            return SlotId { at, ticket: 0 };
+        };
+        slot.txn.store(txn.get(), Ordering::Relaxed);
+        slot.place.store(place);
+        let ticket = slot.ticket.load(Ordering::Relaxed) + 1;
+        // Release: whoever sees this ticket sees what was noted with it, or later.
+        slot.ticket.store(ticket, Ordering::Release);
+        SlotId { at, ticket }
+    }
+
+    /// Whether the snapshot in the caller's slot was moved.
+    pub(crate) fn is_moved(&self, id: SlotId) -> bool {
+        // SeqCst: pairs with `advance`.
+        let slot = self.slot(id.at);
+        slot.is_some_and(|slot| slot.moved.load(Ordering::SeqCst) == id.ticket && id.ticket > 0)
+    }
+
+    /// Moves a snapshot on from one generation to another. False if it has ended.
+    ///
+    /// A slot that was claimed anew meanwhile, by somebody who has not looked again yet, may get the younger generation: that
+    /// one finds its shape outdated and gives the slot back.
+    pub(crate) fn advance(&self, open: &Open, to: Generation) -> bool {
+        let Some(slot) = self.slot(open.slot.at) else {
+            return false;
+        };
+        // SeqCst: the owner must be able to learn of it before anything it reads is reused.
+        slot.moved.store(open.slot.ticket, Ordering::SeqCst);
+        let announced = |generation: Generation| u64::from(generation.get()) + 1;
+        let (from, to) = (announced(open.generation), announced(to));
+        let moved = slot
+            .announced
+            .compare_exchange(from, to, Ordering::SeqCst, Ordering::Relaxed);
+        moved.is_ok() && slot.ticket.load(Ordering::SeqCst) == open.slot.ticket
+    }
+
+    /// Every open snapshot. One that is opened or ended meanwhile may be among them or not.
+    pub(crate) fn each_open(&self, mut see: impl FnMut(Open)) {
+        let mut at = 0_u32;
+        for (chunk, slots) in self.chunks.iter().enumerate() {
+            let Some(slots) = slots.get() else {
+                at += FIRST_CHUNK << chunk;
+                continue;
+            };
+            for slot in slots {
+                let ticket = slot.ticket.load(Ordering::Acquire);
+                let place = slot.place.load();
+                let txn = TxnId::new(slot.txn.load(Ordering::Relaxed));
+                let announced = slot.announced.load(Ordering::SeqCst);
+                let unchanged = slot.ticket.load(Ordering::SeqCst) == ticket;
+                if let Some(generation) = announced.checked_sub(1)
+                    && let Ok(generation) = u32::try_from(generation)
+                    && unchanged
+                {
+                    see(Open {
+                        slot: SlotId { at, ticket },
+                        generation: Generation::new(generation),
+                        txn,
+                        place,
+                    });
+                }
+                at += 1;
+            }
         }
     }
 
-    /// Gives a slot back.
-    pub(crate) fn release(&self, slot: SlotId) {
-        if let Some(claimed) = self.slot(slot.0) {
+    /// Gives a slot back. Says whether the snapshot in it was moved.
+    pub(crate) fn release(&self, id: SlotId) -> bool {
+        let mut was_moved = false;
+        if let Some(claimed) = self.slot(id.at) {
+            was_moved = id.ticket > 0 && claimed.moved.load(Ordering::Relaxed) == id.ticket;
             // Release: what the snapshot read happens before the reuse of its pages.
             claimed.announced.store(0, Ordering::Release);
         }
         // A thread may end its snapshots while its locals are being torn down.
-        let _ended = HINT.try_with(|hint| hint.set(slot.0));
+        let _ended = HINT.try_with(|hint| hint.set(id.at));
+        was_moved
     }
 
     fn occupied(&self) -> impl Iterator<Item = (u64, u64)> {

@@ -14,6 +14,7 @@ use arc_swap::ArcSwap;
 use northstar_io::FileLock;
 
 use super::bell::Bell;
+use super::moved::MovedSnapshots;
 use super::registry::Registry;
 use crate::delta::Delta;
 use crate::format::meta::TreeRoot;
@@ -61,6 +62,8 @@ impl Roots {
 pub(crate) struct Shared {
     pub(crate) store: Arc<Store>,
     pub(crate) registry: Registry,
+    /// The snapshots that were moved.
+    pub(crate) moved: MovedSnapshots,
     /// The newest transaction that readers may see. Rises; stored with `Release` after the group is durable.
     pub(crate) visible: AtomicU64,
     /// Sequence number of the current shape.
@@ -85,6 +88,7 @@ impl Shared {
         Self {
             store,
             registry: Registry::default(),
+            moved: MovedSnapshots::default(),
             visible: AtomicU64::new(visible.get()),
             shape_seq: AtomicU64::new(0),
             bell: Bell::default(),

@@ -4,12 +4,18 @@
 //! still the current one. If it is, the transaction read belongs to it: a newer shape's transactions become
 //! visible only after that shape was published. No lock, no allocation, one compare-exchange on an own cache line.
 //!
-//! Spec: SE-001, SE-002.
+//! It may be moved to newer pages and history while it is open: see [`super::moved`].
+//!
+//! Spec: SE-001, SE-002, SE-024.
 
+use std::panic::Location;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering::Relaxed;
 
 use northstar_io::planted::planted;
 
+use super::moved::Moved;
 use super::registry::SlotId;
 use super::shape::{Shape, Shapes};
 use crate::delta::{Hit, Probe};
@@ -24,6 +30,9 @@ use crate::sync::atomic::{Ordering, fence};
 use crate::tree::overflow::read_extent;
 use crate::tree::search::{self, Found, FoundValue, Got, GotAt};
 
+/// Where a snapshot was opened.
+pub(crate) type Opener = &'static Location<'static>;
+
 /// A state of the whole database that stays readable until dropped.
 pub(crate) struct Snapshot {
     shape: arc_swap::Guard<Arc<Shape>>,
@@ -31,6 +40,8 @@ pub(crate) struct Snapshot {
     at: TxnId,
     /// The trees may hold later rows: those are passed over, and what was before them is in history.
     is_past: bool,
+    /// That, or it was moved and has found out. Relaxed, and not of the seam: who does not know it yet finds out again.
+    elsewhere: AtomicBool,
 }
 
 impl std::fmt::Debug for Snapshot {
@@ -43,14 +54,14 @@ impl std::fmt::Debug for Snapshot {
 }
 
 impl Snapshot {
-    /// The newest visible state.
-    pub(crate) fn newest(shapes: &Shapes) -> Result<Self> {
-        Self::open(shapes, |_, visible| Ok(visible))
+    /// The newest visible state; one that may be moved if it says where it was opened.
+    pub(crate) fn newest(shapes: &Shapes, place: Option<Opener>) -> Result<Self> {
+        Self::open(shapes, place, |_, visible| Ok(visible))
     }
 
     /// The state right after `txn`.
-    pub(crate) fn at(shapes: &Shapes, txn: TxnId) -> Result<Self> {
-        Self::open(shapes, |shape, visible| {
+    pub(crate) fn at(shapes: &Shapes, txn: TxnId, place: Option<Opener>) -> Result<Self> {
+        Self::open(shapes, place, |shape, visible| {
             if shape.history.horizon <= txn && txn <= visible {
                 return Ok(txn);
             }
@@ -64,26 +75,33 @@ impl Snapshot {
 
     /// What the holder of the writer role sees: everything applied, and its own writes as `own`.
     pub(crate) fn own_writes(shapes: &Shapes, own: TxnId) -> Result<Self> {
-        Self::open(shapes, |_, _| Ok(own))
+        Self::open(shapes, None, |_, _| Ok(own))
     }
 
     /// The state right after `txn`, which this one's shape has whole.
     pub(crate) fn of_same_shape(&self, txn: TxnId) -> Result<Self> {
-        let shape = Arc::clone(&self.shape);
-        // No need to look again: this snapshot keeps what the generation needs.
-        let slot = shape.shared.registry.claim(shape.generation);
-        let slot = slot.ok_or_else(all_open)?;
-        shape.shared.registry.note(slot, txn);
-        let is_past = txn < shape.tree_txn;
-        Ok(Self {
-            shape: arc_swap::Guard::from_inner(shape),
-            slot,
-            at: txn,
-            is_past,
-        })
+        let registry = &self.shape.shared.registry;
+        loop {
+            let (moves, shape) = match self.moved()? {
+                Some(moved) => moved,
+                None => (0, Arc::clone(&self.shape)),
+            };
+            let slot = registry.claim(shape.generation).ok_or_else(all_open)?;
+            let slot = registry.note(slot, txn, None);
+            // Made first, so that the slot is given back whatever follows.
+            let snapshot = Self::new(arc_swap::Guard::from_inner(shape), slot, txn);
+            // This snapshot keeps what the generation needs, unless it was moved on meanwhile.
+            if self.moved()?.map_or(0, |(moves, _)| moves) == moves {
+                return Ok(snapshot);
+            }
+        }
     }
 
-    fn open(shapes: &Shapes, choose: impl Fn(&Shape, TxnId) -> Result<TxnId>) -> Result<Self> {
+    fn open(
+        shapes: &Shapes,
+        place: Option<Opener>,
+        choose: impl Fn(&Shape, TxnId) -> Result<TxnId>,
+    ) -> Result<Self> {
         let registry = &shapes.shared.registry;
         loop {
             let shape = shapes.load();
@@ -102,14 +120,8 @@ impl Snapshot {
             }
             return match choose(&shape, visible) {
                 Ok(at) => {
-                    registry.note(slot, at);
-                    let is_past = at < shape.tree_txn;
-                    Ok(Self {
-                        shape,
-                        slot,
-                        at,
-                        is_past,
-                    })
+                    let slot = registry.note(slot, at, place);
+                    Ok(Self::new(shape, slot, at))
                 }
                 Err(error) => {
                     registry.release(slot);
@@ -119,8 +131,64 @@ impl Snapshot {
         }
     }
 
+    fn new(shape: arc_swap::Guard<Arc<Shape>>, slot: SlotId, at: TxnId) -> Self {
+        let is_past = at < shape.tree_txn;
+        Self {
+            shape,
+            slot,
+            at,
+            is_past,
+            elsewhere: AtomicBool::new(is_past),
+        }
+    }
+
     pub(crate) fn txn(&self) -> TxnId {
         self.at
+    }
+
+    /// How often it was moved, and what it can read from since, if it was: what to look at when a read has failed.
+    ///
+    /// # Errors
+    /// [`Error::SnapshotGone`] if it was ended.
+    #[cold]
+    pub(crate) fn moved(&self) -> Result<Option<(u64, Arc<Shape>)>> {
+        let shared = &self.shape.shared;
+        let stays = planted("a snapshot that was moved goes on with its old pages");
+        if !shared.registry.is_moved(self.slot) || stays {
+            return Ok(None);
+        }
+        self.elsewhere.store(true, Relaxed);
+        match shared.moved.find(self.slot) {
+            None => Ok(None),
+            Some((moves, Moved::To(shape))) => Ok(Some((moves, shape))),
+            Some((_, Moved::Ended)) => Err(Error::SnapshotGone {
+                asked: self.at,
+                horizon: self.at.next(),
+                newest: shared.visible(),
+            }),
+        }
+    }
+
+    /// Reads from where it was moved to if reading has failed with `error`, for as long as it is moved again meanwhile.
+    #[cold]
+    fn after<R>(&self, error: Error, read: impl Fn(&Shape) -> Result<R>) -> Result<R> {
+        let (mut last, mut error) = (0, error);
+        while let Some((moves, shape)) = self.moved()?
+            && moves != last
+        {
+            last = moves;
+            match read(&shape) {
+                Err(again) => error = again,
+                found => return found,
+            }
+        }
+        Err(error)
+    }
+
+    /// Whether the trees may hold later rows, or it was moved.
+    #[inline]
+    pub(crate) fn is_elsewhere(&self) -> bool {
+        self.elsewhere.load(Relaxed)
     }
 
     pub(crate) fn shape(&self) -> &Shape {
@@ -178,8 +246,8 @@ impl Snapshot {
     /// The value of `key`: the deltas' if they have one, else the tree's. The two are looked at together, so that their
     /// cache misses overlap: see [`search::get_unless`].
     pub(crate) fn get(&self, table: TableId, key: &[u8]) -> Result<Option<Value<'_>>> {
-        if self.is_past {
-            return self.get_past(table, key);
+        if self.is_elsewhere() {
+            return self.get_elsewhere(table, key);
         }
         let probe = self.probe(table, key);
         let buffered = || self.buffered(probe.as_ref());
@@ -187,11 +255,27 @@ impl Snapshot {
             return Ok(buffered().and_then(Value::of_hit));
         };
         let store = &*self.shape.shared.store;
-        match search::get_unless(store, root.page, key, buffered)? {
-            Got::Instead(hit) => Ok(Value::of_hit(hit)),
-            Got::Row(Some(found)) => self.hold(found).map(Some),
-            Got::Row(None) => Ok(None),
-        }
+        let error = match search::get_unless(store, root.page, key, buffered) {
+            Ok(Got::Instead(hit)) => return Ok(Value::of_hit(hit)),
+            Ok(Got::Row(None)) => return Ok(None),
+            Ok(Got::Row(Some(found))) => match self.hold(found) {
+                Ok(value) => return Ok(Some(value)),
+                Err(error) => error,
+            },
+            Err(error) => error.into(),
+        };
+        self.after(error, |shape| self.get_moved(shape, table, key))
+    }
+
+    /// As [`Snapshot::get`], where the tree may hold later rows, or the snapshot was moved.
+    #[cold]
+    fn get_elsewhere(&self, table: TableId, key: &[u8]) -> Result<Option<Value<'_>>> {
+        // Who was moved does not try the pages of its time again and again.
+        let found = match self.moved()? {
+            Some((_, shape)) => self.get_moved(&shape, table, key),
+            None => self.get_past(table, key),
+        };
+        found.or_else(|error| self.after(error, |shape| self.get_moved(shape, table, key)))
     }
 
     /// As [`Snapshot::get`], where the tree may hold later rows.
@@ -204,13 +288,36 @@ impl Snapshot {
             Some(root) => search::get_at(store, root.page, key, self.at, buffered)?,
             None => buffered().map_or(GotAt::Changed, GotAt::Instead),
         };
+        if let GotAt::Instead(hit) = in_tree {
+            return Ok(Value::of_hit(hit));
+        }
+        self.with_history(in_tree, self.runs(), table, key)
+    }
+
+    /// The value of `key` in the trees and runs of `shape`, which has nothing in its deltas.
+    fn get_moved(&self, shape: &Shape, table: TableId, key: &[u8]) -> Result<Option<Value<'_>>> {
+        let store = &*self.shape.shared.store;
+        let in_tree = match shape.roots.get(table) {
+            Some(root) => search::get_at(store, root.page, key, self.at, || None::<Hit<'_>>)?,
+            None => GotAt::Changed,
+        };
+        self.with_history(in_tree, shape.history.seen_at(self.at), table, key)
+    }
+
+    /// What the tree says, or where that came later, history.
+    fn with_history<'t>(
+        &'t self,
+        in_tree: GotAt<Hit<'_>, Pin<'t>>,
+        runs: &[Run],
+        table: TableId,
+        key: &[u8],
+    ) -> Result<Option<Value<'t>>> {
+        let store = &*self.shape.shared.store;
         match in_tree {
-            GotAt::Instead(hit) => return Ok(Value::of_hit(hit)),
             GotAt::Row(found) => return self.hold(found).map(Some),
-            GotAt::Absent => return Ok(None),
+            GotAt::Absent | GotAt::Instead(_) => return Ok(None),
             GotAt::Changed => {}
         }
-        let runs = self.runs();
         match history::find(store, runs, table, key, self.at)? {
             Some(Past::Found(found)) => self.hold(found).map(Some),
             Some(Past::Copied(value)) => Ok(Some(Value(Held::Copied(value)))),
@@ -224,9 +331,20 @@ impl Snapshot {
         table: TableId,
         keys: &[&[u8]],
     ) -> Result<Vec<Option<Value<'_>>>> {
-        if self.is_past {
-            return keys.iter().map(|key| self.get_past(table, key)).collect();
+        if self.is_elsewhere() {
+            let get = |key: &&[u8]| self.get_elsewhere(table, key);
+            return keys.iter().map(get).collect();
         }
+        let found = self.multi_get_own(table, keys);
+        found.or_else(|error| {
+            self.after(error, |shape| {
+                let get = |key: &&[u8]| self.get_moved(shape, table, key);
+                keys.iter().map(get).collect()
+            })
+        })
+    }
+
+    fn multi_get_own(&self, table: TableId, keys: &[&[u8]]) -> Result<Vec<Option<Value<'_>>>> {
         let mut values: Vec<_> = Vec::with_capacity(keys.len());
         let mut missing = Vec::new();
         let probes: Vec<_> = keys.iter().map(|key| self.probe(table, key)).collect();
@@ -332,7 +450,9 @@ impl PartialEq<[u8]> for Value<'_> {
 impl Drop for Snapshot {
     fn drop(&mut self) {
         let shared = &self.shape.shared;
-        shared.registry.release(self.slot);
+        if shared.registry.release(self.slot) {
+            shared.moved.remove(self.slot);
+        }
         if shared.is_closed() {
             shared.unlock_if_unused();
         }

@@ -13,18 +13,20 @@
 mod admit;
 mod gather;
 mod log_role;
+mod stats;
 mod tasks;
 
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use crate::sync::ArrayQueue;
-use crate::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use crate::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use northstar_io::SyncMethod;
 use northstar_io::planted::planted;
 
 use self::gather::Gather;
 use self::log_role::{Kick, LogRole};
+pub(crate) use self::stats::Counters;
 use self::tasks::Asleep;
 use super::core::Core;
 use super::group::OpenGroup;
@@ -41,7 +43,6 @@ use crate::ids::{Lsn, TxnId};
 use crate::limits::{GROUP_BYTES_MAX, LOG_BLOCK_BYTES};
 use crate::log::{Claim, LogCounters, LogPosition, LogWriter, Segments};
 use crate::marks::{Mark, reached};
-use crate::stats::Stats;
 use crate::sync::{Condvar, Mutex, MutexGuard};
 use crate::txn::shape::Shapes;
 use crate::txn::table::Table;
@@ -80,16 +81,6 @@ pub(crate) struct Request {
     pub(crate) durability: Durability,
     pub(crate) ticket: Arc<Ticket>,
     pub(crate) claim: Claim,
-}
-
-/// Counters that `Stats` shows.
-#[derive(Debug, Default)]
-pub(crate) struct Counters {
-    pub(crate) commits: AtomicU64,
-    pub(crate) throttled_ns: AtomicU64,
-    pub(crate) checkpoints: AtomicU64,
-    /// Where a recovery would begin to read the log.
-    pub(crate) log_start: AtomicU64,
 }
 
 /// Makes the next delta.
@@ -562,6 +553,11 @@ impl Pipeline {
         role.writer = log;
     }
 
+    /// A delta that nobody writes to.
+    pub(crate) fn make_delta(&self) -> Result<Arc<Delta>> {
+        (self.new_delta)().map(|(delta, _)| delta)
+    }
+
     /// Commits so far.
     pub(crate) fn commits(&self) -> u64 {
         self.counters.commits.load(Ordering::Relaxed)
@@ -572,23 +568,6 @@ impl Pipeline {
         let position = self.take_log().writer.position();
         self.hand_on();
         position
-    }
-
-    pub(crate) fn fill_stats(&self, stats: &mut Stats) {
-        let (log, method) = &*self.log_stats.lock();
-        stats.log_groups = log.groups();
-        stats.log_flushes = log.flushes();
-        stats.log_bytes_written = log.bytes();
-        stats.throttled_ns = self.counters.throttled_ns.load(Ordering::Relaxed);
-        stats.checkpoints = self.counters.checkpoints.load(Ordering::Relaxed);
-        let start = self.counters.log_start.load(Ordering::Relaxed);
-        stats.log_tail_bytes = self.segments.end().get().saturating_sub(start);
-        stats.sync_method = match method {
-            SyncMethod::WriteThenSync => "write + fdatasync",
-            SyncMethod::WriteDsync => "write with RWF_DSYNC",
-            SyncMethod::RingDsync => "io_uring write with RWF_DSYNC",
-            SyncMethod::None => "none yet, or memory",
-        };
     }
 }
 

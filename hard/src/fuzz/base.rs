@@ -93,6 +93,7 @@ fn make(delta_bytes: usize, fill: Fill_) -> Result<Base> {
         database: u128::from(DATABASE) | 5 << 64,
         retention: Retention::None,
         history: None,
+        held_bytes: 0,
     };
     let disk = setup.disk(Shadow::new(SimSetup::blank()), false, FaultPlan::default());
     let open = fill(setup.open(&disk)?)?;

@@ -183,6 +183,7 @@ impl Setting {
             .delta_bytes(sizes.delta_bytes)
             .page_bytes(PAGE_BYTES)
             .log_segment_bytes(64 << 10)
+            .snapshot_held_bytes(0)
             .history(match self.history {
                 true => Retention::All,
                 false => Retention::None,

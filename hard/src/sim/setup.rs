@@ -42,6 +42,8 @@ pub struct SimSetup {
     pub retention: Retention,
     /// What is kept of superseded versions, if it is said.
     pub history: Option<Retention>,
+    /// Bytes of pages that open snapshots keep before they are moved.
+    pub held_bytes: u64,
 }
 
 impl SimSetup {
@@ -86,6 +88,7 @@ impl SimSetup {
                 Some(Retention::Bytes(100 << 10)),
                 Some(Retention::Txns(5)),
             ]),
+            held_bytes: Rng::new(seed).fork(6).pick(&[0, 0, 40 << 10, 32 << 20]),
         }
     }
 
@@ -96,7 +99,8 @@ impl SimSetup {
             .delta_bytes(self.delta_bytes)
             .page_bytes(self.page_bytes)
             .log_segment_bytes(self.segment_bytes)
-            .log_retention(self.retention);
+            .log_retention(self.retention)
+            .snapshot_held_bytes(self.held_bytes);
         match self.history {
             Some(kept) => options.history(kept),
             None => options,

@@ -202,7 +202,7 @@ impl State {
     /// A write is on its way.
     pub(super) fn begin_write(&mut self, file: FileId, offset: u64, data: &Arc<[u8]>) -> u64 {
         let end = offset + data.len() as u64;
-        self.watch(file, offset, end, "a write");
+        self.watch((file, offset, end), "a write");
         self.flying.push((file, offset, end));
         let (id, data) = (self.id(), Arc::clone(data));
         self.tell(|| Event::Write {
@@ -299,14 +299,20 @@ impl State {
     }
 
     /// Notes it if something on its way overlaps.
-    pub(super) fn watch(&mut self, file: FileId, from: u64, to: u64, what: &str) {
-        let overlaps =
-            |(other, start, end): &(FileId, u64, u64)| *other == file && *start < to && from < *end;
-        if self.flying.iter().any(overlaps) {
+    pub(super) fn watch(&mut self, place: (FileId, u64, u64), what: &str) {
+        if self.is_flying(place) {
+            let (file, from, to) = place;
             self.broken.push(format!(
                 "{what} of {file:?} {from}..{to} meets a write on its way"
             ));
         }
+    }
+
+    /// Whether a write on its way overlaps.
+    pub(super) fn is_flying(&self, (file, from, to): (FileId, u64, u64)) -> bool {
+        let overlaps =
+            |(other, start, end): &(FileId, u64, u64)| *other == file && *start < to && from < *end;
+        self.flying.iter().any(overlaps)
     }
 
     pub(super) fn sync(

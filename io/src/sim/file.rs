@@ -9,6 +9,9 @@ use super::trace::{Event, FileId};
 use crate::transfer::{Step, Target, Transfer};
 use crate::{Buf, File, IoError, IoKind, SyncMethod};
 
+/// Of what is read while it is written, every other sector is this.
+const TORN: u8 = 0xa7;
+const SECTOR: usize = 512;
 /// How a violation begins that a read of a queue commits: one that was asked for ahead may come late, and is then
 /// checked and thrown away.
 pub const QUEUED_READ: &str = "a queued read";
@@ -100,8 +103,12 @@ impl SimFile {
             .image
             .content(self.file)
             .map_or(0, |content| content.len);
-        let what = if self.queued { QUEUED_READ } else { "a read" };
-        state.watch(self.file, offset, offset + out.len() as u64, what);
+        let place = (self.file, offset, offset + out.len() as u64);
+        // Whoever reads what is being written must find out by what it reads.
+        let torn = state.is_flying(place);
+        if self.queued {
+            state.watch(place, QUEUED_READ);
+        }
         let there = usize::try_from(end.saturating_sub(offset)).unwrap_or(usize::MAX);
         let mut len = out.len().min(there);
         let (mut from, mut image) = (offset, &state.image);
@@ -115,6 +122,10 @@ impl SimFile {
         match image.content(self.file) {
             Some(content) => content.read(from, &mut out[..len]),
             None => out[..len].fill(0),
+        }
+        if torn {
+            let sectors = out[..len].chunks_mut(SECTOR).skip(1).step_by(2);
+            sectors.for_each(|sector| sector.fill(TORN));
         }
         if let Some(Fault::Flipped(bit)) = fault {
             let at = usize::try_from(bit / 8).unwrap_or(0) % len.max(1);

@@ -118,7 +118,7 @@ fn a_write_on_its_way_is_not_covered_and_ends_in_any_order() {
 }
 
 #[test]
-fn a_read_of_what_is_being_written_is_noted() {
+fn a_read_of_what_is_being_written_is_torn() {
     let disk = disk();
     let file = create(&disk, "a");
     file.set_len(BLOCK as u64).unwrap();
@@ -129,8 +129,15 @@ fn a_read_of_what_is_being_written_is_noted() {
         buf: block(7),
     };
     queue.submit(0, op).unwrap();
-    file.read_at(0, &mut Buf::zeroed(BLOCK)).unwrap();
-    assert_eq!(disk.violations().len(), 1);
+    let mut torn = Buf::zeroed(BLOCK);
+    file.read_at(0, &mut torn).unwrap();
+    // What was there before in part, and in part neither that nor what is being written.
+    assert!(torn.contains(&0) && !torn.contains(&7) && torn.iter().any(|&byte| byte != 0));
+    let mut ended = Vec::new();
+    queue.poll(1, &mut ended).unwrap();
+    file.read_at(0, &mut torn).unwrap();
+    assert!(torn.iter().all(|&byte| byte == 7));
+    assert_eq!(disk.violations(), Vec::<String>::new());
 }
 
 #[test]

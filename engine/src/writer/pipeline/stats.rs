@@ -1,0 +1,40 @@
+//! What the pipeline counts, and shows.
+
+use northstar_io::SyncMethod;
+
+use super::Pipeline;
+use crate::stats::Stats;
+use crate::sync::atomic::{AtomicU64, Ordering};
+
+/// Counters that `Stats` shows.
+#[derive(Debug, Default)]
+pub(crate) struct Counters {
+    pub(crate) commits: AtomicU64,
+    pub(crate) throttled_ns: AtomicU64,
+    pub(crate) checkpoints: AtomicU64,
+    /// Where a recovery would begin to read the log.
+    pub(crate) log_start: AtomicU64,
+    pub(crate) snapshots_moved: AtomicU64,
+    pub(crate) snapshots_ended: AtomicU64,
+}
+
+impl Pipeline {
+    pub(crate) fn fill_stats(&self, stats: &mut Stats) {
+        let (log, method) = &*self.log_stats.lock();
+        stats.log_groups = log.groups();
+        stats.log_flushes = log.flushes();
+        stats.log_bytes_written = log.bytes();
+        stats.throttled_ns = self.counters.throttled_ns.load(Ordering::Relaxed);
+        stats.checkpoints = self.counters.checkpoints.load(Ordering::Relaxed);
+        stats.snapshots_moved = self.counters.snapshots_moved.load(Ordering::Relaxed);
+        stats.snapshots_ended = self.counters.snapshots_ended.load(Ordering::Relaxed);
+        let start = self.counters.log_start.load(Ordering::Relaxed);
+        stats.log_tail_bytes = self.segments.end().get().saturating_sub(start);
+        stats.sync_method = match method {
+            SyncMethod::WriteThenSync => "write + fdatasync",
+            SyncMethod::WriteDsync => "write with RWF_DSYNC",
+            SyncMethod::RingDsync => "io_uring write with RWF_DSYNC",
+            SyncMethod::None => "none yet, or memory",
+        };
+    }
+}

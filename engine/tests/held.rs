@@ -1,0 +1,387 @@
+//! Promise: a snapshot that is held reads the same for as long as it is held, and keeps no more pages than it may.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod common;
+
+use std::collections::BTreeMap;
+use std::ops::ControlFlow;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use common::{key, rows, small, value};
+use northstardb::{Db, Error, Holder, LogFilter, Options, ReadTxn, Retention, Table};
+use rand::rngs::SmallRng;
+use rand::{Rng, SeedableRng};
+
+type State = BTreeMap<Vec<u8>, Vec<u8>>;
+
+const KEYS: u64 = 300;
+
+/// Snapshots are moved whenever they keep a page.
+fn restless() -> Options {
+    small()
+        .page_bytes(4096)
+        .history(Retention::All)
+        .snapshot_held_bytes(0)
+}
+
+fn change(db: &Db, table: &Table, state: &mut State, rng: &mut SmallRng) {
+    let mut write = db.begin_write().unwrap();
+    for _ in 0..rng.random_range(1..20) {
+        let at = key(rng.random_range(0..KEYS));
+        match rng.random_range(0..12) {
+            0..8 => {
+                let len = [3, 90, 700, 9000][rng.random_range(0..4)];
+                let value = value(rng.random(), len);
+                write.put(table, &at, &value).unwrap();
+                state.insert(at, value);
+            }
+            8..11 => {
+                write.delete(table, &at).unwrap();
+                state.remove(&at);
+            }
+            _ => {
+                let to = key(rng.random_range(0..KEYS));
+                let (from, to) = (at.clone().min(to.clone()), at.max(to));
+                write.delete_range(table, &from[..]..&to[..]).unwrap();
+                state.retain(|key, _| *key < from || *key >= to);
+            }
+        }
+    }
+    write.commit().unwrap();
+}
+
+/// One way of reading after the other.
+fn compare(read: &ReadTxn, table: &Table, state: &State, rng: &mut SmallRng) {
+    let expected: Vec<_> = state.clone().into_iter().collect();
+    match rng.random_range(0..6) {
+        0 => assert_eq!(rows(read, table), expected),
+        1 => {
+            let mut backward: Vec<_> = read
+                .iter(table)
+                .unwrap()
+                .rev()
+                .map(Result::unwrap)
+                .collect();
+            backward.reverse();
+            assert_eq!(backward, expected);
+        }
+        2 => {
+            let mut seen = Vec::new();
+            let from = key(rng.random_range(0..KEYS));
+            read.scan(table, &from[..].., |key, value| {
+                seen.push((key.to_vec(), value.to_vec()));
+                ControlFlow::Continue(())
+            })
+            .unwrap();
+            let expected: Vec<_> = state
+                .range(from..)
+                .map(|(k, v)| (k.clone(), v.clone()))
+                .collect();
+            assert_eq!(seen, expected);
+        }
+        3 => {
+            let all: Vec<_> = (0..KEYS).map(key).collect();
+            let found = read.multi_get(table, &all).unwrap();
+            for (key, found) in all.iter().zip(found) {
+                assert_eq!(found.as_deref(), state.get(key).map(Vec::as_slice));
+            }
+        }
+        _ => {
+            for _ in 0..30 {
+                let key = key(rng.random_range(0..KEYS));
+                let found = read.get(table, &key).unwrap();
+                assert_eq!(found.as_deref(), state.get(&key).map(Vec::as_slice));
+            }
+        }
+    }
+}
+
+#[test]
+fn snapshots_read_the_same_however_often_they_are_moved() {
+    for seed in 0..6 {
+        let db = restless().memory().unwrap();
+        let table = db.table("t").unwrap();
+        let mut rng = SmallRng::seed_from_u64(seed);
+        let (mut state, mut held) = (State::new(), Vec::new());
+        for round in 0..300 {
+            change(&db, &table, &mut state, &mut rng);
+            if rng.random_ratio(1, 4) {
+                db.checkpoint().unwrap();
+            }
+            if rng.random_ratio(1, 8) {
+                held.push((db.begin_read().unwrap(), state.clone()));
+            }
+            if rng.random_ratio(1, 12) && !held.is_empty() {
+                held.swap_remove(rng.random_range(0..held.len()));
+            }
+            for (read, state) in &held {
+                if rng.random_ratio(1, 6) {
+                    compare(read, &table, state, &mut rng);
+                }
+            }
+            if round == 150 {
+                assert!(db.stats().unwrap().snapshots_moved > 20);
+            }
+        }
+        for (read, state) in &held {
+            assert_eq!(
+                rows(read, &table),
+                state.clone().into_iter().collect::<Vec<_>>()
+            );
+        }
+        assert_eq!(db.check().unwrap().faults, [""; 0], "seed {seed}");
+        drop(held);
+        db.close().unwrap();
+    }
+}
+
+#[test]
+fn walks_go_on_where_they_were_when_their_snapshot_is_moved() {
+    for seed in 0..6 {
+        let db = restless().memory().unwrap();
+        let table = db.table("t").unwrap();
+        let mut rng = SmallRng::seed_from_u64(seed);
+        let mut state = State::new();
+        for _ in 0..40 {
+            change(&db, &table, &mut state, &mut rng);
+        }
+        db.checkpoint().unwrap();
+        let (read, then) = (db.begin_read().unwrap(), state.clone());
+        let mut expected: Vec<_> = then.clone().into_iter().collect();
+        let (mut front, mut back) = (Vec::new(), Vec::new());
+        let mut range = read.iter(&table).unwrap();
+        let mut cursor = read.cursor(&table).unwrap();
+        let (mut at, mut moves) = (None::<Vec<u8>>, 0);
+        let value_held = read.get(&table, &expected[0].0).unwrap().unwrap();
+        loop {
+            if rng.random_ratio(1, 3) {
+                change(&db, &table, &mut state, &mut rng);
+                db.checkpoint().unwrap();
+            }
+            // The cursor goes to and fro.
+            let (found, wanted) = match rng.random_range(0..3) {
+                0 => {
+                    let to = key(rng.random_range(0..KEYS));
+                    let wanted = then.range(to.clone()..).next();
+                    (cursor.seek(&to).unwrap(), wanted)
+                }
+                1 => {
+                    let wanted = match &at {
+                        Some(at) => then
+                            .range::<Vec<u8>, _>((
+                                std::ops::Bound::Excluded(at),
+                                std::ops::Bound::Unbounded,
+                            ))
+                            .next(),
+                        None => continue,
+                    };
+                    (cursor.next().unwrap(), wanted)
+                }
+                _ => {
+                    let wanted = match &at {
+                        Some(at) => then.range(..at.clone()).next_back(),
+                        None => continue,
+                    };
+                    (cursor.prev().unwrap(), wanted)
+                }
+            };
+            let found = found.map(|(key, value)| (key.to_vec(), value.to_vec()));
+            assert_eq!(
+                found,
+                wanted.map(|(k, v)| (k.clone(), v.clone())),
+                "seed {seed}"
+            );
+            at = found.map(|(key, _)| key);
+            moves += 1;
+            let row = match rng.random_bool(0.5) {
+                true => range.next().map(|row| front.push(row.unwrap())),
+                false => range.next_back().map(|row| back.push(row.unwrap())),
+            };
+            if row.is_none() && moves > 200 {
+                break;
+            }
+        }
+        assert_eq!(&*value_held, &*expected[0].1);
+        back.reverse();
+        front.append(&mut back);
+        assert_eq!(front, std::mem::take(&mut expected), "seed {seed}");
+        assert!(db.stats().unwrap().snapshots_moved > 5);
+    }
+}
+
+#[test]
+fn scans_that_are_under_way_go_on_when_their_snapshot_is_moved() {
+    let db = restless().memory().unwrap();
+    let table = db.table("t").unwrap();
+    let mut rng = SmallRng::seed_from_u64(9);
+    let mut state = State::new();
+    for _ in 0..60 {
+        change(&db, &table, &mut state, &mut rng);
+    }
+    db.checkpoint().unwrap();
+    for _ in 0..20 {
+        let (read, then) = (db.begin_read().unwrap(), state.clone());
+        let mut seen = Vec::new();
+        // What is visited changes what is read: pages are reused under the scan.
+        read.scan::<&[u8]>(&table, .., |key, value| {
+            if seen.len() % 8 == 7 {
+                change(&db, &table, &mut state, &mut rng);
+                db.checkpoint().unwrap();
+            }
+            seen.push((key.to_vec(), value.to_vec()));
+            ControlFlow::Continue(())
+        })
+        .unwrap();
+        assert_eq!(seen, then.into_iter().collect::<Vec<_>>());
+    }
+    let moved = db.stats().unwrap().snapshots_moved;
+    assert!(moved > 20, "{moved}");
+}
+
+#[test]
+fn readers_race_with_the_moving_of_their_snapshots() {
+    let dir = tempfile::tempdir().unwrap();
+    let db = restless().open(dir.path().join("db")).unwrap();
+    let table = db.table("t").unwrap();
+    let mut rng = SmallRng::seed_from_u64(3);
+    let mut state = State::new();
+    for _ in 0..60 {
+        change(&db, &table, &mut state, &mut rng);
+    }
+    db.checkpoint().unwrap();
+    let stop = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        for reader in 0..3 {
+            let (db, table, stop) = (&db, &table, &stop);
+            let (read, then) = (db.begin_read().unwrap(), state.clone());
+            scope.spawn(move || {
+                let mut rng = SmallRng::seed_from_u64(100 + reader);
+                while !stop.load(Ordering::Relaxed) {
+                    compare(&read, table, &then, &mut rng);
+                }
+            });
+        }
+        for _ in 0..400 {
+            change(&db, &table, &mut state, &mut rng);
+            db.checkpoint().unwrap();
+        }
+        stop.store(true, Ordering::Relaxed);
+    });
+    assert!(db.stats().unwrap().snapshots_moved >= 400);
+    assert_eq!(db.check().unwrap().faults, [""; 0]);
+    db.close().unwrap();
+}
+
+/// Overwrites everything many times over; gives the length of the data file.
+fn overwritten(options: Options, holds: bool) -> (u64, Db, Option<ReadTxn>) {
+    let db = options.delta_bytes(64 << 10).memory().unwrap();
+    let table = db.table("t").unwrap();
+    let round = |number: u64| {
+        let mut batch = northstardb::WriteBatch::new();
+        for at in 0..400 {
+            batch.put(&table, key(at), value(number * 1000 + at, 300));
+        }
+        db.commit(batch).unwrap();
+        db.checkpoint().unwrap();
+    };
+    round(0);
+    let held = holds.then(|| db.begin_read().unwrap());
+    (1..60).for_each(round);
+    (db.stats().unwrap().data_file_bytes, db, held)
+}
+
+#[test]
+fn a_snapshot_that_is_held_makes_the_file_grow_by_little() {
+    let options = || {
+        small()
+            .history(Retention::Txns(1000))
+            .snapshot_held_bytes(256 << 10)
+    };
+    let (without, ..) = overwritten(options(), false);
+    let (with, db, held) = overwritten(options(), true);
+    assert!(
+        with < without * 13 / 10,
+        "{with} bytes with a snapshot, {without} without"
+    );
+    let table = db.open_table("t").unwrap();
+    let read = held.unwrap();
+    for at in 0..400 {
+        let found = read.get(&table, key(at)).unwrap();
+        assert_eq!(found.as_deref(), Some(&*value(at, 300)));
+    }
+}
+
+#[test]
+fn a_snapshot_that_cannot_be_moved_is_kept_or_ended_as_it_was_asked_for() {
+    let (_, db, held) = overwritten(small(), true);
+    let table = db.open_table("t").unwrap();
+    let read = held.unwrap();
+    assert_eq!(
+        read.get(&table, key(7)).unwrap().as_deref(),
+        Some(&*value(7, 300))
+    );
+    let stats = db.stats().unwrap();
+    assert_eq!((stats.snapshots_moved, stats.snapshots_ended), (0, 0));
+
+    let limited = small()
+        .snapshot_held_bytes(0)
+        .snapshot_limit_bytes(Some(1 << 20));
+    let (_, db, held) = overwritten(limited, true);
+    let table = db.open_table("t").unwrap();
+    let read = held.unwrap();
+    assert_eq!(db.stats().unwrap().snapshots_ended, 1);
+    let gone = |result: Result<(), Error>| matches!(result, Err(Error::SnapshotGone { .. }));
+    assert!(gone(read.get(&table, key(7)).map(drop)));
+    assert!(gone(read.multi_get(&table, &[key(7)]).map(drop)));
+    assert!(gone(
+        read.iter(&table).unwrap().try_for_each(|row| row.map(drop))
+    ));
+    assert!(gone(
+        read.scan::<&[u8]>(&table, .., |_, _| ControlFlow::Continue(()))
+    ));
+    // Whoever begins anew reads on.
+    assert!(db.begin_read().unwrap().contains(&table, key(7)).unwrap());
+}
+
+#[test]
+fn whoever_holds_space_is_named() {
+    let (_, db, held) = overwritten(restless(), true);
+    let line = line!() + 1;
+    let another = db.begin_read().unwrap();
+    let log = db.log().unwrap();
+    let subscriber = log
+        .subscribe("behind", log.next(), LogFilter::all())
+        .unwrap();
+    std::thread::sleep(Duration::from_millis(2));
+    let holders = db.holders().unwrap();
+    assert_eq!(holders.len(), 3, "{holders:?}");
+    let snapshot = |txn| {
+        let told = |holder: &Holder| match holder {
+            Holder::Snapshot {
+                txn: at,
+                place,
+                open_for,
+                moves,
+                ..
+            } if *at == txn => Some((place.unwrap(), *open_for, *moves)),
+            Holder::Snapshot { .. } | Holder::Subscriber { .. } | _ => None,
+        };
+        holders.iter().find_map(told).unwrap()
+    };
+    let old = held.unwrap();
+    let (place, open_for, moves) = snapshot(old.txn_id());
+    assert!(
+        place.file().ends_with("held.rs") && moves > 10 && !open_for.is_zero(),
+        "{place} {moves}"
+    );
+    let (place, _, moves) = snapshot(another.txn_id());
+    assert_eq!((place.line(), moves), (line, 0));
+    assert!(
+        matches!(&holders[2], Holder::Subscriber { name, .. } if name == "behind"),
+        "{holders:?}"
+    );
+    drop((old, another, subscriber));
+    assert!(log.unsubscribe("behind").unwrap());
+    assert_eq!(db.holders().unwrap(), []);
+}
