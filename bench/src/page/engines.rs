@@ -140,7 +140,8 @@ fn full(row: &FullRow) -> String {
     html
 }
 
-/// The files that were named, and those beside the results whose names begin with `versus`.
+/// The files that were named, those in the directory of the results whose names begin with `versus`, and what `nsbench versus`
+/// leaves beside it.
 fn files(inputs: &Inputs) -> Vec<PathBuf> {
     let mut found = inputs.versus.clone();
     let entries = std::fs::read_dir(&inputs.results).into_iter().flatten();
@@ -154,6 +155,8 @@ fn files(inputs: &Inputs) -> Vec<PathBuf> {
         .collect();
     beside.sort();
     found.extend(beside);
+    let left = inputs.results.with_file_name("nsbench-versus.json");
+    found.extend(left.is_file().then_some(left));
     found
 }
 

@@ -107,6 +107,12 @@ fn other_engines_are_shown_from_files_beside_the_results_and_a_wrong_one_is_refu
     .unwrap();
     let text = page(&inputs(dir.path())).unwrap();
     assert!(text.contains("other &amp; sons") && text.contains("2.00 M/s"));
+    // Where `nsbench versus` leaves it if it is not told where to.
+    let left = dir.path().join("nsbench-versus.json");
+    std::fs::rename(&file, &left).unwrap();
+    let text = page(&inputs(dir.path())).unwrap();
+    assert!(text.contains("other &amp; sons"));
+    std::fs::remove_file(&left).unwrap();
     std::fs::write(
         &file,
         r#"{"schema": 1, "rows": [{"name": "read/get_hot", "question": "How fast?",

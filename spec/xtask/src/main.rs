@@ -54,6 +54,8 @@ fn check() -> Result<(), u8> {
     ] {
         cargo(&[&["clippy"], what, &warnings].concat(), &[], &[])?;
     }
+    let rivals = ["clippy", "--manifest-path", "bench/rivals/Cargo.toml"];
+    cargo(&[&rivals, &["--all-targets"][..], &warnings].concat(), &[], &[])?;
     for what in [
         &["--workspace", "--document-private-items"][..],
         &["-p", "northstardb"],
