@@ -97,11 +97,15 @@ impl Follower {
         end: Lsn,
     ) -> Result<Option<Self>, LogError> {
         let mut bytes = Bytes::new(Arc::clone(segments));
-        let Some(number) = bytes.numbers(end).first().copied() else {
-            return Ok(None);
-        };
-        let group = bytes.first_group(number, database, end)?;
-        Ok(group.map(|group| Self::at(bytes, database, &group)))
+        for number in bytes.numbers(end) {
+            match bytes.first_group(number, database, end) {
+                // Recycled since it was listed, as are all before it: the log begins with a later one.
+                Err(LogError::Gone) => {}
+                Err(error) => return Err(error),
+                Ok(group) => return Ok(group.map(|group| Self::at(bytes, database, &group))),
+            }
+        }
+        Ok(None)
     }
 
     /// The first transaction that begins in segment `number` or later, and its time; none before the log's end.
@@ -347,9 +351,14 @@ impl Bytes {
         let (mut low, mut high, mut best) = (0, numbers.len(), None);
         while low < high {
             let middle = low + (high - low) / 2;
-            match self.first_group(numbers[middle], database, end)? {
-                Some(group) if group.first_txn <= txn => (low, best) = (middle + 1, Some(group)),
-                _ => high = middle,
+            match self.first_group(numbers[middle], database, end) {
+                Ok(Some(group)) if group.first_txn <= txn => {
+                    (low, best) = (middle + 1, Some(group));
+                }
+                Ok(_) => high = middle,
+                // Recycled since it was listed, as are all before it: if it is anywhere, it is in a later one.
+                Err(LogError::Gone) => (low, best) = (middle + 1, None),
+                Err(error) => return Err(error),
             }
         }
         Ok(best)

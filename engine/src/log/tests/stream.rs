@@ -126,6 +126,37 @@ fn stale_groups_of_recycled_segments_never_parse() {
     assert!(log.end().lsn.get() / segment_bytes > 10);
 }
 
+/// Between the removal of a file and of its number, readers still find the number.
+#[test]
+fn what_was_recycled_since_it_was_listed_hides_nothing_that_is_left() {
+    let mut rng = SmallRng::seed_from_u64(8);
+    let mut log = TestLog::create(&memory_disk(), 64 * KIB);
+    while log.end().lsn.get() < 8 * 64 * KIB {
+        log.group(&mut rng, 20_000);
+    }
+    let segments = open_segments(&log.disk, log.segment_bytes);
+    let newest = log.end();
+    let begins = |number| {
+        let begins = Follower::begins(log.writer.segments(), DATABASE, number);
+        begins.unwrap().unwrap().0
+    };
+    let firsts: Vec<TxnId> = (0..8).map(begins).collect();
+    for gone in 0..7 {
+        let path = Path::new(DIR).join(format!("{gone:020}.seg"));
+        log.disk.remove(&path).unwrap();
+        let first = firsts[gone + 1];
+        let follower = Follower::from_first(&segments, DATABASE, newest.lsn);
+        assert_eq!(follower.unwrap().unwrap().txn(), first, "{gone}");
+        for (number, txn) in firsts.iter().enumerate() {
+            let sought = Follower::seek(&segments, DATABASE, *txn, newest);
+            match number > gone {
+                true => assert_eq!(sought.unwrap().txn(), *txn, "{gone}, {number}"),
+                false => assert!(matches!(sought, Err(LogError::Gone)), "{gone}, {number}"),
+            }
+        }
+    }
+}
+
 #[test]
 fn nothing_is_written_after_a_failed_write() {
     for fuse in 0..40 {
