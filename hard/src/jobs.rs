@@ -200,7 +200,7 @@ pub const JOBS: &[Job] = &[
     },
     Job {
         name: "model",
-        question: "Do random transactions, reopenings and checkpoints on a real file come to what the model says?",
+        question: "Do random work, what subscribers, backups and copies make of it, and reopenings come to what the model says?",
         goals: &[Goal {
             what: MODEL_STEPS,
             ci: 20_000,
@@ -396,6 +396,11 @@ fn model(seeds: Range<u64>) -> Result<Tally, Failure> {
         tally.add("transactions", done.commits);
         tally.add("rows compared", done.rows);
         tally.add("earlier states compared", done.as_of);
+        tally.add("transactions given to subscribers", done.followed);
+        tally.add("backups", done.backups);
+        tally.add("databases restored", done.restored);
+        tally.add("transactions applied to copies", done.applied);
+        tally.add("digests of states compared", done.digests);
     }
     Ok(tally)
 }

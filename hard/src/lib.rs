@@ -5,6 +5,7 @@
 //! - [`exec`]: performs that work on the engine.
 //! - [`properties`]: what holds whatever the work is.
 //! - `compare`: reads of the engine held against a state.
+//! - `replica`: what a commit stream comes to.
 //! - [`run`]: engine against model, after every step.
 //! - [`crash`]: a child process killed at random moments; what is left must be a prefix of what it did.
 //! - [`sim`]: the engine on a simulated disk: power cuts, cuts during recovery, disks with faults.
@@ -50,6 +51,7 @@ mod protocol;
 pub mod races;
 #[cfg(all(target_os = "linux", feature = "internals"))]
 pub mod real;
+mod replica;
 pub mod rng;
 pub mod run;
 #[cfg(feature = "internals")]

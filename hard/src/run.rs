@@ -1,5 +1,6 @@
 //! Engine against model: the same steps on both, compared after each one.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -11,6 +12,12 @@ use crate::model::{Draft, Model, State};
 use crate::ops::{End, Shape, Step, Stream, Txn, Way};
 use crate::rng::Rng;
 use crate::{During, Failure};
+
+mod copied;
+mod followed;
+
+use copied::{Copy, Saved};
+use followed::Followed;
 
 /// Where a model run keeps its database, and how it opens it. Drawn from the seed.
 #[derive(Debug, Clone)]
@@ -30,6 +37,12 @@ pub struct Setup {
     /// What is kept of superseded versions, if it is said.
     pub history: Option<Retention>,
     /// Bytes of pages that open snapshots keep before they are moved.
+    pub pages_held_bytes: u64,
+    /// What is kept of the log.
+    pub log_retention: Retention,
+    /// Bytes of a log segment.
+    pub segment_bytes: u32,
+    /// Bytes of the log that are kept for subscribers.
     pub held_bytes: u64,
 }
 
@@ -39,6 +52,8 @@ impl Setup {
     pub fn of(seed: u64) -> Self {
         let mut rng = Rng::new(seed).fork(1);
         let page_bytes = rng.pick(&[4096, 16384, 16384, 65536]);
+        // Drawn apart: the rest of a seed's setup stays what it was.
+        let mut log = Rng::new(seed).fork(6);
         Self {
             shape: Shape::random(&mut rng).for_pages(page_bytes),
             memory: rng.chance(20),
@@ -53,8 +68,22 @@ impl Setup {
                 Some(Retention::Txns(40)),
                 Some(Retention::Bytes(1 << 20)),
             ]),
-            held_bytes: rng.pick(&[0, 0, 256 << 10, 32 << 20]),
+            pages_held_bytes: rng.pick(&[0, 0, 256 << 10, 32 << 20]),
+            log_retention: log.pick(&[
+                Retention::None,
+                Retention::None,
+                Retention::All,
+                Retention::Txns(40),
+            ]),
+            segment_bytes: log.pick(&[64 << 10, 64 << 10, 4 << 20]),
+            held_bytes: log.pick(&[HELD_BYTES_ALL, HELD_BYTES_ALL, 200_000]),
         }
+    }
+
+    /// Whether a subscriber may lose its place.
+    #[must_use]
+    pub const fn may_lose(&self) -> bool {
+        self.held_bytes < HELD_BYTES_ALL
     }
 
     /// The options to open with.
@@ -64,7 +93,10 @@ impl Setup {
             .delta_bytes(self.delta_bytes)
             .page_bytes(self.page_bytes)
             .memory_budget(self.memory_budget)
-            .snapshot_held_bytes(self.held_bytes);
+            .snapshot_held_bytes(self.pages_held_bytes)
+            .log_retention(self.log_retention)
+            .log_segment_bytes(self.segment_bytes)
+            .subscriber_log_bytes(self.held_bytes);
         match self.history {
             Some(kept) => options.history(kept),
             None => options,
@@ -74,6 +106,8 @@ impl Setup {
 
 /// A small delta, so that checkpoints are frequent.
 pub const DELTA_BYTES_LEAST: usize = 64 << 10;
+/// More than a run writes.
+const HELD_BYTES_ALL: u64 = 1 << 30;
 /// A small budget, so that pages are evicted.
 pub const BUDGET_LEAST: usize = 16 << 20;
 
@@ -92,6 +126,22 @@ pub struct Totals {
     pub gone: u64,
     /// Checkpoints asked for.
     pub checkpoints: u64,
+    /// Transactions given to subscribers.
+    pub followed: u64,
+    /// Acknowledgements.
+    pub acknowledged: u64,
+    /// Subscribers that lost their place, as they may.
+    pub lost: u64,
+    /// Backups taken, full ones and increments.
+    pub backups: u64,
+    /// Of these, increments that the log did not reach back to.
+    pub out_of_reach: u64,
+    /// Databases restored.
+    pub restored: u64,
+    /// Transactions applied to copies.
+    pub applied: u64,
+    /// Digests of states compared.
+    pub digests: u64,
 }
 
 impl Totals {
@@ -103,6 +153,14 @@ impl Totals {
         self.as_of += other.as_of;
         self.gone += other.gone;
         self.checkpoints += other.checkpoints;
+        self.followed += other.followed;
+        self.acknowledged += other.acknowledged;
+        self.lost += other.lost;
+        self.backups += other.backups;
+        self.out_of_reach += other.out_of_reach;
+        self.restored += other.restored;
+        self.applied += other.applied;
+        self.digests += other.digests;
     }
 }
 
@@ -161,6 +219,13 @@ struct Runner {
     durable: TxnId,
     pending: Vec<Pending>,
     held: Vec<Held>,
+    /// Chooses what is done beside the stream's steps.
+    beside: Rng,
+    followed: Vec<Followed>,
+    /// Transactions that did nothing but move subscribers.
+    quiet: BTreeSet<TxnId>,
+    saved: Option<Saved>,
+    copy: Option<Copy>,
     totals: Totals,
 }
 
@@ -184,6 +249,11 @@ impl Runner {
             durable: at,
             pending: Vec::new(),
             held: Vec::new(),
+            beside: Rng::new(seed).fork(7),
+            followed: Followed::all(),
+            quiet: BTreeSet::new(),
+            saved: None,
+            copy: None,
             totals: Totals::default(),
         })
     }
@@ -221,6 +291,7 @@ impl Runner {
                 }
             }
         }
+        self.beside()?;
         let now = self.snapshot()?;
         self.sample(&now.read, &now.state, &now.handles, 3)?;
         if !self.held.is_empty() && self.rng.chance(10) {
@@ -230,6 +301,20 @@ impl Runner {
         }
         self.model.trim(KEPT);
         Ok(())
+    }
+
+    /// Reads what was committed once more, in one of the ways that are not a snapshot of this database.
+    fn beside(&mut self) -> Result<(), Failure> {
+        let mut rng = self.beside.fork(1);
+        let kind = self.beside.below(100);
+        match kind {
+            0..=14 => self.follow(&mut rng),
+            15..=16 => self.save(&mut rng),
+            17 => self.restore(&mut rng),
+            18..=20 => self.replay(&mut rng),
+            21..=22 => self.digests(&mut rng),
+            _ => Ok(()),
+        }
     }
 
     fn finish(&mut self) -> Result<(), Failure> {
@@ -242,6 +327,7 @@ impl Runner {
         }
         let now = self.snapshot()?;
         self.whole(&now.read, &now.state, &now.handles, "the last state")?;
+        self.followed.iter_mut().for_each(Followed::stop);
         let report = self.db().check().during("check")?;
         if !report.faults.is_empty() {
             return Err(Failure::Broken(format!("check found {:?}", report.faults)));
@@ -358,6 +444,7 @@ impl Runner {
         }
         self.settle()?;
         self.held.clear();
+        self.followed.iter_mut().for_each(Followed::stop);
         let exec = self.exec.take().expect("open between steps");
         let newest = self.model.newest();
         if close {
@@ -379,6 +466,10 @@ impl Runner {
         }
         self.latest = (*self.model.at(at).unwrap_or_default()).clone();
         self.model.cut(at);
+        self.quiet.retain(|txn| *txn <= at);
+        self.followed
+            .iter_mut()
+            .for_each(|followed| followed.cut(at));
         self.durable = at;
         let exec = Executor::new(db, self.setup.shape.key_style)?;
         self.exec = Some(exec);

@@ -6,13 +6,18 @@
     reason = "a test fails by panicking and may talk"
 )]
 
-fn seeds(range: std::ops::Range<u64>, steps: u64) {
+use nshard::run::{Totals, run_seed};
+
+fn seeds(range: std::ops::Range<u64>, steps: u64) -> Totals {
+    let mut totals = Totals::default();
     for seed in range {
         let dir = tempfile::tempdir().unwrap();
-        if let Err(failure) = nshard::run::run_seed(seed, steps, dir.path()) {
-            panic!("{failure}");
+        match run_seed(seed, steps, dir.path()) {
+            Ok(done) => totals.add(&done),
+            Err(failure) => panic!("{failure}"),
         }
     }
+    totals
 }
 
 #[test]
@@ -23,6 +28,16 @@ fn many_short_random_runs_agree_with_the_model() {
 #[test]
 fn random_runs_agree_with_the_model() {
     seeds(100..115, 300);
+}
+
+#[test]
+fn subscribers_backups_and_copies_agree_with_the_model() {
+    let totals = seeds(300..312, 300);
+    assert!(totals.followed > 1_000, "{totals:?}");
+    assert!(totals.acknowledged > 30, "{totals:?}");
+    assert!(totals.backups > 20 && totals.restored > 8, "{totals:?}");
+    assert!(totals.applied > 400, "{totals:?}");
+    assert!(totals.digests > 100, "{totals:?}");
 }
 
 #[test]

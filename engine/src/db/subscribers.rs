@@ -12,6 +12,7 @@ use std::task::{Context, Poll};
 use std::time::{Duration, SystemTime};
 
 use futures_core::Stream;
+use northstar_io::planted::planted;
 
 use super::log::{Log, LogFilter, Tail, Transaction};
 use super::write::WriteTxn;
@@ -190,7 +191,7 @@ impl WriteTxn {
             });
         };
         let next = through.next();
-        if next > position {
+        if next > position || planted("an older acknowledgement takes a newer one back") {
             self.put_subscriber(&subscriber.name, (next, subscriber.since_ns))?;
         }
         subscriber.acknowledged = subscriber.acknowledged.max(next);

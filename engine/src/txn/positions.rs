@@ -6,6 +6,8 @@
 //!
 //! - Spec: FF-025.
 
+use northstar_io::planted::planted;
+
 use super::cursor::Cursor;
 use super::snapshot::Snapshot;
 use crate::error::{Corruption, Error, Result};
@@ -18,7 +20,9 @@ use crate::ids::{TableId, TxnId};
 pub(crate) fn furthest_behind(snapshot: &Snapshot) -> Result<Option<TxnId>> {
     let mut oldest: Option<TxnId> = None;
     each_of(snapshot, |_, (position, _)| {
-        oldest = Some(oldest.map_or(position, |oldest| oldest.min(position)));
+        if !(oldest.is_some() && planted("the log is held for one subscriber")) {
+            oldest = Some(oldest.map_or(position, |oldest| oldest.min(position)));
+        }
     })?;
     Ok(oldest)
 }

@@ -1,13 +1,10 @@
 //! What the commit log says, held against the oracle: its transactions without a gap, and what they come to.
 
-use std::collections::BTreeMap;
-use std::sync::Arc;
-
-use northstardb::{Change, Db, LogFilter, Retention, TxnId};
+use northstardb::{Db, LogFilter, Retention, TxnId};
 
 use super::oracle::Oracle;
 use super::setup::SimSetup;
-use crate::model::{Rows, State};
+use crate::replica::Replica;
 use crate::{During, Failure};
 
 /// Counts transactions read from the log.
@@ -65,45 +62,4 @@ pub fn compare(db: &Db, setup: &SimSetup, oracle: &Oracle, at: TxnId) -> Result<
         ));
     }
     Ok(next.get() - first.get())
-}
-
-/// What the log comes to.
-#[derive(Debug, Default)]
-struct Replica {
-    names: BTreeMap<String, u32>,
-    tables: BTreeMap<u32, Rows>,
-}
-
-impl Replica {
-    fn apply(&mut self, change: &Change<'_>) {
-        let rows = self.tables.entry(change.table()).or_default();
-        match *change {
-            Change::Put { key, value, .. } => drop(rows.insert(key.into(), value.into())),
-            Change::Delete { key, .. } => drop(rows.remove(key)),
-            Change::DeleteRange { from, to, .. } => {
-                rows.retain(|key, _| **key < *from || to.is_some_and(|to| **key >= *to));
-            }
-            Change::CreateTable { table, name } => {
-                self.names.insert(name.to_owned(), table);
-            }
-            Change::RenameTable { table, from, to } => {
-                self.names.remove(from);
-                self.names.insert(to.to_owned(), table);
-            }
-            Change::DropTable { table, name } => {
-                self.names.remove(name);
-                self.tables.remove(&table);
-            }
-            _ => {}
-        }
-    }
-
-    fn state(&self) -> State {
-        let mut state = State::default();
-        for (name, table) in &self.names {
-            let rows = self.tables.get(table).cloned().unwrap_or_default();
-            state.tables.insert(name.clone(), Arc::new(rows));
-        }
-        state
-    }
 }
