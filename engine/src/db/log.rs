@@ -184,12 +184,13 @@ impl Log {
     }
 
     fn not_in_log(&self, asked: TxnId) -> Result<Error> {
-        let first = self.first()?;
-        Ok(Error::NotInLog {
-            asked,
-            first,
-            next: self.next(),
-        })
+        let (first, next) = (self.first()?, self.next());
+        if (first..next).contains(&asked) {
+            return Ok(damaged(format!(
+                "{asked} is not found in it, though it holds {first} up to and without {next}"
+            )));
+        }
+        Ok(Error::NotInLog { asked, first, next })
     }
 }
 
