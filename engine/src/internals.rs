@@ -1,19 +1,20 @@
 //! The engine's seams, for the crates that measure and attack it. Not covered by semver.
 
+use std::io::Read;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use northstar_io::{Disk, SyncMethod};
 
-use crate::Options;
 use crate::cache;
 use crate::clock::Clock;
 use crate::db::world::{Sizes, World as Inner};
-use crate::db::{Db, open as opening};
+use crate::db::{Db, open as opening, restore as restoring};
 use crate::error::Result;
 use crate::sync::thread;
 use crate::txn::registry;
+use crate::{Options, Restore};
 
 mod decode;
 mod parts;
@@ -99,6 +100,20 @@ impl std::fmt::Debug for World {
 /// # Errors
 /// As [`Options::open`].
 pub fn open(options: Options, dir: &Path, world: World) -> Result<Db> {
+    let (options, inner) = placed(options, world)?;
+    opening::open_in(&options, dir, inner)
+}
+
+/// Makes a database in `dir` of the world's disk of a full backup.
+///
+/// # Errors
+/// As [`Options::restore`].
+pub fn restore(options: Options, dir: &Path, world: World, from: impl Read) -> Result<Restore> {
+    let (options, inner) = placed(options, world)?;
+    restoring::restore_in(&options, dir, inner, from)
+}
+
+fn placed(options: Options, world: World) -> Result<(Options, Inner)> {
     let inner = Inner {
         disk: world.disk,
         clock: Clock::of(world.wall, world.monotonic),
@@ -112,7 +127,7 @@ pub fn open(options: Options, dir: &Path, world: World) -> Result<Db> {
     };
     let mut options = options.checked()?;
     options.slice_bytes = world.slice_bytes;
-    opening::open_in(&options, dir, inner)
+    Ok((options, inner))
 }
 
 /// Does what the checkpoint thread does when nobody commits for a while.

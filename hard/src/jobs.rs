@@ -17,7 +17,7 @@ use crate::properties::{self, PROPERTIES};
 use crate::real::{blocks, filesystems, full, memory, openers, restricted};
 use crate::sched::run as sched;
 use crate::sim::script::{self, Plan};
-use crate::sim::{nth, paths, pins, rot, scope, shrink, storm};
+use crate::sim::{nth, paths, pins, restored, rot, scope, shrink, storm};
 use crate::tally::Tally;
 use crate::{During, Failure, clock, crash, races, run};
 
@@ -137,6 +137,18 @@ pub const JOBS: &[Job] = &[
         chunk: 10,
         alone: false,
         run: |seeds| each(seeds, rot::run),
+    },
+    Job {
+        name: "restores",
+        question: "Does a restore that a power cut or a fault ends leave what nobody opens, or exactly what was saved?",
+        goals: &[Goal {
+            what: restored::CUT,
+            ci: 20_000,
+            nightly: 500_000,
+        }],
+        chunk: 25,
+        alone: false,
+        run: restores,
     },
     Job {
         name: "protocol",
@@ -401,6 +413,25 @@ fn model(seeds: Range<u64>) -> Result<Tally, Failure> {
         tally.add("databases restored", done.restored);
         tally.add("transactions applied to copies", done.applied);
         tally.add("digests of states compared", done.digests);
+    }
+    Ok(tally)
+}
+
+fn restores(seeds: Range<u64>) -> Result<Tally, Failure> {
+    let mut tally = Tally::default();
+    for seed in seeds {
+        let done = restored::run(seed)?;
+        if seed % TWICE == 0 {
+            let again = restored::run(seed)?;
+            if again.hash != done.hash {
+                return Err(Failure::Broken(format!(
+                    "restores, seed {seed}, came to {:x} and then to {:x}",
+                    done.hash, again.hash
+                )));
+            }
+            tally.add("seeds done twice", 1);
+        }
+        tally.merge(&done);
     }
     Ok(tally)
 }

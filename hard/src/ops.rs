@@ -194,6 +194,8 @@ pub enum Step {
     AsOf(u32),
     /// Lets the engine check itself.
     Check,
+    /// Subscribes to the log, reads on, acknowledges, or lets go. No stream has it: see `sim::script::Plan::work`.
+    Follow(u32),
 }
 
 /// An endless stream of work.

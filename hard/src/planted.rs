@@ -14,6 +14,8 @@ pub enum Finder {
     Nth,
     /// Bits that flip at rest.
     Rot,
+    /// Restores that are cut off.
+    Restores,
     /// Random work beside the model, on a real file.
     Model,
     /// The ways that the model of the protocol can go.
@@ -155,6 +157,11 @@ pub const PLANTED: &[Planted] = &[
     model("an older acknowledgement takes a newer one back", 20),
     model("an increment leaves out its first transaction", 20),
     model("a copy gives ids of tables that it has seen again", 20),
+    Planted {
+        what: "a restore opens before all rows are there",
+        finder: Finder::Restores,
+        budget: 20,
+    },
     power("a tree begun anew knows of no deletes", 2_000),
     schedules("a snapshot does not look again", 10_000),
     schedules("a frame is reused under its readers", 5_000),
@@ -188,7 +195,7 @@ mod on {
     use crate::jobs;
     use crate::sched::run::Runner;
     use crate::sim::script::Plan;
-    use crate::sim::{nth, paths, rot, storm};
+    use crate::sim::{nth, paths, restored, rot, storm};
     use crate::{During, Failure, run};
 
     /// How a fault was found.
@@ -243,6 +250,7 @@ mod on {
             Finder::Faults => storm::run(&jobs::faults_plan(seed)).map(drop),
             Finder::Nth => nth::run(seed).map(drop),
             Finder::Rot => rot::run(seed).map(drop),
+            Finder::Restores => restored::run(seed).map(drop),
             Finder::Model => {
                 let dir = tempfile::tempdir().during("make a directory")?;
                 run::run_seed(seed, 300, dir.path()).map(drop)

@@ -290,6 +290,7 @@ impl Runner {
                     return Err(Failure::Broken(format!("check found {:?}", report.faults)));
                 }
             }
+            Step::Follow(pick) => self.follow(&mut Rng::new(u64::from(*pick)))?,
         }
         self.beside()?;
         let now = self.snapshot()?;

@@ -3,7 +3,7 @@
 
 use nshard::jobs::simulate;
 use nshard::sim::script::Plan;
-use nshard::sim::storm;
+use nshard::sim::{restored, storm};
 use nshard::tally::Tally;
 
 fn plan(seed: u64, faults: bool) -> Plan {
@@ -31,6 +31,7 @@ fn power_cuts_lose_nothing_acknowledged() {
     assert!(tally.get(storm::CRASHES) > 2_000, "{tally}");
     assert!(tally.get(storm::IN_RECOVERY) > 100, "{tally}");
     assert!(tally.get("rows compared") > 10_000, "{tally}");
+    assert!(tally.get(storm::MOVED) > 50, "{tally}");
 }
 
 #[test]
@@ -42,6 +43,22 @@ fn disks_with_faults_are_met_with_errors_and_lose_nothing() {
         .iter()
         .filter(|(what, count)| what.starts_with("fault: ") && **count > 0);
     assert!(faults.count() > 8, "{tally}");
+}
+
+#[test]
+fn a_restore_that_is_cut_off_is_refused_or_holds_what_was_saved() {
+    let mut tally = Tally::default();
+    for seed in 1..21 {
+        match restored::run(seed) {
+            Ok(done) => tally.merge(&done),
+            Err(failure) => panic!("{failure}"),
+        }
+    }
+    assert!(tally.get(restored::CUT) >= 2_000, "{tally}");
+    assert!(tally.get("of these refused") > 200, "{tally}");
+    assert!(tally.get("rows compared") > 2_000, "{tally}");
+    let (once, again) = (restored::run(3).unwrap(), restored::run(3).unwrap());
+    assert_eq!(once, again);
 }
 
 #[test]
@@ -94,9 +111,11 @@ fn a_sequence_cut_everywhere_loses_nothing() {
 
 #[test]
 fn an_operation_that_fails_in_any_way_does_no_harm() {
-    match nshard::sim::nth::run(1) {
-        Ok(tally) => assert!(tally.get(nshard::sim::nth::FAILED) > 500, "{tally}"),
-        Err(failure) => panic!("{failure}"),
+    for seed in [1, 2] {
+        match nshard::sim::nth::run(seed) {
+            Ok(tally) => assert!(tally.get(nshard::sim::nth::FAILED) > 500, "{tally}"),
+            Err(failure) => panic!("{failure}"),
+        }
     }
 }
 

@@ -10,6 +10,8 @@ use std::io::Read;
 use std::path::Path;
 use std::sync::Arc;
 
+use northstar_io::planted::planted;
+
 use super::Db;
 use super::apply::Apply;
 use super::backup::{Backup, BackupReader};
@@ -82,7 +84,8 @@ pub(crate) fn restore_in(
     if let Found::Database = survey(options, dir, &*disk)? {
         return Err(taken());
     }
-    let opened = create(&world, dir, &store_options(options, world.sizes), true)?;
+    let closed = !planted("a restore opens before all rows are there");
+    let opened = create(&world, dir, &store_options(options, world.sizes), closed)?;
     let mut load = Load::new(opened, header.to);
     while reader.next_block()?.is_some() {
         reader.each_row(|row| load.row(row.table, row.key, row.value))?;

@@ -94,6 +94,7 @@ fn make(delta_bytes: usize, fill: Fill_) -> Result<Base> {
         retention: Retention::None,
         history: None,
         held_bytes: 0,
+        followed: false,
     };
     let disk = setup.disk(Shadow::new(SimSetup::blank()), false, FaultPlan::default());
     let open = fill(setup.open(&disk)?)?;

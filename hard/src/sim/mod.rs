@@ -11,6 +11,7 @@
 //! - [`nth`]: every operation of the disk made to fail, in every way.
 //! - [`pins`]: values kept at once, of more pages than the cache has frames.
 //! - [`rot`]: bits that flip at rest.
+//! - [`restored`]: backups restored onto disks that lose power or fail.
 //! - [`paths`]: the engine led where the model of the protocol went.
 //! - [`shrink`]: makes a failure small.
 //!
@@ -24,6 +25,7 @@ pub mod oracle;
 pub mod paths;
 pub mod pins;
 mod places;
+pub mod restored;
 pub mod rot;
 pub mod scope;
 pub mod script;

@@ -22,7 +22,7 @@ pub const FAILED: &str = "operations made to fail";
 const STEPS: usize = 10;
 
 /// Every way in which an operation is made to fail.
-fn ways() -> Vec<(What, Fault, bool)> {
+pub(super) fn ways() -> Vec<(What, Fault, bool)> {
     let mut ways = Vec::new();
     for sticky in [false, true] {
         ways.extend(ERRNOS.map(|errno| (What::Any, Fault::Error(errno), sticky)));

@@ -15,18 +15,29 @@ use crate::model::State;
 /// Something the oracle must know, at its place in the trace.
 #[derive(Debug, Clone)]
 pub enum Note {
-    /// A transaction may be found from now on. The state is that after it; none if it came to nothing.
-    Begun(Option<(TxnId, Arc<State>)>),
+    /// A transaction may be found from now on; none if it came to nothing.
+    Begun(Option<Begun>),
     /// A transaction was acknowledged as durable, or somebody saw it.
     Acked(TxnId),
     /// What came after this transaction was lost, and may not come back.
     Cut(TxnId),
 }
 
+/// A transaction that may be found, and what it leaves.
+#[derive(Debug, Clone)]
+pub struct Begun {
+    /// Its id.
+    pub txn: TxnId,
+    /// The state after it.
+    pub state: Arc<State>,
+    /// The first transaction that the subscriber has not acknowledged after it, if there is one.
+    pub place: Option<TxnId>,
+}
+
 /// See the module.
 #[derive(Debug, Clone)]
 pub struct Oracle {
-    states: BTreeMap<TxnId, Arc<State>>,
+    states: BTreeMap<TxnId, (Arc<State>, Option<TxnId>)>,
     acked: TxnId,
     /// What faults so far allow.
     pub allowed: Allowed,
@@ -35,7 +46,7 @@ pub struct Oracle {
 impl Default for Oracle {
     fn default() -> Self {
         Self {
-            states: BTreeMap::from([(TxnId::ZERO, Arc::default())]),
+            states: BTreeMap::from([(TxnId::ZERO, (Arc::default(), None))]),
             acked: TxnId::ZERO,
             allowed: Allowed::default(),
         }
@@ -46,8 +57,8 @@ impl Oracle {
     /// Takes note.
     pub fn note(&mut self, note: &Note) {
         match note {
-            Note::Begun(Some((txn, state))) => {
-                self.states.insert(*txn, Arc::clone(state));
+            Note::Begun(Some(Begun { txn, state, place })) => {
+                self.states.insert(*txn, (Arc::clone(state), *place));
             }
             Note::Begun(None) => {}
             Note::Acked(txn) => self.acked = self.acked.max(*txn),
@@ -93,6 +104,12 @@ impl Oracle {
     /// The state right after `at`, if it is remembered.
     #[must_use]
     pub fn state(&self, at: TxnId) -> Option<Arc<State>> {
-        self.states.get(&at).map(Arc::clone)
+        self.states.get(&at).map(|(state, _)| Arc::clone(state))
+    }
+
+    /// Where the subscriber is after `at`.
+    #[must_use]
+    pub fn place(&self, at: TxnId) -> Option<TxnId> {
+        self.states.get(&at).and_then(|(_, place)| *place)
     }
 }

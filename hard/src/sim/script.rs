@@ -7,6 +7,7 @@ use clap::Parser;
 use super::setup::SimSetup;
 use crate::Failure;
 use crate::ops::{Step, Stream};
+use crate::rng::Rng;
 
 /// What a run is asked to do.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -56,9 +57,19 @@ impl Plan {
                 let steps = (0..self.steps).map(|at| (at, stream.step()));
                 let steps: Vec<_> = steps.collect();
                 let steps = steps.into_iter().filter(|(at, _)| kept(life, *at));
-                steps.map(|(_, step)| step).collect()
+                let followed = |at| setup.followed.then(|| self.follow(life, at)).flatten();
+                let steps = steps.map(|(at, step)| [Some(step), followed(at)]);
+                steps.flatten().flatten().collect()
             })
             .collect()
+    }
+
+    /// What a subscriber does behind the step at a place, if it does anything there.
+    fn follow(&self, life: usize, at: usize) -> Option<Step> {
+        let place = (life as u64) << 32 | at as u64;
+        let mut rng = Rng::new(self.seed).fork(6).fork(1 + place);
+        let pick = u32::try_from(rng.below(1 << 20)).unwrap_or(0);
+        rng.chance(35).then_some(Step::Follow(pick))
     }
 
     /// Life and place of every step.
@@ -217,5 +228,29 @@ mod tests {
         assert_eq!(work[0], vec![all[0][3].clone()]);
         assert!(work[1].is_empty());
         assert_eq!(work[2], vec![all[2][11].clone()]);
+    }
+
+    #[test]
+    fn what_a_subscriber_does_goes_with_the_step_before_it() {
+        let plan = Plan::of(7);
+        let work = |plan: &Plan, followed| {
+            let setup = SimSetup {
+                followed,
+                ..SimSetup::of(7)
+            };
+            plan.work(&setup)
+        };
+        let (alone, followed) = (work(&plan, false), work(&plan, true));
+        assert!(followed[0].len() > alone[0].len() + 3);
+        let others = followed[0].iter();
+        let others = others.filter(|step| !matches!(step, Step::Follow(_)));
+        assert!(others.eq(&alone[0]));
+        let last = alone[0].len() - 1;
+        let few = Plan {
+            kept: (0..=last).step_by(2).map(|at| Some((0, at))).collect(),
+            ..plan
+        };
+        let kept = &work(&few, true)[0];
+        assert!(kept.iter().all(|step| followed[0].contains(step)));
     }
 }

@@ -44,6 +44,8 @@ pub struct SimSetup {
     pub history: Option<Retention>,
     /// Bytes of pages that open snapshots keep before they are moved.
     pub held_bytes: u64,
+    /// Somebody follows the log under a name.
+    pub followed: bool,
 }
 
 impl SimSetup {
@@ -88,7 +90,8 @@ impl SimSetup {
                 Some(Retention::Bytes(100 << 10)),
                 Some(Retention::Txns(5)),
             ]),
-            held_bytes: Rng::new(seed).fork(6).pick(&[0, 0, 40 << 10, 32 << 20]),
+            held_bytes: Rng::new(seed).fork(7).pick(&[0, 0, 40 << 10, 32 << 20]),
+            followed: !Rng::new(seed).fork(6).chance(72),
         }
     }
 

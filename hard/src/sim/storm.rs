@@ -18,6 +18,9 @@ pub const CRASHES: &str = "crashes recovered and compared";
 /// Counted: of these, during a recovery.
 pub const IN_RECOVERY: &str = "of these in recovery";
 
+/// Counted: transactions that moved a subscriber.
+pub const MOVED: &str = "places of subscribers moved";
+
 /// Events that a failure shows.
 const SHOWN: usize = 40;
 
@@ -56,6 +59,7 @@ pub fn run(plan: &Plan) -> Result<Tally, Failure> {
             .map_err(in_life)?;
         tally.add("lives", 1);
         tally.add("transactions", story.commits);
+        tally.add(MOVED, story.moved);
         tally.add("disk operations", story.operations);
         tally.add("refused operations", story.failed);
         for injected in &story.atlas {
@@ -85,7 +89,7 @@ pub fn run(plan: &Plan) -> Result<Tally, Failure> {
     Ok(tally)
 }
 
-fn mix(hash: u64, value: u64) -> u64 {
+pub(super) fn mix(hash: u64, value: u64) -> u64 {
     (hash ^ value)
         .wrapping_mul(0x9e37_79b9_7f4a_7c15)
         .rotate_left(29)

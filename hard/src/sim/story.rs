@@ -7,13 +7,15 @@ use northstardb::internals;
 use northstardb::{Db, Error, ReadTxn, TxnId};
 
 use super::allow::Allowed;
-use super::oracle::{Note, Oracle};
+use super::oracle::{Begun, Note, Oracle};
 use super::setup::SimSetup;
 use crate::compare::{compare_names, compare_present, compare_whole};
 use crate::exec::{Ended, Executor, Handles, tables_of};
 use crate::model::{Draft, State};
 use crate::ops::{End, Step, Txn, Way};
 use crate::{During, Failure};
+
+pub(super) mod followed;
 
 /// Where a life begins: a disk, and what the oracle knows.
 #[derive(Debug, Clone)]
@@ -43,6 +45,8 @@ pub struct Story {
     pub operations: u64,
     /// Transactions committed.
     pub commits: u64,
+    /// Transactions that moved a subscriber.
+    pub moved: u64,
     /// Operations of the database that failed, as faults allowed.
     pub failed: u64,
     /// See [`northstar_io::sim::Trace::hash`].
@@ -110,8 +114,11 @@ pub fn tell(
         oracle: beginning.oracle.clone(),
         atlas_seen: 0,
         latest: State::default(),
+        place: None,
+        reading: None,
         held: Vec::new(),
         commits: 0,
+        moved: 0,
         failed: 0,
     };
     teller.attempt(Teller::open)?;
@@ -133,6 +140,7 @@ pub fn tell(
     if teller.exec.is_some() {
         teller.attempt(Teller::look)?;
     }
+    teller.reading = None;
     teller.exec = None;
     let broken = teller.disk.violations();
     if !broken.is_empty() {
@@ -150,6 +158,7 @@ pub fn tell(
         events: trace.events,
         notes: teller.notes,
         commits: teller.commits,
+        moved: teller.moved,
         failed: teller.failed,
     })
 }
@@ -167,8 +176,12 @@ struct Teller {
     atlas_seen: usize,
     /// After everything committed, durable or not.
     latest: State,
+    /// The first transaction that the subscriber has not acknowledged then, if there is one.
+    place: Option<TxnId>,
+    reading: Option<followed::Reading>,
     held: Vec<Held>,
     commits: u64,
+    moved: u64,
     failed: u64,
 }
 
@@ -226,12 +239,14 @@ impl Teller {
     }
 
     fn open(&mut self) -> Result<(), Failure> {
+        self.reading = None;
         self.exec = None;
         self.halted = false;
         let db = self.setup.open(&self.disk).during("open")?;
         let at = db.begin_read().during("begin_read")?.txn_id();
         self.allowed();
         self.latest = (*self.oracle.expect(at)?).clone();
+        self.place = self.oracle.place(at);
         // Whatever was found is durable before anybody is shown it.
         self.note(Note::Cut(at));
         self.note(Note::Acked(at));
@@ -252,7 +267,8 @@ impl Teller {
             )));
         };
         compare_names(&read, &state, "now")?;
-        compare_present(&read, &state, &tables_of(&read)?, "now").map(drop)
+        compare_present(&read, &state, &tables_of(&read)?, "now")?;
+        followed::is_at(&exec.db, self.oracle.place(at))
     }
 
     /// Reads what was held.
@@ -274,8 +290,10 @@ impl Teller {
                 self.db().checkpoint().during("checkpoint")?;
                 self.flushed()
             }
+            Step::Follow(pick) => self.follow(*pick),
             Step::Reopen => {
                 self.release_all()?;
+                self.reading = None;
                 let closed = self.exec.take().expect("open").db.close();
                 if let Err(error) = closed {
                     if !self.may_fail_with(&error) {
@@ -291,6 +309,7 @@ impl Teller {
             }
             Step::DropAndReopen => {
                 self.release_all()?;
+                self.reading = None;
                 self.exec = None;
                 self.open()
             }
@@ -429,7 +448,11 @@ impl Teller {
 
     /// What was begun may be found as transaction `at`, with this state.
     fn becomes(&mut self, begun: usize, at: TxnId, state: State) {
-        let note = Note::Begun(Some((at, Arc::new(state))));
+        let note = Note::Begun(Some(Begun {
+            txn: at,
+            state: Arc::new(state),
+            place: self.place,
+        }));
         self.oracle.note(&note);
         self.notes[begun] = note;
     }

@@ -34,7 +34,8 @@ pub fn compare(db: &Db, setup: &SimSetup, oracle: &Oracle, at: TxnId) -> Result<
             "the log begins with {first:?}, it was to keep {wanted:?}"
         ));
     }
-    let mut tail = log.tail(first, LogFilter::all()).during("tail")?;
+    let every = LogFilter::every_transaction();
+    let mut tail = log.tail(first, every).during("tail")?;
     let mut replica = (first.get() == 1).then(Replica::default);
     let mut expected = first;
     while let Some(found) = tail.try_next().during("read the log")? {

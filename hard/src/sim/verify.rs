@@ -6,7 +6,7 @@ use northstardb::{Error, TxnId};
 use super::oracle::Oracle;
 use super::setup::SimSetup;
 use super::storm::listed;
-use super::stream;
+use super::{story, stream};
 use crate::compare::{Compare, compare_names, compare_present};
 use crate::exec::{Executor, tables_of};
 use crate::rng::Rng;
@@ -123,6 +123,12 @@ fn look_at(
                 Err(other) => return Err(other).during("begin_read_at"),
             }
         }
+    }
+    story::followed::is_at(&db, oracle.place(at))?;
+    if let Some(place) = oracle.place(at).filter(|_| !oracle.allowed.damage)
+        && rng.chance(25)
+    {
+        story::followed::is_held(&db, place, at)?;
     }
     if rng.chance(10) {
         found.streamed = stream::compare(&db, setup, oracle, at)?;
