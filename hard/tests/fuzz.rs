@@ -85,6 +85,10 @@ fn repaired_damage_gets_past_the_checksums() {
     });
     past(Target::Node, &|bytes| decode_node(bytes, &[]).map(drop));
     past(Target::Record, &|bytes| decode_record(bytes).map(drop));
+    past(Target::Backup, &|bytes| {
+        let verified = northstardb::Backup::verify(bytes);
+        verified.map(drop).map_err(|error| error.to_string())
+    });
     past(Target::Group, &|bytes| {
         let number = |at: usize| u64::from_le_bytes(*bytes[at..].first_chunk().unwrap());
         decode_group(bytes, number(16), number(32)).map(drop)

@@ -8,8 +8,10 @@
 //! - [`repair`]: makes checksums right again after a change, so that what lies behind them is reached.
 //! - [`mutate`]: changes bytes as the fuzzer would, then repairs, for a part of the executions.
 //! - [`base`], [`edit`], [`database`]: whole databases, as changes to sound ones.
+//! - [`backup`]: backups, restored.
 //! - [`seeds`]: the first inputs, from what the engine writes.
 
+pub mod backup;
 pub mod base;
 pub mod database;
 pub mod drive;
@@ -49,6 +51,8 @@ pub enum Target {
     Group,
     /// A log of up to two segments: read twice it is the same, records are shown in order, and reading writes nothing.
     Log,
+    /// A backup: restored, it is what its end says; what is refused cannot be opened. See [`backup`].
+    Backup,
     /// A whole database, as changes to a sound one: opened for reading only, it stays as it is; opened, read, checked,
     /// written to and opened again. See [`database`].
     Database,
@@ -56,13 +60,14 @@ pub enum Target {
 
 impl Target {
     /// All.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Meta,
         Self::Page,
         Self::Node,
         Self::Record,
         Self::Group,
         Self::Log,
+        Self::Backup,
         Self::Database,
     ];
 
@@ -76,6 +81,7 @@ impl Target {
             Self::Record => "record",
             Self::Group => "group",
             Self::Log => "log",
+            Self::Backup => "backup",
             Self::Database => "database",
         }
     }
@@ -100,6 +106,7 @@ impl Target {
             Self::Page | Self::Node | Self::Group => 16 << 10,
             Self::Record => 4 << 10,
             Self::Log => 32 << 10,
+            Self::Backup => 8 << 10,
             Self::Database => 512,
         }
     }
@@ -111,7 +118,8 @@ impl Target {
         match self {
             Self::Meta | Self::Page | Self::Node | Self::Record | Self::Group => 2,
             Self::Log => 4,
-            Self::Database => 17,
+            // Opening what was restored takes as much as opening any database.
+            Self::Backup | Self::Database => 17,
         }
     }
 
@@ -124,7 +132,7 @@ impl Target {
             Self::Node => 150_000,
             Self::Page => 100_000,
             Self::Log => 25_000,
-            Self::Database => 2_000,
+            Self::Backup | Self::Database => 2_000,
         }
     }
 
@@ -146,6 +154,7 @@ impl Target {
             Self::Record => record(data),
             Self::Group => group(data),
             Self::Log => log(data),
+            Self::Backup => backup::run(data),
             Self::Database => database::run(data),
         }
     }

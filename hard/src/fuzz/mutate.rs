@@ -94,6 +94,12 @@ fn fix(target: Target, data: &mut [u8], rng: &mut Rng) {
             }
             repair::groups(data, 0);
         }
+        Target::Backup => {
+            if usually(rng) {
+                repair::put(data, 0, b"NSBACKUP");
+            }
+            repair::backup(data);
+        }
         // Its inputs say themselves what is to be repaired.
         Target::Database => {}
     }

@@ -1,6 +1,6 @@
 //! Checksums made right again after bytes were changed, without asking the engine what is right.
 //!
-//! Offsets are those of `spec/file_format_v0.md` and `spec/commit_record_v0.md`. Whatever the bytes are, a repair ends and
+//! Offsets are those of `spec/file_format_v0.md`, `spec/commit_record_v0.md` and `spec/backup_format_v0.md`. Whatever the bytes are, a repair ends and
 //! stays inside them.
 
 use northstardb::internals::crc32c;
@@ -10,6 +10,10 @@ const BLOCK: usize = 4096;
 const GROUP_HEADER: usize = 64;
 const RECORD_HEADER: usize = 48;
 const RECORD_TRAILER: usize = 8;
+const BACKUP_HEADER: usize = 72;
+/// Where what the checksum of a backup's header covers begins.
+const BACKUP_COVERED: usize = 12;
+const BACKUP_BLOCK: usize = 16;
 
 /// Puts `bytes` at `at`, if they fit.
 pub(super) fn put(to: &mut [u8], at: usize, bytes: &[u8]) {
@@ -92,4 +96,57 @@ pub fn groups(mut bytes: &mut [u8], mut previous: u32) {
             None => return,
         }
     }
+}
+
+/// A backup: its header, every block and the chain of them, and the count at its end. The digest of rows stays as it is.
+pub fn backup(bytes: &mut [u8]) {
+    let is_increment = word(bytes, 16) == 2;
+    let mut chain = sum(bytes, BACKUP_COVERED, BACKUP_HEADER);
+    put(bytes, 8, &chain.to_le_bytes());
+    let (mut at, mut count) = (BACKUP_HEADER, 0_u64);
+    while at + BACKUP_BLOCK <= bytes.len() {
+        let (kind, len) = (word(bytes, at + 8), word(bytes, at + 12) as usize);
+        let Some(end) = len.checked_add(at + BACKUP_BLOCK) else {
+            return;
+        };
+        let Some(payload) = bytes.get_mut(at + BACKUP_BLOCK..end) else {
+            return;
+        };
+        if kind == 2 {
+            put(payload, 0, &count.to_le_bytes());
+        } else if is_increment {
+            let mut rest = &mut payload[..];
+            while let Some(len) = record(rest) {
+                count += 1;
+                rest = rest.split_at_mut(len).1;
+            }
+        } else {
+            count += rows(payload);
+        }
+        let payload = crc32c(payload);
+        put(bytes, at + 4, &chain.to_le_bytes());
+        let mut covered = [0; 16];
+        covered[..12].copy_from_slice(&bytes[at + 4..at + BACKUP_BLOCK]);
+        covered[12..].copy_from_slice(&payload.to_le_bytes());
+        chain = crc32c(&covered);
+        put(bytes, at, &chain.to_le_bytes());
+        if kind == 2 {
+            return;
+        }
+        at = end;
+    }
+}
+
+/// Rows of a block of a full backup.
+fn rows(payload: &[u8]) -> u64 {
+    let (mut at, mut count) = (0_usize, 0);
+    while at.saturating_add(12) <= payload.len() {
+        let (key, value) = (
+            word(payload, at + 4) as usize,
+            word(payload, at + 8) as usize,
+        );
+        at = at.saturating_add(12 + key).saturating_add(value);
+        count += 1;
+    }
+    count
 }

@@ -53,6 +53,7 @@ pub fn of(target: Target) -> Vec<Vec<u8>> {
             torn.iter_mut().rev().take(1000).for_each(|byte| *byte = 0);
             vec![log, cut, torn]
         }
+        Target::Backup => super::backup::saved().map(<[u8]>::to_vec).to_vec(),
         Target::Database => {
             let mut rng = Rng::new(7);
             let mut inputs: Vec<Vec<u8>> = (0..4).map(|base| vec![base, 0]).collect();
