@@ -145,6 +145,8 @@ impl Checkpointer {
             true => self.meta.log_start.lsn,
             false => self.older_log_start,
         };
+        let segments = Arc::clone(&self.segments);
+        let _deciding = segments.hold_recycling();
         let now = (self.shapes.shared.visible(), self.clock.wall_ns());
         let held = self.held_by_subscribers();
         let kept = self.retainer.keep_from(&self.segments, needed, held, now);

@@ -179,6 +179,11 @@ impl Log {
         WriteTxn::wait_for(engine)
     }
 
+    /// Waits until what is being decided about old segments has happened.
+    pub(super) fn pass_recycling(&self) {
+        drop(self.engine.segments.hold_recycling());
+    }
+
     pub(super) fn snapshot(&self) -> Result<Snapshot> {
         Snapshot::newest(&self.engine.shapes, None)
     }

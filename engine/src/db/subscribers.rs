@@ -88,8 +88,9 @@ impl Log {
                 let since_ns = txn.now_ns();
                 let from = from.max(TxnId::ZERO.next());
                 txn.put_subscriber(name, (from, since_ns))?;
-                // Kept from now on, and looked at afterwards: so nothing goes in between.
+                // Kept from now on, and looked at once whoever has not seen that has decided: so nothing goes in between.
                 txn.commit()?;
+                self.pass_recycling();
                 (from, since_ns)
             }
         };
@@ -150,7 +151,14 @@ impl Subscriber {
         &self.name
     }
 
-    /// The first transaction that it has not acknowledged.
+    /// The first transaction that it was not given yet: see [`Tail::position`].
+    #[must_use]
+    pub fn position(&self) -> TxnId {
+        Tail::position(&self.tail)
+    }
+
+    /// The first transaction that was not acknowledged by this handle, also where that was done in a write transaction which did
+    /// not commit.
     #[must_use]
     pub const fn acknowledged(&self) -> TxnId {
         self.acknowledged

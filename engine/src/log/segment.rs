@@ -24,8 +24,8 @@ use northstar_io::{Buf, Disk, File, IoError, IoKind, OpenMode};
 use crate::ids::Lsn;
 use crate::limits::LOG_BLOCK_BYTES;
 use crate::marks::{Mark, reached};
-use crate::sync::Mutex;
 use crate::sync::atomic::{AtomicU64, Ordering};
+use crate::sync::{Mutex, MutexGuard};
 
 /// Bytes read or written at once when a segment is filled, checked or scanned: where bandwidth has levelled off.
 pub(super) const CHUNK_BYTES: usize = 1024 * 1024;
@@ -54,6 +54,8 @@ pub(crate) struct Segments {
     /// Numbers of the segments in the directory. Changed by the holder of `workshop`, after the disk was.
     segments: Mutex<BTreeSet<u64>>,
     workshop: Mutex<Workshop>,
+    /// Taken while it is found out what nobody wants any more, and that is let go.
+    recycling: Mutex<()>,
 }
 
 /// What files are made from.
@@ -130,6 +132,7 @@ impl Segments {
             end: AtomicU64::new(0),
             claimed: AtomicU64::new(0),
             segments: Mutex::new(segments),
+            recycling: Mutex::new(()),
             workshop: Mutex::new(workshop),
         }))
     }
@@ -207,6 +210,11 @@ impl Segments {
     /// Where the log ended last.
     pub(crate) fn end(&self) -> Lsn {
         Lsn::new(self.end.load(Ordering::Relaxed))
+    }
+
+    /// Keeps segments from being let go while it is held. Whoever passes it sees the end of what was decided before.
+    pub(crate) fn hold_recycling(&self) -> MutexGuard<'_, ()> {
+        self.recycling.lock()
     }
 
     /// Where the first segment that is there begins.

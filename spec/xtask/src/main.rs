@@ -55,7 +55,11 @@ fn check() -> Result<(), u8> {
         cargo(&[&["clippy"], what, &warnings].concat(), &[], &[])?;
     }
     let rivals = ["clippy", "--manifest-path", "bench/rivals/Cargo.toml"];
-    cargo(&[&rivals, &["--all-targets"][..], &warnings].concat(), &[], &[])?;
+    cargo(
+        &[&rivals, &["--all-targets"][..], &warnings].concat(),
+        &[],
+        &[],
+    )?;
     for what in [
         &["--workspace", "--document-private-items"][..],
         &["-p", "northstardb"],
