@@ -160,7 +160,12 @@ impl Registry {
                     .is_ok()
             {
                 HINT.with(|hint| hint.set(at + 1));
-                return Some(SlotId { at, ticket: 0 });
+                // Before the caller looks again: whoever takes what was here before for what is here now meets
+                // one that starts over.
+                slot.place.store(None);
+                let ticket = slot.ticket.load(Ordering::Relaxed) + 1;
+                slot.ticket.store(ticket, Ordering::SeqCst);
+                return Some(SlotId { at, ticket });
             }
             at += 1;
             if wrapped && at == start {
@@ -172,19 +177,18 @@ impl Registry {
     /// Notes the snapshot in a slot that was claimed: its txn id, and where it was opened if it may be moved on.
     pub(crate) fn note(
         &self,
-        SlotId { at, .. }: SlotId,
+        id: SlotId,
         txn: TxnId,
         place: Option<&'static Location<'static>>,
     ) -> SlotId {
-        let Some(slot) = self.slot(at) else {
-            return SlotId { at, ticket: 0 };
-        };
-        slot.txn.store(txn.get(), Ordering::Relaxed);
-        slot.place.store(place);
-        let ticket = slot.ticket.load(Ordering::Relaxed) + 1;
-        // Release: whoever sees this ticket sees what was noted with it, or later.
-        slot.ticket.store(ticket, Ordering::Release);
-        SlotId { at, ticket }
+        if let Some(slot) = self.slot(id.at) {
+            slot.txn.store(txn.get(), Ordering::Relaxed);
+            if place.is_some() {
+                // Whoever sees it sees the transaction.
+                slot.place.store(place);
+            }
+        }
+        id
     }
 
     /// Whether the snapshot in the caller's slot was moved.
