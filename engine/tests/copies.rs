@@ -253,7 +253,7 @@ fn a_backup_and_its_increments_restore_every_state_that_they_lead_to() {
             restore.increment(&**increment, Some(*txn)).unwrap();
         }
         assert_eq!(restore.state().unwrap(), *txn);
-        let restored = restore.finish().unwrap();
+        let restored = restore.finish();
         assert_eq!(&hash(&restored), expected, "{txn}");
         assert_eq!(restored.begin_read().unwrap().txn_id(), *txn);
         let gone = restored.begin_read_at(TxnId::new(backup.to.get() - 1));
@@ -297,7 +297,7 @@ fn increments_that_do_not_lead_on_are_refused() {
         );
     }
     assert_eq!(restore.state().unwrap(), backup.to);
-    restore.finish().unwrap().close().unwrap();
+    restore.finish().close().unwrap();
     let again = small().restore(&restored, &*full);
     assert!(refused(again.map(drop)), "there is a database");
     let increment = small().restore(dir.path().join("none"), &*late);

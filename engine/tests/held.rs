@@ -3,17 +3,13 @@
 
 mod common;
 
-use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
 
-use common::{key, rows, small, value};
+use common::{State, key, rows, small, value};
 use northstardb::{Db, Error, Holder, LogFilter, Options, ReadTxn, Retention, Table};
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
-
-type State = BTreeMap<Vec<u8>, Vec<u8>>;
 
 const KEYS: u64 = 300;
 
@@ -26,29 +22,8 @@ fn restless() -> Options {
 }
 
 fn change(db: &Db, table: &Table, state: &mut State, rng: &mut SmallRng) {
-    let mut write = db.begin_write().unwrap();
-    for _ in 0..rng.random_range(1..20) {
-        let at = key(rng.random_range(0..KEYS));
-        match rng.random_range(0..12) {
-            0..8 => {
-                let len = [3, 90, 700, 9000][rng.random_range(0..4)];
-                let value = value(rng.random(), len);
-                write.put(table, &at, &value).unwrap();
-                state.insert(at, value);
-            }
-            8..11 => {
-                write.delete(table, &at).unwrap();
-                state.remove(&at);
-            }
-            _ => {
-                let to = key(rng.random_range(0..KEYS));
-                let (from, to) = (at.clone().min(to.clone()), at.max(to));
-                write.delete_range(table, &from[..]..&to[..]).unwrap();
-                state.retain(|key, _| *key < from || *key >= to);
-            }
-        }
-    }
-    write.commit().unwrap();
+    let any_key = |rng: &mut SmallRng| key(rng.random_range(0..KEYS));
+    common::change(db, table, state, rng, (20, any_key));
 }
 
 /// One way of reading after the other.
@@ -340,8 +315,20 @@ fn a_snapshot_that_cannot_be_moved_is_kept_or_ended_as_it_was_asked_for() {
     assert!(gone(
         read.scan::<&[u8]>(&table, .., |_, _| ControlFlow::Continue(()))
     ));
-    // Whoever begins anew reads on.
-    assert!(db.begin_read().unwrap().contains(&table, key(7)).unwrap());
+    // Whoever begins anew reads on, and is left alone for as long as it holds little.
+    let young = db.begin_read().unwrap();
+    let before = young.get(&table, key(7)).unwrap().unwrap().to_vec();
+    for number in 0..4 {
+        let mut write = db.begin_write().unwrap();
+        write.put(&table, key(7), value(number, 300)).unwrap();
+        write.commit().unwrap();
+        db.checkpoint().unwrap();
+    }
+    assert_eq!(
+        young.get(&table, key(7)).unwrap().as_deref(),
+        Some(&*before)
+    );
+    assert_eq!(db.stats().unwrap().snapshots_ended, 1);
 }
 
 #[test]
@@ -353,7 +340,6 @@ fn whoever_holds_space_is_named() {
     let subscriber = log
         .subscribe("behind", log.next(), LogFilter::all())
         .unwrap();
-    std::thread::sleep(Duration::from_millis(2));
     let holders = db.holders().unwrap();
     assert_eq!(holders.len(), 3, "{holders:?}");
     let snapshot = |txn| {
@@ -381,7 +367,15 @@ fn whoever_holds_space_is_named() {
         matches!(&holders[2], Holder::Subscriber { name, .. } if name == "behind"),
         "{holders:?}"
     );
-    drop((old, another, subscriber));
+    // Whichever way it was opened.
+    let far = std::time::SystemTime::now() + std::time::Duration::from_secs(3600);
+    let by_time = db.begin_read_at_time(far).unwrap();
+    for holder in db.holders().unwrap() {
+        if let Holder::Snapshot { place, .. } = holder {
+            assert!(place.unwrap().file().ends_with("held.rs"), "{place:?}");
+        }
+    }
+    drop((old, another, by_time, subscriber));
     assert!(log.unsubscribe("behind").unwrap());
     assert_eq!(db.holders().unwrap(), []);
 }

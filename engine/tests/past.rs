@@ -3,16 +3,13 @@
 
 mod common;
 
-use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
 
-use common::{copy, key, load, loaded, rows, small, value};
+use common::{State, copy, key, load, loaded, rows, small, value};
 use northstardb::{Db, Error, Options, ReadTxn, Retention, Table, TxnId};
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
-
-type State = BTreeMap<Vec<u8>, Vec<u8>>;
 
 fn kept() -> Options {
     small().history(Retention::All).page_bytes(4096)
@@ -73,29 +70,8 @@ const KEYS: u64 = 60;
 
 /// One random transaction, on the table and on its model.
 fn change(db: &Db, table: &Table, state: &mut State, rng: &mut SmallRng) -> TxnId {
-    let mut write = db.begin_write().unwrap();
-    for _ in 0..rng.random_range(1..6) {
-        let at = odd_key(rng.random_range(0..KEYS));
-        match rng.random_range(0..20) {
-            0..12 => {
-                let len = [3, 90, 700, 5000][rng.random_range(0..4)];
-                let value = value(rng.random(), len);
-                write.put(table, &at, &value).unwrap();
-                state.insert(at, value);
-            }
-            12..18 => {
-                write.delete(table, &at).unwrap();
-                state.remove(&at);
-            }
-            _ => {
-                let to = odd_key(rng.random_range(0..KEYS));
-                let (from, to) = (at.clone().min(to.clone()), at.max(to));
-                write.delete_range(table, &from[..]..&to[..]).unwrap();
-                state.retain(|key, _| *key < from || *key >= to);
-            }
-        }
-    }
-    write.commit().unwrap().txn_id
+    let any_key = |rng: &mut SmallRng| odd_key(rng.random_range(0..KEYS));
+    common::change(db, table, state, rng, (6, any_key))
 }
 
 fn compare_all(db: &Db, states: &[(TxnId, State)], what: &str) {

@@ -418,22 +418,9 @@ fn model(seeds: Range<u64>) -> Result<Tally, Failure> {
 }
 
 fn restores(seeds: Range<u64>) -> Result<Tally, Failure> {
-    let mut tally = Tally::default();
-    for seed in seeds {
-        let done = restored::run(seed)?;
-        if seed % TWICE == 0 {
-            let again = restored::run(seed)?;
-            if again.hash != done.hash {
-                return Err(Failure::Broken(format!(
-                    "restores, seed {seed}, came to {:x} and then to {:x}",
-                    done.hash, again.hash
-                )));
-            }
-            tally.add("seeds done twice", 1);
-        }
-        tally.merge(&done);
-    }
-    Ok(tally)
+    same_again(seeds, restored::run, |seed| {
+        format!("nshard work restores --seed {seed} --seeds 1")
+    })
 }
 
 const HELD: &str = "properties tried";
@@ -487,6 +474,32 @@ fn fuzz_all(seeds: Range<u64>) -> Result<Tally, Failure> {
 /// Every so many seeds one is done twice: the same must happen.
 const TWICE: u64 = 50;
 
+/// Adds up what seeds do, some of them twice; `replay` says how one is done again by hand.
+fn same_again(
+    seeds: Range<u64>,
+    mut run: impl FnMut(u64) -> Result<Tally, Failure>,
+    replay: impl Fn(u64) -> String,
+) -> Result<Tally, Failure> {
+    let mut tally = Tally::default();
+    for seed in seeds {
+        let done = run(seed)?;
+        if seed % TWICE == 0 {
+            let again = run(seed)?;
+            if again.hash != done.hash {
+                return Err(Failure::Broken(format!(
+                    "the same seed came to {:x} and then to {:x}\n  replay: {}",
+                    done.hash,
+                    again.hash,
+                    replay(seed)
+                )));
+            }
+            tally.add("seeds done twice", 1);
+        }
+        tally.merge(&done);
+    }
+    Ok(tally)
+}
+
 /// What a seed does on a disk with faults.
 #[must_use]
 pub const fn faults_plan(seed: u64) -> Plan {
@@ -497,28 +510,18 @@ pub const fn faults_plan(seed: u64) -> Plan {
 }
 
 fn sim(seeds: Range<u64>, faults: bool) -> Result<Tally, Failure> {
-    let mut tally = Tally::default();
-    for seed in seeds {
-        let plan = match faults {
-            true => faults_plan(seed),
-            false => Plan::of(seed),
-        };
-        let done = simulate(&plan)?;
-        if seed % TWICE == 0 {
-            let again = simulate(&plan)?;
-            if again.hash != done.hash {
-                return Err(Failure::Broken(format!(
-                    "the same seed came to {:x} and then to {:x}\n  replay: {}",
-                    done.hash,
-                    again.hash,
-                    plan.replay()
-                )));
-            }
-            tally.add("seeds done twice", 1);
-        }
-        tally.merge(&done);
-        tally.add("seeds", 1);
-    }
+    let plan = |seed| match faults {
+        true => faults_plan(seed),
+        false => Plan::of(seed),
+    };
+    let many = seeds.end - seeds.start;
+    let done = same_again(
+        seeds,
+        |seed| simulate(&plan(seed)),
+        |seed| plan(seed).replay(),
+    );
+    let mut tally = done?;
+    tally.add("seeds", many);
     Ok(tally)
 }
 
@@ -565,22 +568,8 @@ pub(crate) fn model_of(seed: u64) -> Result<u64, Failure> {
 
 fn schedules(seeds: Range<u64>) -> Result<Tally, Failure> {
     let mut runner = sched::Runner::default();
-    let mut tally = Tally::default();
-    for seed in seeds {
-        let done = runner.run(seed)?;
-        if seed % TWICE == 0 {
-            let again = runner.run(seed)?;
-            if again.hash != done.hash {
-                return Err(Failure::Broken(format!(
-                    "the same seed came to {:x} and then to {:x}\n  replay: nshard schedule --seed {seed}",
-                    done.hash, again.hash
-                )));
-            }
-            tally.add("seeds done twice", 1);
-        }
-        tally.merge(&done);
-    }
-    Ok(tally)
+    let replay = |seed| format!("nshard schedule --seed {seed}");
+    same_again(seeds, |seed| runner.run(seed), replay)
 }
 
 /// How a job is driven.

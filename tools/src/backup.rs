@@ -159,7 +159,7 @@ pub(crate) fn restore(
             .during(|| during(path))?;
     }
     let reached = restore.state().during(|| during(full))?;
-    let restored = restore.finish().during(|| during(full))?;
+    let restored = restore.finish();
     let state = restored.begin_read().and_then(|read| read.state_hash());
     let state = state.during(|| "cannot read what was restored".to_owned())?;
     restored

@@ -110,7 +110,7 @@ fn begin(
         None => options.open(into),
         Some(base) => {
             let restore = options.restore(into, backup::reader(base)?);
-            restore.and_then(northstardb::Restore::finish)
+            restore.map(northstardb::Restore::finish)
         }
     };
     let copy = copy.during(|| format!("cannot begin a copy in {}", into.display()))?;

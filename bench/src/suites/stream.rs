@@ -191,9 +191,7 @@ fn backup_restore(ctx: &mut Ctx) -> Result<Outcome> {
     let started = now();
     let file = std::fs::OpenOptions::new().read(true).open(&path);
     let file = std::io::BufReader::with_capacity(1 << 20, file.map_err(io)?);
-    let restored: Db = Options::new()
-        .restore(ctx.dir("restored")?, file)?
-        .finish()?;
+    let restored: Db = Options::new().restore(ctx.dir("restored")?, file)?.finish();
     let restore = started.elapsed();
     if restored.begin_read()?.state_hash()? != state {
         return Err(BenchError::Wrong {

@@ -2,7 +2,6 @@
 //!
 //! Spec: SE-024.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use northstar_io::planted::planted;
@@ -29,65 +28,60 @@ pub(crate) struct Allowance {
 impl Checkpointer {
     /// Sees to it that open snapshots hold no more pages than they may.
     pub(super) fn govern(&mut self) {
-        self.notice();
+        let open = self.notice();
         let held = self.store.held_before(self.meta.generation);
-        if held <= self.allowance.moved_from {
+        let Allowance {
+            moved_from,
+            ended_from,
+        } = self.allowance;
+        if held <= moved_from.min(ended_from.unwrap_or(u64::MAX)) {
             return;
         }
+        let shape = Arc::clone(&self.shapes.load());
+        let old = open
+            .into_iter()
+            .filter(|open| open.place.is_some() && open.generation < shape.generation);
+        // Of later transactions the trees hold a part, or nothing: the rest may only be in a delta.
+        let last = match planted("a snapshot is moved that needs what is not merged") {
+            true => shape.tree_txn,
+            false => self.meta.log_start.last_txn,
+        };
+        let is_kept = self.keeps_history() && !self.history_is_damaged;
+        let states = shape.history.horizon..=last;
+        let can_move = |open: &Open| is_kept && states.contains(&open.txn);
+        let (movable, fixed): (Vec<Open>, Vec<Open>) = old.partition(can_move);
+        if held > moved_from && !movable.is_empty() {
+            self.move_all(&movable, &shape);
+        }
+        if let Some(from) = ended_from {
+            let holds_more = |open: &&Open| self.store.held_since(open.generation) > from;
+            let ended: Vec<&Open> = fixed.iter().filter(holds_more).collect();
+            for open in &ended {
+                // As one that reads what will never be.
+                self.move_on(open, Moved::Ended, Generation::new(NARROW_IDS_MAX));
+            }
+            let counter = &self.pipeline.counters.snapshots_ended;
+            counter.fetch_add(ended.len() as u64, Ordering::Relaxed);
+        }
+    }
+
+    fn move_all(&mut self, movable: &[Open], shape: &Shape) {
         let Some(empty) = self.empty_delta() else {
             // Without memory for it, nothing is moved.
             return;
         };
-        let shapes = Arc::clone(&self.shapes);
-        let shape = shapes.load();
-        let shared = &shape.shared;
-        let mut old: Vec<Open> = Vec::new();
-        shared.registry.each_open(|open| {
-            if open.place.is_some() && open.generation < shape.generation {
-                old.push(open);
-            }
-        });
-        if old.is_empty() {
-            return;
-        }
-        let is_kept = self.keeps_history() && self.meta.history.is_some();
-        let can_move = |open: &Open| {
-            let first = shape.history.horizon;
-            // Of later transactions the trees hold a part, or nothing: the rest is only in a delta.
-            let last = match planted("a snapshot is moved that needs what is not merged") {
-                true => shape.tree_txn,
-                false => self.meta.log_start.last_txn,
-            };
-            is_kept && !self.history_is_damaged && first <= open.txn && open.txn <= last
-        };
         let without_deltas = Arc::new(Shape {
             active: empty,
             frozen: Vec::new(),
-            ..Shape::clone(&shape)
+            ..Shape::clone(shape)
         });
-        let (movable, fixed): (Vec<Open>, Vec<Open>) = old.into_iter().partition(can_move);
-        for open in &movable {
+        for open in movable {
             let to = Moved::To(Arc::clone(&without_deltas));
             self.move_on(open, to, shape.generation);
             reached(Mark::SnapshotMoved);
         }
-        let counters = &self.pipeline.counters;
-        let add = |counter: &crate::sync::atomic::AtomicU64, many: usize| {
-            counter.fetch_add(many as u64, Ordering::Relaxed);
-        };
-        add(&counters.snapshots_moved, movable.len());
-        let held = fixed
-            .iter()
-            .map(|open| self.store.held_since(open.generation));
-        let most = held.max().unwrap_or(0);
-        if self.allowance.ended_from.is_none_or(|from| most <= from) {
-            return;
-        }
-        for open in &fixed {
-            // As one that reads what will never be.
-            self.move_on(open, Moved::Ended, Generation::new(NARROW_IDS_MAX));
-        }
-        add(&counters.snapshots_ended, fixed.len());
+        let counter = &self.pipeline.counters.snapshots_moved;
+        counter.fetch_add(movable.len() as u64, Ordering::Relaxed);
     }
 
     fn move_on(&self, open: &Open, to: Moved, generation: Generation) {
@@ -106,19 +100,20 @@ impl Checkpointer {
         self.empty_delta.clone()
     }
 
-    /// Notes when snapshots were first seen, and forgets those that have ended.
-    pub(crate) fn notice(&mut self) {
-        let now = self.clock.monotonic_ns();
+    /// The open snapshots. Notes when each was first seen, and forgets those that have ended.
+    pub(crate) fn notice(&mut self) -> Vec<Open> {
         let shared = &self.shapes.shared;
-        let mut open = BTreeSet::new();
-        shared.registry.each_open(|found| {
-            open.insert(found.slot);
-        });
-        self.noticed.retain(|slot, _| open.contains(slot));
-        shared.moved.retain(|slot| open.contains(&slot));
-        for slot in open {
-            self.noticed.entry(slot).or_insert(now);
+        let mut open = Vec::new();
+        shared.registry.each_open(|found| open.push(found));
+        // They come in the order of their slots.
+        let is_open = |slot: &SlotId| open.binary_search_by_key(slot, |open| open.slot).is_ok();
+        self.noticed.retain(|slot, _| is_open(slot));
+        shared.moved.retain(|slot| is_open(&slot));
+        let now = self.clock.monotonic_ns();
+        for found in &open {
+            self.noticed.entry(found.slot).or_insert(now);
         }
+        open
     }
 
     /// For how long the snapshot of a slot is known to be open, in nanoseconds.

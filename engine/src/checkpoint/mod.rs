@@ -13,6 +13,7 @@ pub(crate) mod feed;
 pub(crate) mod govern;
 mod moments;
 mod past;
+pub(crate) mod roots;
 pub(crate) mod run;
 mod state;
 pub(crate) mod thread;

@@ -9,10 +9,11 @@ use northstar_io::planted::planted;
 use super::feed::Feed;
 use super::govern::Allowance;
 use super::past::Tending;
+use super::roots::merge_roots;
 use crate::clock::Clock;
 use crate::delta::Delta;
 use crate::error::{Error, Result};
-use crate::format::meta::{Meta, TreeRoot};
+use crate::format::meta::Meta;
 use crate::history::{History, Keeper};
 use crate::ids::{Lsn, TableId, TxnId};
 use crate::log::{LogPosition, Retainer, Segments};
@@ -24,7 +25,7 @@ use crate::retention::Retention;
 use crate::state::StateHash;
 use crate::sync::atomic::Ordering;
 use crate::tree::bulk::Built;
-use crate::tree::merge::{Change, ChangeKind, Forget, MergeError, RangeDelete, merge};
+use crate::tree::merge::{Forget, MergeError, RangeDelete, merge};
 use crate::txn::positions::furthest_behind;
 use crate::txn::registry::SlotId;
 use crate::txn::shape::{Roots, Shapes};
@@ -292,37 +293,8 @@ impl Checkpointer {
         roots: &mut Roots,
         sink: &mut PageSink<'_>,
     ) -> Result<()> {
-        let rows: Vec<_> = changed
-            .iter()
-            .filter(|table| **table != TableId::NAMES)
-            .map(|table| {
-                (
-                    table.get().to_be_bytes(),
-                    roots.get(*table).map(TreeRoot::encode),
-                )
-            })
-            .collect();
-        let txn = TxnId::new(u64::from(self.meta.generation.next().get()));
-        let changes = rows.iter().map(|(key, row)| Change {
-            key,
-            txn,
-            kind: ChangeKind::of(row.as_ref().map(|row| &row[..])),
-        });
-        let old = roots.get(TableId::ROOTS).map(|root| root.page);
-        if rows.is_empty() {
-            return Ok(());
-        }
-        let merged = merge(
-            &*self.store,
-            sink,
-            TableId::ROOTS,
-            old,
-            changes,
-            &[],
-            &mut Forget,
-        )?;
-        roots.set(TableId::ROOTS, merged.tree());
-        Ok(())
+        let generation = self.meta.generation.next();
+        merge_roots(&self.store, sink, generation, changed, roots)
     }
 
     /// Makes a slice durable: pages, then the meta page that names them.

@@ -6,14 +6,13 @@ use std::sync::Arc;
 
 use northstar_io::planted::planted;
 
-use super::log::Transaction;
+use super::log::{Transaction, damaged};
 use super::{Db, Engine};
 use crate::delta::WARM_KEYS;
-use crate::error::{Corruption, Error, Result};
+use crate::error::{Error, Result};
 use crate::format::record::{Op, OpWriter, Ops};
-use crate::ids::{TableId, TxnId};
-use crate::txn::table::decode_entry;
-use crate::writer::core::{Core, is_given_out, warm};
+use crate::ids::TxnId;
+use crate::writer::core::{Core, is_of_known_table, warm};
 use crate::writer::pipeline::Durability;
 
 /// Applies transactions of another database's log, under their own ids, times and tags: see [`Db::begin_apply`].
@@ -123,20 +122,10 @@ impl Apply {
         let mut next_table = tables.next_id();
         let mut dropped = Vec::new();
         for op in Ops::new(bytes, count) {
-            let op = op.map_err(|error| corrupt(error.to_string()))?;
-            if let Op::Put {
-                table: TableId::NAMES,
-                key,
-                value,
-            } = op
-            {
-                let id = decode_entry(&String::from_utf8_lossy(key), value)?;
-                next_table = next_table.max(id.next());
-            }
-            let table = op.table();
-            if !is_given_out(table, next_table) {
-                let txn = transaction.txn_id();
-                return Err(corrupt(format!(
+            let op = op.map_err(|error| damaged(error.to_string()))?;
+            if !is_of_known_table(&op, &mut next_table)? {
+                let (txn, table) = (transaction.txn_id(), op.table());
+                return Err(damaged(format!(
                     "{txn} changes {table:?}, which was never given out; the next new table is {next_table:?}"
                 )));
             }
@@ -183,12 +172,4 @@ impl Drop for Apply {
             self.engine.pipeline.flush_later();
         }
     }
-}
-
-fn corrupt(detail: String) -> Error {
-    Error::Corrupt(Corruption {
-        file: "log",
-        offset: None,
-        detail,
-    })
 }

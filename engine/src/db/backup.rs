@@ -22,9 +22,7 @@ use crate::format::checksum::Crc32c;
 use crate::format::record::{Record, encode_frame};
 use crate::ids::{TableId, TxnId};
 use crate::state::StateHash;
-use crate::txn::cursor::Cursor;
 use crate::txn::snapshot::Snapshot;
-use crate::txn::table::decode_entry;
 
 /// What a backup holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -90,7 +88,7 @@ impl Db {
     ///
     /// let mut restore = Options::new().restore(&at, &*full)?;
     /// restore.increment(&*since, None)?;
-    /// let copy = restore.finish()?;
+    /// let copy = restore.finish();
     /// assert_eq!(copy.begin_read()?.state_hash()?, db.begin_read()?.state_hash()?);
     /// # copy.close()?; db.close() }
     /// ```
@@ -113,32 +111,18 @@ impl Db {
             time_ns,
         };
         let mut writer = BackupWriter::begin(to, header)?;
-        let mut state = StateHash::default();
-        let mut tables = Vec::new();
-        let mut names = Cursor::new(&read.snapshot, TableId::NAMES);
-        let mut row = names.seek(&[])?;
-        while let Some((name, entry)) = row {
-            state.add(TableId::NAMES, name, entry);
-            writer.row(TableId::NAMES, name, entry)?;
-            tables.push(decode_entry(&String::from_utf8_lossy(name), entry)?);
-            row = names.next()?;
-        }
-        tables.push(TableId::SUBSCRIBERS);
-        tables.sort_unstable();
-        for table in tables {
-            let mut failed = Ok(());
-            Cursor::new(&read.snapshot, table).scan(&[], None, |key, value| {
-                if StateHash::covers(table) {
-                    state.add(table, key, value);
-                }
-                failed = writer.row(table, key, value);
-                match &failed {
-                    Ok(()) => ControlFlow::Continue(()),
-                    Err(_) => ControlFlow::Break(()),
-                }
-            })?;
-            failed?;
-        }
+        let (mut state, mut written) = (StateHash::default(), Ok(()));
+        read.each_row(&[TableId::SUBSCRIBERS], |table, key, value| {
+            if StateHash::covers(table) {
+                state.add(table, key, value);
+            }
+            written = writer.row(table, key, value);
+            match &written {
+                Ok(()) => ControlFlow::Continue(()),
+                Err(_) => ControlFlow::Break(()),
+            }
+        })?;
+        written?;
         writer.finish(state)
     }
 

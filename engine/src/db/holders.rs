@@ -2,6 +2,7 @@
 //!
 //! Spec: SE-024.
 
+use std::collections::BTreeMap;
 use std::panic::Location;
 use std::time::{Duration, SystemTime};
 
@@ -62,17 +63,19 @@ impl Db {
         let engine = self.engine()?;
         let mut holders = Vec::new();
         let mut checkpointer = engine.checkpointer.lock();
-        checkpointer.notice();
         let moved = &engine.shapes.shared.moved;
-        engine.shapes.shared.registry.each_open(|open| {
+        // Thousands of snapshots share a few generations.
+        let mut held = BTreeMap::new();
+        for open in checkpointer.notice() {
+            let held_since = || checkpointer.store.held_since(open.generation);
             holders.push(Holder::Snapshot {
                 txn: open.txn,
                 place: open.place,
                 open_for: Duration::from_nanos(checkpointer.open_for(open.slot)),
-                held_bytes: checkpointer.store.held_since(open.generation),
+                held_bytes: *held.entry(open.generation).or_insert_with(held_since),
                 moves: moved.moves(open.slot),
             });
-        });
+        }
         drop(checkpointer);
         let log = self.log()?;
         for subscriber in log.subscribers()? {

@@ -471,7 +471,8 @@ impl<'t> Change<'t> {
     }
 }
 
-fn damaged(detail: String) -> Error {
+/// Damage in the log.
+pub(super) fn damaged(detail: String) -> Error {
     Error::Corrupt(Corruption {
         file: "log",
         offset: None,

@@ -394,6 +394,7 @@ impl Drop for Handle {
         }
         // The lock goes with the engine: a write transaction that lives on may still commit.
         self.stop_threads();
+        self.engine.shapes.shared.forget_ended();
         let tasks = self.engine.shapes.shared.bell.ring();
         tasks.into_iter().for_each(std::task::Waker::wake);
     }

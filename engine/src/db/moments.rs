@@ -38,6 +38,7 @@ impl Db {
     /// # Errors
     /// [`Error::SnapshotGone`] for a moment before the horizon, or where no history is kept; [`Error::Corrupt`],
     /// [`Error::Io`], [`Error::Closed`].
+    #[track_caller]
     pub fn begin_read_at_time(&self, moment: SystemTime) -> Result<ReadTxn> {
         let since = moment.duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
         let wanted = u64::try_from(since.as_nanos()).unwrap_or(u64::MAX) / RESOLUTION_NS;
@@ -84,6 +85,7 @@ impl Db {
     ///
     /// # Errors
     /// [`Error::TooLarge`], [`Error::Corrupt`], [`Error::Io`], [`Error::Closed`].
+    #[track_caller]
     pub fn begin_read_at_tag(&self, tag: impl AsRef<[u8]>) -> Result<Option<ReadTxn>> {
         let tag = tag.as_ref();
         check_len("tag", tag.len(), limits::TAG_BYTES_MAX)?;

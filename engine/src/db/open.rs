@@ -446,7 +446,7 @@ fn parent(dir: &Path) -> &Path {
 
 /// Makes the names durable by which the database was found: a process that was killed may have made them and not come
 /// to this.
-fn secure_names(dir: &Path, disk: &dyn Disk) -> Result<(), IoError> {
+pub(super) fn secure_names(dir: &Path, disk: &dyn Disk) -> Result<(), IoError> {
     if planted("names that were found are not made durable") {
         return Ok(());
     }

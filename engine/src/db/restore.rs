@@ -15,14 +15,18 @@ use northstar_io::planted::planted;
 use super::Db;
 use super::apply::Apply;
 use super::backup::{Backup, BackupReader};
-use super::open::{Found, create, lock_in, native_disk, open_in, store_options, survey};
+use super::open::{
+    Found, create, lock_in, native_disk, open_in, secure_names, store_options, survey,
+};
 use super::options::Options;
 use super::world::World;
+use crate::checkpoint::roots::merge_roots;
 use crate::error::{Corruption, Error, Result};
 use crate::format::backup::Kind;
-use crate::format::meta::{HistoryMeta, Meta, TreeRoot};
+use crate::format::meta::{HistoryMeta, Meta};
 use crate::ids::{LogPosition, TableId, TxnId};
 use crate::pages::store::{Opened, Store};
+use crate::pages::write::PageSink;
 use crate::retention::Retention;
 use crate::tree::merge::{Change, ChangeKind, Forget, merge};
 use crate::txn::shape::Roots;
@@ -93,6 +97,7 @@ pub(crate) fn restore_in(
     let backup = reader.finish()?;
     load.slice()?;
     load.finish(&backup, options, (header.next_table, header.time_ns))?;
+    secure_names(dir, &*disk).map_err(Error::Io)?;
     // Whoever opens it in between opens what was restored.
     drop(lock);
     let db = open_in(options, dir, world)?;
@@ -167,12 +172,10 @@ impl Restore {
         apply.finish()
     }
 
-    /// Opens the database in the state that was reached.
-    ///
-    /// # Errors
-    /// [`Error::Halted`].
-    pub fn finish(self) -> Result<Db> {
-        Ok(self.db)
+    /// The database, in the state that was reached.
+    #[must_use]
+    pub fn finish(self) -> Db {
+        self.db
     }
 }
 
@@ -235,29 +238,15 @@ impl Load {
         let (table, root) = (self.table, self.roots.get(self.table).map(|root| root.page));
         let merged = merge(&*store, &mut sink, table, root, changes, &[], &mut Forget)?;
         self.roots.set(table, merged.tree());
-        if table != TableId::NAMES {
-            let (key, row) = (
-                table.get().to_be_bytes(),
-                self.roots.get(table).map(TreeRoot::encode),
-            );
-            let change = Change {
-                key: &key,
-                // As checkpoints do: the transactions of this table's rows are generations.
-                txn: TxnId::new(u64::from(self.meta.generation.next().get())),
-                kind: ChangeKind::of(row.as_ref().map(|row| &row[..])),
-            };
-            let roots = self.roots.get(TableId::ROOTS).map(|root| root.page);
-            let table = TableId::ROOTS;
-            let merged = merge(&*store, &mut sink, table, roots, [change], &[], &mut Forget)?;
-            self.roots.set(table, merged.tree());
-        }
+        let generation = self.meta.generation.next();
+        merge_roots(&store, &mut sink, generation, &[table], &mut self.roots)?;
         self.flip(sink)?;
         self.bytes.clear();
         self.rows.clear();
         Ok(())
     }
 
-    fn flip(&mut self, sink: crate::pages::write::PageSink<'_>) -> Result<()> {
+    fn flip(&mut self, sink: PageSink<'_>) -> Result<()> {
         let written = sink.finish()?;
         let mut meta = self.meta.clone();
         meta.generation = meta.generation.next();

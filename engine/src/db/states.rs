@@ -35,21 +35,42 @@ impl ReadTxn {
     /// [`Error::Corrupt`], [`Error::Io`].
     pub fn state_hash(&self) -> Result<StateHash> {
         let mut state = StateHash::default();
-        let mut tables = Vec::new();
+        self.each_row(&[], |table, key, value| {
+            state.add(table, key, value);
+            ControlFlow::Continue(())
+        })?;
+        Ok(state)
+    }
+
+    /// Visits every row of this state in the order of tables and keys, until `visit` breaks: the names of tables, and the rows of
+    /// users' tables and of `own` ones.
+    pub(super) fn each_row(
+        &self,
+        own: &[TableId],
+        mut visit: impl FnMut(TableId, &[u8], &[u8]) -> ControlFlow<()>,
+    ) -> Result<()> {
+        let mut tables = own.to_vec();
         let mut names = Cursor::new(&self.snapshot, TableId::NAMES);
         let mut row = names.seek(&[])?;
         while let Some((name, entry)) = row {
-            state.add(TableId::NAMES, name, entry);
             tables.push(decode_entry(&String::from_utf8_lossy(name), entry)?);
+            if visit(TableId::NAMES, name, entry).is_break() {
+                return Ok(());
+            }
             row = names.next()?;
         }
+        tables.sort_unstable();
+        let mut goes_on = ControlFlow::Continue(());
         for table in tables {
             Cursor::new(&self.snapshot, table).scan(&[], None, |key, value| {
-                state.add(table, key, value);
-                ControlFlow::Continue(())
+                goes_on = visit(table, key, value);
+                goes_on
             })?;
+            if goes_on.is_break() {
+                break;
+            }
         }
-        Ok(state)
+        Ok(())
     }
 }
 

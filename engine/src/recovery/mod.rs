@@ -12,8 +12,7 @@ use crate::error::{Corruption, Error, Result};
 use crate::format::record::{Op, Record, RecordError};
 use crate::ids::{Lsn, TableId, TxnId};
 use crate::log::{LogError, LogPosition, ScanEnd, ScanStart, Segments, scan};
-use crate::txn::table::decode_entry;
-use crate::writer::core::{Ahead, apply_op, delta_full, is_given_out};
+use crate::writer::core::{Ahead, apply_op, delta_full, is_of_known_table};
 use crate::writer::moments::note;
 
 /// What replaying the log gave.
@@ -104,17 +103,8 @@ pub(crate) fn replay(
         for op in record.ops() {
             ahead.step(&writer);
             let op = op.map_err(|error| bad_record(group, &error))?;
-            if let Op::Put {
-                table: TableId::NAMES,
-                key,
-                value,
-            } = op
-            {
-                let id = decode_entry(&String::from_utf8_lossy(key), value)?;
-                next_table = next_table.max(id.next());
-            }
-            let table = op.table();
-            if !is_given_out(table, next_table) {
+            if !is_of_known_table(&op, &mut next_table)? {
+                let table = op.table();
                 return Err(Error::Corrupt(Corruption {
                     file: "log",
                     offset: Some(group.get()),

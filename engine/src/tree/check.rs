@@ -229,7 +229,7 @@ impl<P: PageRead> Walk<'_, '_, P> {
         self.bounds(node, leaf.prefix(), (0, leaf.suffix(0)?), lower, None);
         let last = leaf.count() - 1;
         self.bounds(node, leaf.prefix(), (last, leaf.suffix(last)?), None, upper);
-        let mut key = leaf.prefix().to_vec();
+        let mut key = Vec::new();
         for index in 0..leaf.count() {
             let row = leaf.row(index)?;
             let large;
@@ -242,7 +242,8 @@ impl<P: PageRead> Walk<'_, '_, P> {
                 }
             };
             if self.options.digest {
-                key.truncate(leaf.prefix().len());
+                key.clear();
+                key.extend_from_slice(leaf.prefix());
                 row.suffix.append_to(&mut key);
                 self.report.state.add(self.options.table, &key, value);
             }

@@ -51,7 +51,7 @@ struct Slot {
     place: AtomicCell<Option<&'static Location<'static>>>,
 }
 
-/// A claimed slot, and once it was noted, the snapshot in it.
+/// A claimed slot, and the snapshot in it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct SlotId {
     at: u32,
@@ -175,12 +175,7 @@ impl Registry {
     }
 
     /// Notes the snapshot in a slot that was claimed: its txn id, and where it was opened if it may be moved on.
-    pub(crate) fn note(
-        &self,
-        id: SlotId,
-        txn: TxnId,
-        place: Option<&'static Location<'static>>,
-    ) -> SlotId {
+    pub(crate) fn note(&self, id: SlotId, txn: TxnId, place: Option<&'static Location<'static>>) {
         if let Some(slot) = self.slot(id.at) {
             slot.txn.store(txn.get(), Ordering::Relaxed);
             if place.is_some() {
@@ -188,14 +183,13 @@ impl Registry {
                 slot.place.store(place);
             }
         }
-        id
     }
 
     /// Whether the snapshot in the caller's slot was moved.
     pub(crate) fn is_moved(&self, id: SlotId) -> bool {
         // SeqCst: pairs with `advance`.
         let slot = self.slot(id.at);
-        slot.is_some_and(|slot| slot.moved.load(Ordering::SeqCst) == id.ticket && id.ticket > 0)
+        slot.is_some_and(|slot| slot.moved.load(Ordering::SeqCst) == id.ticket)
     }
 
     /// Moves a snapshot on from one generation to another. False if it has ended.
@@ -246,11 +240,11 @@ impl Registry {
         }
     }
 
-    /// Gives a slot back. Says whether the snapshot in it was moved.
+    /// Gives a slot back. Says whether the snapshot in it was moved, unless that happens just now.
     pub(crate) fn release(&self, id: SlotId) -> bool {
         let mut was_moved = false;
         if let Some(claimed) = self.slot(id.at) {
-            was_moved = id.ticket > 0 && claimed.moved.load(Ordering::Relaxed) == id.ticket;
+            was_moved = claimed.moved.load(Ordering::Relaxed) == id.ticket;
             // Release: what the snapshot read happens before the reuse of its pages.
             claimed.announced.store(0, Ordering::Release);
         }

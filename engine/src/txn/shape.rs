@@ -8,6 +8,7 @@
 //!    below any transaction from `tree_txn` to the visible one; with `history`, from its horizon on.
 //! 2. Sequence numbers rise by one with every publication.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
@@ -98,8 +99,19 @@ impl Shared {
         }
     }
 
+    /// Forgets where snapshots were moved to that have ended. One that ends while it is moved does not do so itself, and what is
+    /// kept for it keeps all of this.
+    pub(crate) fn forget_ended(&self) {
+        let mut open = BTreeSet::new();
+        self.registry.each_open(|found| {
+            open.insert(found.slot);
+        });
+        self.moved.retain(|slot| open.contains(&slot));
+    }
+
     /// Ends the opening of snapshots; the file lock goes with the last of them.
     pub(crate) fn close(&self) {
+        self.forget_ended();
         // SeqCst: before the scan of the registry, as a publication is; see the registry's invariant 2.
         self.closed.store(true, Ordering::SeqCst);
         self.unlock_if_unused();

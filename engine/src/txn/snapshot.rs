@@ -87,7 +87,7 @@ impl Snapshot {
                 None => (0, Arc::clone(&self.shape)),
             };
             let slot = registry.claim(shape.generation).ok_or_else(all_open)?;
-            let slot = registry.note(slot, txn, None);
+            registry.note(slot, txn, None);
             // Made first, so that the slot is given back whatever follows.
             let snapshot = Self::new(arc_swap::Guard::from_inner(shape), slot, txn);
             // This snapshot keeps what the generation needs, unless it was moved on meanwhile.
@@ -120,7 +120,7 @@ impl Snapshot {
             }
             return match choose(&shape, visible) {
                 Ok(at) => {
-                    let slot = registry.note(slot, at, place);
+                    registry.note(slot, at, place);
                     Ok(Self::new(shape, slot, at))
                 }
                 Err(error) => {

@@ -14,6 +14,7 @@ use crate::delta::{Delta, DeltaFull, DeltaWriter, WARM_KEYS};
 use crate::error::{Error, Result};
 use crate::format::record::{Op, OpWriter, Ops};
 use crate::ids::{TableId, TxnId};
+use crate::txn::table::decode_entry;
 
 /// What the role owns.
 pub(crate) struct Core {
@@ -132,10 +133,24 @@ pub(crate) fn warm<'a>(writer: &DeltaWriter, transactions: impl Iterator<Item = 
     }
 }
 
-/// Whether records may change `table`, if `next` is the id of the next new one.
-pub(crate) fn is_given_out(table: TableId, next: TableId) -> bool {
-    let is_users = TableId::FIRST_USER <= table && table < next;
-    is_users || table == TableId::NAMES || table == TableId::SUBSCRIBERS
+/// Whether a record may hold `op`: it changes a table that was made before it. `next` is the id of the next new table, and
+/// rises with those that `op` makes.
+///
+/// # Errors
+/// [`Error::Corrupt`] for what says no table's name.
+pub(crate) fn is_of_known_table(op: &Op<'_>, next: &mut TableId) -> Result<bool> {
+    if let Op::Put {
+        table: TableId::NAMES,
+        key,
+        value,
+    } = *op
+    {
+        let id = decode_entry(&String::from_utf8_lossy(key), value)?;
+        *next = id.next().max(*next);
+    }
+    let table = op.table();
+    let is_users = TableId::FIRST_USER <= table && table < *next;
+    Ok(is_users || table == TableId::NAMES || table == TableId::SUBSCRIBERS)
 }
 
 /// Puts one operation of `txn` into a delta: the one way in, for commits and for replay.

@@ -6,9 +6,15 @@
 )]
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
-use northstardb::{Backend, Db, Options, ReadTxn, Table, WriteBatch};
+use northstardb::{Backend, Db, Options, ReadTxn, Table, TxnId, WriteBatch};
+use rand::Rng;
+use rand::rngs::SmallRng;
+
+/// What a table must hold.
+pub type State = BTreeMap<Vec<u8>, Vec<u8>>;
 
 /// Rows of a table.
 pub type Rows = Vec<(Vec<u8>, Vec<u8>)>;
@@ -125,4 +131,38 @@ pub fn chain(error: &dyn std::error::Error) -> String {
         source = cause.source();
     }
     text
+}
+
+/// One random transaction of fewer than `edits` edits, on the table and on its model; `any_key` gives the keys.
+pub fn change(
+    db: &Db,
+    table: &Table,
+    state: &mut State,
+    rng: &mut SmallRng,
+    (edits, any_key): (u32, impl Fn(&mut SmallRng) -> Vec<u8>),
+) -> TxnId {
+    let mut write = db.begin_write().unwrap();
+    for _ in 0..rng.random_range(1..edits) {
+        let at = any_key(rng);
+        match rng.random_range(0..20) {
+            0..12 => {
+                // The longest takes pages of its own.
+                let len = [3, 90, 700, 5000][rng.random_range(0..4)];
+                let value = value(rng.random(), len);
+                write.put(table, &at, &value).unwrap();
+                state.insert(at, value);
+            }
+            12..18 => {
+                write.delete(table, &at).unwrap();
+                state.remove(&at);
+            }
+            _ => {
+                let to = any_key(rng);
+                let (from, to) = (at.clone().min(to.clone()), at.max(to));
+                write.delete_range(table, &from[..]..&to[..]).unwrap();
+                state.retain(|key, _| *key < from || *key >= to);
+            }
+        }
+    }
+    write.commit().unwrap().txn_id
 }

@@ -190,7 +190,7 @@ impl Runner {
                 ));
             }
         }
-        let db = restore.finish().during("finish a restore")?;
+        let db = restore.finish();
         let mut copy = Copy { db, dir, options };
         if rng.chance(50) {
             copy = copy.reopen(rng.chance(50))?;

@@ -158,7 +158,7 @@ fn restore(setup: &SimSetup, saved: &Saved, disk: &Arc<SimDisk>) -> northstardb:
     disk.mark(Stage::Restored.mark());
     restore.increment(&*saved.increment, Some(saved.last))?;
     disk.mark(Stage::LedOn.mark());
-    restore.finish()
+    Ok(restore.finish())
 }
 
 /// Cuts the power at random events of a restore.
