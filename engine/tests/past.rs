@@ -384,6 +384,39 @@ fn damage_in_history_is_an_error_and_hurts_no_other_state() {
     db.close().unwrap();
 }
 
+#[test]
+fn a_damaged_large_value_stops_nobody_who_overwrites_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("db");
+    let db = kept().open(&path).unwrap();
+    let table = db.table("t").unwrap();
+    load(&db, &table, 0..20, 9000);
+    db.close().unwrap();
+    let file = std::fs::read(path.join("data")).unwrap();
+    // A part of it that lies in one page.
+    let at = find(&file, &value(7, 9000)[1000..1100]);
+    common::flip(&path.join("data"), at as u64);
+    let db = kept().open(&path).unwrap();
+    let table = db.open_table("t").unwrap();
+    let found = db.begin_read().unwrap();
+    assert!(matches!(found.get(&table, key(7)), Err(Error::Corrupt(_))));
+    drop(found);
+    for round in 0..3 {
+        load(&db, &table, 0..20, 9100 + round);
+        db.checkpoint().unwrap();
+    }
+    assert_eq!(common::now(&db, &table), loaded(0..20, 9102));
+    // What was lost is known for as long as history goes on.
+    let faults = db.check().unwrap().faults;
+    assert!(
+        faults
+            .iter()
+            .any(|fault| fault.contains("digest") || fault.contains("checksum")),
+        "{faults:?}"
+    );
+    db.close().unwrap();
+}
+
 fn find(file: &[u8], bytes: &[u8]) -> usize {
     file.windows(bytes.len())
         .position(|window| window == bytes)
