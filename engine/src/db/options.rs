@@ -186,7 +186,8 @@ impl Options {
     /// was last opened with, and [`Retention::None`] for a new one.
     ///
     /// The database remembers it. Versions are kept from the moment on at which it is first asked for; what
-    /// [`Retention::None`] gives up is gone. It costs room in the data file for what is overwritten or deleted, and the
+    /// [`Retention::None`] gives up is gone. Asked for where it was not kept, it makes the first commit read all rows, for
+    /// the digest of the state ([`Db::state_hashes`](crate::Db::state_hashes)). It costs room in the data file for what is overwritten or deleted, and the
     /// writing of it, once and in checkpoints; what is only inserted costs nothing. Bytes are those of the pages that
     /// history takes.
     pub fn history(mut self, retention: Retention) -> Self {
