@@ -11,7 +11,7 @@ use std::fmt;
 
 use xxhash_rust::xxh3::xxh3_128;
 
-use crate::ids::TableId;
+use crate::ids::{Generation, TableId};
 
 /// The digest of all rows of a state: see [`ReadTxn::state_hash`](crate::ReadTxn::state_hash).
 ///
@@ -54,6 +54,38 @@ impl StateHash {
     #[must_use]
     pub const fn from_bytes(bytes: [u8; 16]) -> Self {
         Self(u128::from_le_bytes(bytes))
+    }
+}
+
+/// What a checkpoint notes of the state with which it ends. Spec: FF-024.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Noted {
+    /// The digest.
+    pub(crate) state: StateHash,
+    /// The checkpoint's last generation: pages of trees that are no younger hold nothing that came later.
+    pub(crate) generation: Generation,
+}
+
+impl Noted {
+    const BYTES: usize = StateHash::BYTES + size_of::<u32>();
+
+    /// As it is stored.
+    pub(crate) fn encode(self) -> [u8; Self::BYTES] {
+        let mut stored = [0; Self::BYTES];
+        let (state, generation) = stored.split_at_mut(StateHash::BYTES);
+        state.copy_from_slice(&self.state.to_bytes());
+        generation.copy_from_slice(&self.generation.get().to_le_bytes());
+        stored
+    }
+
+    /// From its stored form. `None` if that has another length.
+    pub(crate) fn decode(stored: &[u8]) -> Option<Self> {
+        let (state, generation) = stored.split_first_chunk()?;
+        let generation = u32::from_le_bytes(generation.try_into().ok()?);
+        Some(Self {
+            state: StateHash::from_bytes(*state),
+            generation: Generation::new(generation),
+        })
     }
 }
 
@@ -118,5 +150,11 @@ mod tests {
         state.add(TableId::NAMES, b"born", &[16, 0, 0, 0, 0, 0, 0, 0]);
         assert_eq!(state.to_string(), "d09d854d711f85db50bee47095cd38a9");
         assert_eq!(StateHash::from_bytes(state.to_bytes()), state);
+        let noted = Noted {
+            state,
+            generation: Generation::new(0x0102_0304),
+        };
+        assert_eq!(Noted::decode(&noted.encode()), Some(noted));
+        assert_eq!(Noted::decode(&noted.encode()[1..]), None);
     }
 }

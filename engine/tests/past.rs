@@ -629,6 +629,48 @@ fn a_tree_emptied_and_begun_anew_by_slices_of_one_checkpoint_knows_what_it_held(
 }
 
 #[test]
+fn a_diff_reads_the_pages_that_were_written_since_and_no_others() {
+    let dir = tempfile::tempdir().unwrap();
+    let key = |number: u32| format!("{number:08}");
+    let options = || kept().memory_budget(16 << 20);
+    let db = options().open(dir.path()).unwrap();
+    let table = db.table("t").unwrap();
+    for first in (0..200_000).step_by(1000) {
+        let mut txn = db.begin_write().unwrap();
+        for number in first..first + 1000 {
+            txn.put(&table, key(2 * number), [7; 100]).unwrap();
+        }
+        txn.commit().unwrap();
+    }
+    db.checkpoint().unwrap();
+    let before = db.begin_read().unwrap().txn_id();
+    let mut changed = Vec::new();
+    for number in [5, 70_000, 70_001, 250_000, 399_998, 399_999] {
+        let mut txn = db.begin_write().unwrap();
+        txn.put(&table, key(number), "new").unwrap();
+        txn.commit().unwrap();
+        changed.push(key(number).into_bytes());
+    }
+    let after = db.begin_read().unwrap().txn_id();
+    db.close().unwrap();
+    // All leaves together are more than the cache has frames.
+    let db = options().open(dir.path()).unwrap();
+    let table = db.table("t").unwrap();
+    let read = db.stats().unwrap().page_reads;
+    let mut found = Vec::new();
+    db.diff(&table, before, after, |difference| {
+        assert_eq!(difference.after.as_deref(), Some(&b"new"[..]));
+        found.push(difference.key.to_vec());
+        std::ops::ControlFlow::Continue(())
+    })
+    .unwrap();
+    assert_eq!(found, changed);
+    let reads = db.stats().unwrap().page_reads - read;
+    // A few leaves of a few trees, of 1,500 and more.
+    assert!(reads < 60, "{reads} pages were read");
+}
+
+#[test]
 fn a_diff_sees_what_a_newer_delta_deletes_of_an_older_one() {
     let db = kept()
         .memory_budget(512 << 20)

@@ -14,6 +14,7 @@ use crate::rng::Rng;
 use crate::{During, Failure};
 
 mod copied;
+mod differences;
 mod followed;
 
 use copied::{Copy, Saved};
@@ -124,6 +125,8 @@ pub struct Totals {
     pub as_of: u64,
     /// Of these, gone.
     pub gone: u64,
+    /// Rows that differed between one of them and the newest.
+    pub differences: u64,
     /// Checkpoints asked for.
     pub checkpoints: u64,
     /// Transactions given to subscribers.
@@ -152,6 +155,7 @@ impl Totals {
         self.reopened += other.reopened;
         self.as_of += other.as_of;
         self.gone += other.gone;
+        self.differences += other.differences;
         self.checkpoints += other.checkpoints;
         self.followed += other.followed;
         self.acknowledged += other.acknowledged;
@@ -502,10 +506,15 @@ impl Runner {
                         read.txn_id()
                     )));
                 }
-                let state = self.model.at(txn).unwrap_or_default();
-                let handles = tables_of(&read)?;
-                self.whole(&read, &state, &handles, &format!("as of {txn:?}"))?;
-                self.sample(&read, &state, &handles, 3)
+                let then = Held {
+                    handles: tables_of(&read)?,
+                    read,
+                    state: self.model.at(txn).unwrap_or_default(),
+                };
+                let what = format!("as of {txn:?}");
+                self.whole(&then.read, &then.state, &then.handles, &what)?;
+                self.sample(&then.read, &then.state, &then.handles, 3)?;
+                self.differences(&then, &now)
             }
             Err(Error::SnapshotGone { horizon, .. }) => {
                 self.totals.gone += 1;

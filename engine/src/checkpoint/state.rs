@@ -11,7 +11,7 @@ use crate::ids::{TableId, TxnId};
 use crate::pages::Class;
 use crate::pages::write::PageSink;
 use crate::retention::Retention;
-use crate::state::StateHash;
+use crate::state::{Noted, StateHash};
 use crate::tree::cursor::Cursor;
 use crate::tree::merge::{Change, ChangeKind, Forget, merge};
 use crate::tree::overflow::read_extent;
@@ -50,14 +50,18 @@ impl Checkpointer {
         Ok(state)
     }
 
-    /// Notes `state` as that after `txn`, with which a checkpoint ends.
+    /// Notes `state` as that after `txn`, with which a checkpoint ends, and the generation that this is.
     pub(super) fn note_state(
         &self,
         (txn, state): (TxnId, StateHash),
         roots: &mut Roots,
         sink: &mut PageSink<'_>,
     ) -> Result<()> {
-        let (key, value) = (txn.get().to_be_bytes(), state.to_bytes());
+        let noted = Noted {
+            state,
+            generation: self.meta.generation.next(),
+        };
+        let (key, value) = (txn.get().to_be_bytes(), noted.encode());
         let change = Change {
             key: &key,
             txn,

@@ -4,12 +4,15 @@
 
 use std::ops::ControlFlow;
 
+use northstar_io::planted::planted;
+
 use super::Db;
 use super::read::ReadTxn;
 use crate::error::{Corruption, Error, Result};
-use crate::ids::{TableId, TxnId};
-use crate::state::StateHash;
+use crate::ids::{Generation, TableId, TxnId};
+use crate::state::{Noted, StateHash};
 use crate::txn::cursor::Cursor;
+use crate::txn::snapshot::Snapshot;
 use crate::txn::table::decode_entry;
 
 impl ReadTxn {
@@ -87,22 +90,44 @@ impl Db {
         let mut cursor = Cursor::new(&newest.snapshot, TableId::STATES);
         let mut row = cursor.seek(&[])?;
         while let Some((key, value)) = row {
-            let (Ok(txn), Ok(state)) = (key.try_into(), value.try_into()) else {
-                return Err(Error::Corrupt(Corruption {
-                    file: "data",
-                    offset: None,
-                    detail: format!(
-                        "the table of states has a row of {} and {} bytes, expected 8 and {}",
-                        key.len(),
-                        value.len(),
-                        StateHash::BYTES
-                    ),
-                }));
-            };
-            let txn = TxnId::new(u64::from_be_bytes(txn));
-            states.push((txn, StateHash::from_bytes(state)));
+            let (txn, noted) = decode(key, value)?;
+            states.push((txn, noted.state));
             row = cursor.next()?;
         }
         Ok(states)
+    }
+}
+
+/// A generation whose pages, and those of all before it, hold nothing that came after `txn`. Zero, which no page has, if none is
+/// known.
+pub(super) fn generation_at(snapshot: &Snapshot, txn: TxnId) -> Result<Generation> {
+    let mut cursor = Cursor::new(snapshot, TableId::STATES);
+    match cursor.seek_before(Some(&txn.next().get().to_be_bytes()))? {
+        Some((key, value)) => {
+            let (_, noted) = decode(key, value)?;
+            let late = planted("a diff passes over pages of one generation that it has to read");
+            Ok(if late {
+                noted.generation.next()
+            } else {
+                noted.generation
+            })
+        }
+        None => Ok(Generation::new(0)),
+    }
+}
+
+fn decode(key: &[u8], value: &[u8]) -> Result<(TxnId, Noted)> {
+    let txn = key.try_into().map(u64::from_be_bytes).map(TxnId::new);
+    match (txn, Noted::decode(value)) {
+        (Ok(txn), Some(noted)) => Ok((txn, noted)),
+        (_, _) => Err(Error::Corrupt(Corruption {
+            file: "data",
+            offset: None,
+            detail: format!(
+                "the table of states has a row of {} and {} bytes, expected 8 and 20",
+                key.len(),
+                value.len()
+            ),
+        })),
     }
 }

@@ -32,6 +32,8 @@ enum Way {
 pub(crate) struct PastCursor<'p, P: PageRead> {
     tree: Cursor<'p, P>,
     runs: Vec<RunCursor<'p, P>>,
+    /// Those of the runs that stand on a version, the foremost first.
+    order: Vec<usize>,
     at: TxnId,
     way: Way,
     /// The run whose row is the current one; else the tree's is.
@@ -62,6 +64,7 @@ impl<'p, P: PageRead> PastCursor<'p, P> {
         Self {
             tree: Cursor::new(pages, root, class),
             runs: runs.iter().map(run).collect(),
+            order: Vec::with_capacity(runs.len()),
             at,
             way: Way::Forward,
             winner: None,
@@ -76,8 +79,9 @@ impl<'p, P: PageRead> PastCursor<'p, P> {
     pub(crate) fn seek(&mut self, key: &[u8]) -> Result<(), PageError> {
         self.way = Way::Forward;
         self.tree.seek(Bound::Included(key))?;
-        for run in &mut self.runs {
-            run.seek(key)?;
+        self.order.clear();
+        for index in 0..self.runs.len() {
+            self.move_run(index, |run| run.seek(key))?;
         }
         self.settle()
     }
@@ -90,8 +94,9 @@ impl<'p, P: PageRead> PastCursor<'p, P> {
         self.way = Way::Backward;
         self.tree
             .seek_back(key.map_or(Bound::Unbounded, Bound::Excluded))?;
-        for run in &mut self.runs {
-            run.seek_back(key)?;
+        self.order.clear();
+        for index in 0..self.runs.len() {
+            self.move_run(index, |run| run.seek_back(key))?;
         }
         self.settle()
     }
@@ -101,29 +106,19 @@ impl<'p, P: PageRead> PastCursor<'p, P> {
     /// # Errors
     /// A page that cannot be read or contradicts itself.
     pub(crate) fn advance(&mut self) -> Result<(), PageError> {
-        let Some(winner) = self.winner else {
-            self.step_tree()?;
-            self.choose();
-            return Ok(());
-        };
-        let (before, rest) = self.runs.split_at_mut(winner);
-        let Some((run, after)) = rest.split_first_mut() else {
-            return Ok(());
-        };
-        // Another run may stand on a copy of the same version.
-        for other in before.iter_mut().chain(after) {
-            if other.is_on && other.key == run.key {
-                other.step(self.way)?;
-                other.settle(self.way)?;
-            }
+        match self.winner {
+            None => self.step_tree().map(drop)?,
+            Some(_) => self.step_foremost()?,
         }
-        run.step(self.way)?;
-        run.settle(self.way)?;
         self.choose();
         Ok(())
     }
 
-    /// Visits the current row and those after it, until `visit` breaks or the rows end.
+    /// Visits the current row and those after it, until `visit` breaks or the rows end; after a seek forward. Then the cursor is
+    /// nowhere.
+    ///
+    /// The tree's rows up to the next version in a run are visited as those of a tree alone are: most rows of most states are
+    /// the tree's.
     ///
     /// # Errors
     /// A page that cannot be read or contradicts itself.
@@ -131,25 +126,38 @@ impl<'p, P: PageRead> PastCursor<'p, P> {
         &mut self,
         mut visit: impl FnMut(&[u8], RowValue<'_>) -> ControlFlow<()>,
     ) -> Result<(), PageError> {
-        let (mut key, mut rows) = (std::mem::take(&mut self.scanned.0), KEPT_EVERY);
-        let mut scanned = Ok(());
-        while let Some(row) = self.row() {
+        let (mut kept, mut rows) = (std::mem::take(&mut self.scanned.0), KEPT_EVERY);
+        let scanned = self.scan_rows(&mut |key: &[u8], value: RowValue<'_>| {
             if rows == KEPT_EVERY {
                 rows = 0;
-                key.clear();
-                key.extend_from_slice(row.key);
+                kept.clear();
+                kept.extend_from_slice(key);
             }
             rows += 1;
-            if visit(row.key, row.value).is_break() {
-                break;
-            }
-            scanned = self.advance();
-            if scanned.is_err() {
-                break;
-            }
-        }
-        self.scanned = (key, rows);
+            visit(key, value)
+        });
+        self.scanned = (kept, rows);
         scanned
+    }
+
+    fn scan_rows(
+        &mut self,
+        visit: &mut impl FnMut(&[u8], RowValue<'_>) -> ControlFlow<()>,
+    ) -> Result<(), PageError> {
+        loop {
+            let run = self.order.first().and_then(|index| self.runs.get(*index));
+            let bound = run.map(|run| run.key.as_slice());
+            let scanned = self.tree.scan_below(bound, self.at, visit)?;
+            let (Some(run), ControlFlow::Continue(())) = (run, scanned) else {
+                return Ok(());
+            };
+            if let Some(row) = run.cursor.row()
+                && visit(&run.key, row.value).is_break()
+            {
+                return Ok(());
+            }
+            self.step_foremost()?;
+        }
     }
 
     /// How far the last scan has come, also if it ended with an error: a key that it has visited, and how many rows from
@@ -189,20 +197,67 @@ impl<'p, P: PageRead> PastCursor<'p, P> {
             .step_to(self.way == Way::Backward, |_, row| row.txn <= at)
     }
 
+    /// Moves the run whose version comes first past it, and others that hold a copy of it.
+    fn step_foremost(&mut self) -> Result<(), PageError> {
+        let key = |index: &usize| self.runs.get(*index).map(|run| &run.key);
+        let first = self.order.first().map(key);
+        let copies = self
+            .order
+            .iter()
+            .skip(1)
+            .take_while(|index| Some(key(index)) == first);
+        let way = self.way;
+        for _ in 0..=copies.count() {
+            if self.order.is_empty() {
+                break;
+            }
+            let index = self.order.remove(0);
+            self.move_run(index, |run| {
+                run.step(way)?;
+                run.settle(way)
+            })?;
+        }
+        Ok(())
+    }
+
+    /// Moves a run that is not in the order, and puts it there if it then stands on a version.
+    fn move_run(
+        &mut self,
+        index: usize,
+        go: impl FnOnce(&mut RunCursor<'p, P>) -> Result<(), PageError>,
+    ) -> Result<(), PageError> {
+        let Some(run) = self.runs.get_mut(index) else {
+            return Ok(());
+        };
+        go(run)?;
+        if !run.is_on {
+            return Ok(());
+        }
+        let (runs, forward) = (&self.runs, self.way == Way::Forward);
+        let moved = runs.get(index).map(|run| &run.key);
+        let place = self.order.partition_point(|other| {
+            let other = runs.get(*other).map(|run| &run.key);
+            if forward {
+                other < moved
+            } else {
+                other > moved
+            }
+        });
+        self.order.insert(place, index);
+        Ok(())
+    }
+
     /// Finds the foremost row.
     #[inline]
     fn choose(&mut self) {
         let forward = self.way == Way::Forward;
-        let mut best = self.tree.row().map(|row| row.key);
-        let mut winner = None;
-        for (index, run) in self.runs.iter().enumerate() {
-            let ahead = |best: &[u8]| (run.key.as_slice() < best) == forward;
-            if run.is_on && best.is_none_or(ahead) {
-                best = Some(&run.key);
-                winner = Some(index);
-            }
-        }
-        self.winner = winner;
+        self.winner = self.order.first().copied().filter(|index| {
+            let run = self.runs.get(*index);
+            let ahead = |row: CursorRow<'_>| {
+                run.is_some_and(|run| (run.key.as_slice() < row.key) == forward)
+            };
+            self.tree.row().is_none_or(ahead)
+        });
     }
 }
 

@@ -12,7 +12,7 @@
 //! - Cost: a row of the same leaf costs its decoding and the copy of its key; a leaf costs one load.
 
 use std::cmp::Ordering;
-use std::ops::{Bound, ControlFlow, Range};
+use std::ops::{Bound, Range};
 
 use super::search::{check_level, child_index, row_index};
 use crate::format::branch::Branch;
@@ -22,6 +22,8 @@ use crate::format::overflow::ExtentRef;
 use crate::format::page::PageError;
 use crate::ids::{PageId, PageRef, TxnId};
 use crate::pages::{Class, PagePin, PageRead};
+
+mod scan;
 
 /// Leaves asked for ahead, at first and at most.
 const WINDOW_MIN: usize = 4;
@@ -101,6 +103,22 @@ fn end_row(leaf: &Leaf<'_>, way: Way) -> usize {
         Way::Forward => leaf.count().saturating_sub(1),
         Way::Backward => 0,
     }
+}
+
+/// The transaction and the value of a row, and its whole key in `key`.
+#[inline]
+fn decode(leaf: &Leaf<'_>, row: LeafRow<'_>, key: &mut Vec<u8>) -> (TxnId, Value) {
+    key.clear();
+    key.extend_from_slice(leaf.prefix());
+    row.suffix.append_to(key);
+    let value = match row.value {
+        RowValue::Extent(extent) => Value::Extent(extent),
+        RowValue::Inline(value) => {
+            let start = value.as_ptr() as usize - leaf.page().bytes().as_ptr() as usize;
+            Value::Inline(start..start + value.len())
+        }
+    };
+    (row.txn, value)
 }
 
 /// Where a descent leads.
@@ -259,9 +277,11 @@ impl<'p, P: PageRead> Cursor<'p, P> {
                         Way::Forward => index += 1,
                         Way::Backward => index -= 1,
                     }
-                    if wanted(prefix, &leaf.row(index)?) {
+                    let row = leaf.row(index)?;
+                    if wanted(prefix, &row) {
                         cursor.index = index;
-                        return cursor.settle();
+                        (cursor.txn, cursor.value) = decode(&leaf, row, &mut cursor.key);
+                        return Ok(true);
                     }
                 }
                 cursor.index = index;
@@ -309,79 +329,6 @@ impl<'p, P: PageRead> Cursor<'p, P> {
         self.leaf.as_ref().map(|leaf| leaf.page().id())
     }
 
-    /// Visits the row under the cursor and those after it, until `visit` breaks or the rows end. The cursor then is
-    /// on the row that broke, or behind the last one. The fastest way through many rows.
-    ///
-    /// # Errors
-    /// A page that cannot be read or contradicts itself.
-    pub(crate) fn scan(
-        &mut self,
-        visit: impl FnMut(&[u8], RowValue<'_>, TxnId) -> ControlFlow<()>,
-    ) -> Result<(), PageError> {
-        self.scan_way(Way::Forward, visit)
-    }
-
-    /// The same from the row under the cursor towards the first one.
-    ///
-    /// # Errors
-    /// A page that cannot be read or contradicts itself.
-    #[cfg(test)]
-    pub(crate) fn scan_back(
-        &mut self,
-        visit: impl FnMut(&[u8], RowValue<'_>, TxnId) -> ControlFlow<()>,
-    ) -> Result<(), PageError> {
-        self.scan_way(Way::Backward, visit)
-    }
-
-    fn scan_way(
-        &mut self,
-        way: Way,
-        mut visit: impl FnMut(&[u8], RowValue<'_>, TxnId) -> ControlFlow<()>,
-    ) -> Result<(), PageError> {
-        self.attempt(|cursor| {
-            while cursor.place == Place::On {
-                let mut key = std::mem::take(&mut cursor.key);
-                let outcome = cursor.scan_leaf(way, &mut key, &mut visit);
-                cursor.key = key;
-                if outcome?.is_break() {
-                    cursor.settle()?;
-                    return Ok(true);
-                }
-                cursor.step(way)?;
-            }
-            Ok(false)
-        })
-        .map(|_| ())
-    }
-
-    fn scan_leaf(
-        &mut self,
-        way: Way,
-        key: &mut Vec<u8>,
-        visit: &mut impl FnMut(&[u8], RowValue<'_>, TxnId) -> ControlFlow<()>,
-    ) -> Result<ControlFlow<()>, PageError> {
-        let Some(pin) = &self.leaf else {
-            return Ok(ControlFlow::Break(()));
-        };
-        let leaf = Leaf::view(pin.page())?;
-        let prefix = leaf.prefix();
-        key.clear();
-        key.extend_from_slice(prefix);
-        loop {
-            let row = leaf.row(self.index)?;
-            key.truncate(prefix.len());
-            row.suffix.append_to(key);
-            if visit(key, row.value, row.txn).is_break() {
-                return Ok(ControlFlow::Break(()));
-            }
-            match way {
-                Way::Forward if self.index + 1 < leaf.count() => self.index += 1,
-                Way::Backward if self.index > 0 => self.index -= 1,
-                Way::Forward | Way::Backward => return Ok(ControlFlow::Continue(())),
-            }
-        }
-    }
-
     /// Runs a move unless an earlier one failed; a failure sticks.
     #[inline]
     fn attempt(
@@ -417,18 +364,7 @@ impl<'p, P: PageRead> Cursor<'p, P> {
             return Ok(false);
         };
         let leaf = Leaf::view(pin.page())?;
-        let LeafRow { suffix, txn, value } = leaf.row(self.index)?;
-        self.key.clear();
-        self.key.extend_from_slice(leaf.prefix());
-        suffix.append_to(&mut self.key);
-        self.txn = txn;
-        self.value = match value {
-            RowValue::Extent(extent) => Value::Extent(extent),
-            RowValue::Inline(value) => {
-                let start = value.as_ptr() as usize - leaf.page().bytes().as_ptr() as usize;
-                Value::Inline(start..start + value.len())
-            }
-        };
+        (self.txn, self.value) = decode(&leaf, leaf.row(self.index)?, &mut self.key);
         self.place = Place::On;
         Ok(true)
     }

@@ -13,6 +13,7 @@ pub(crate) mod overflow;
 mod run;
 pub(crate) mod search;
 mod simd;
+pub(crate) mod since;
 #[cfg(test)]
 #[expect(clippy::cast_possible_truncation, reason = "test numbers are small")]
 mod tests;
