@@ -92,6 +92,12 @@ pub enum Error {
         /// The table's name.
         name: String,
     },
+    /// The past of a table of which no history is kept: [`TableOptions::history`](crate::TableOptions::history).
+    #[error("no history is kept of table number {table}: only its newest states can be read")]
+    NoHistory {
+        /// The table's number.
+        table: u32,
+    },
     /// A table of the new name exists.
     #[error("a table {name:?} exists already")]
     TableExists {

@@ -108,6 +108,33 @@ impl TableId {
     ];
     /// The first id given to a user's table.
     pub(crate) const FIRST_USER: Self = Self::new(16);
+    /// Tables that a database can ever have had.
+    pub(crate) const NUMBERS_MAX: u32 = 1 << 30;
+    /// Set in the id of a table of which no history is kept. Spec: FF-020.
+    const WITHOUT_HISTORY: u32 = Self::NUMBERS_MAX;
+
+    /// Whether superseded versions of its rows are kept, if any are.
+    #[inline]
+    pub(crate) const fn keeps_history(self) -> bool {
+        self.0 & Self::WITHOUT_HISTORY == 0
+    }
+
+    /// The same number, for a table of which no history is kept.
+    #[must_use]
+    pub(crate) const fn without_history(self) -> Self {
+        Self(self.0 | Self::WITHOUT_HISTORY)
+    }
+
+    /// Its place in the order in which ids are given out.
+    #[must_use]
+    pub(crate) const fn number(self) -> Self {
+        Self(self.0 & !Self::WITHOUT_HISTORY)
+    }
+
+    /// Whether it is a user's, of those given out before `next` was.
+    pub(crate) fn was_given_out(self, next: Self) -> bool {
+        Self::FIRST_USER <= self.number() && self.number() < next
+    }
 }
 
 impl Lsn {

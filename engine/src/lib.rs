@@ -60,7 +60,6 @@ pub use db::apply::Apply;
 pub use db::backup::Backup;
 pub use db::batch::WriteBatch;
 pub use db::changes::{Difference, Version};
-pub use db::holders::Holder;
 pub use db::log::{Change, Log, LogFilter, LogHole, LogReport, Tail, Transaction};
 pub use db::options::{Backend, Options};
 pub use db::range::{Range, Row};
@@ -74,7 +73,8 @@ pub use northstar_io::IoError;
 pub use retention::Retention;
 pub use state::StateHash;
 pub use stats::{CheckReport, Stats};
-pub use txn::table::Table;
+pub use txn::holder::Holder;
+pub use txn::table::{Table, TableOptions};
 pub use writer::pipeline::Durability;
 pub use writer::wait::{Commit, CommitHandle};
 

@@ -78,10 +78,14 @@ impl Noted {
         stored
     }
 
-    /// From its stored form. `None` if that has another length.
+    /// From its stored form, which once had no generation: then the first, which no page has. `None` if it has another length.
     pub(crate) fn decode(stored: &[u8]) -> Option<Self> {
         let (state, generation) = stored.split_first_chunk()?;
-        let generation = u32::from_le_bytes(generation.try_into().ok()?);
+        let generation = match *generation {
+            [] => 0,
+            [a, b, c, d] => u32::from_le_bytes([a, b, c, d]),
+            _ => return None,
+        };
         Some(Self {
             state: StateHash::from_bytes(*state),
             generation: Generation::new(generation),
@@ -156,5 +160,7 @@ mod tests {
         };
         assert_eq!(Noted::decode(&noted.encode()), Some(noted));
         assert_eq!(Noted::decode(&noted.encode()[1..]), None);
+        let before = Noted::decode(&state.to_bytes()).unwrap();
+        assert_eq!((before.state, before.generation.get()), (state, 0));
     }
 }

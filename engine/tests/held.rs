@@ -5,6 +5,7 @@ mod common;
 
 use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 
 use common::{State, key, rows, small, value};
 use northstardb::{Db, Error, Holder, LogFilter, Options, ReadTxn, Retention, Table};
@@ -329,6 +330,44 @@ fn a_snapshot_that_cannot_be_moved_is_kept_or_ended_as_it_was_asked_for() {
         Some(&*before)
     );
     assert_eq!(db.stats().unwrap().snapshots_ended, 1);
+}
+
+#[test]
+fn who_asked_for_it_is_told_once_of_a_snapshot_that_holds_much() {
+    let told = Arc::new(Mutex::new(Vec::new()));
+    let tells = Arc::clone(&told);
+    let watched = |from| {
+        let tells = Arc::clone(&tells);
+        restless().on_snapshot_holding(from, move |holder| {
+            let Holder::Snapshot {
+                place, held_bytes, ..
+            } = holder
+            else {
+                panic!("{holder:?}");
+            };
+            tells
+                .lock()
+                .unwrap()
+                .push((place.unwrap().file(), *held_bytes));
+            panic!("in the callback of a test");
+        })
+    };
+    let (_, db, held) = overwritten(watched(100_000), true);
+    let told = || std::mem::take(&mut *told.lock().unwrap());
+    let one = told();
+    assert_eq!(one.len(), 1, "{one:?}");
+    assert!(
+        one[0].0.ends_with("held.rs") && one[0].1 > 100_000,
+        "{one:?}"
+    );
+    // What it did there does not hurt the database, nor the snapshot, which was moved.
+    let table = db.open_table("t").unwrap();
+    assert_eq!(
+        held.unwrap().get(&table, key(7)).unwrap().as_deref(),
+        Some(&*value(7, 300))
+    );
+    let (_, _, _held) = overwritten(watched(1 << 40), true);
+    assert_eq!(told(), []);
 }
 
 #[test]

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::ops::Bound;
 
 use northstardb::{
-    Commit, CommitHandle, Db, Durability, Error, ReadTxn, Table, WriteBatch, WriteTxn,
+    Commit, CommitHandle, Db, Durability, Error, ReadTxn, Table, TableOptions, WriteBatch, WriteTxn,
 };
 
 use crate::model::{NEVER_STORED, Outcome, edge_bytes};
@@ -49,6 +49,8 @@ pub struct Executor {
     /// Its tables.
     pub handles: Handles,
     style: KeyStyle,
+    /// Of some tables no history is kept.
+    pub unkept: bool,
 }
 
 /// Looks on while a transaction runs: called after each edit with what it came to.
@@ -62,7 +64,22 @@ impl Executor {
     /// When the engine cannot list its tables.
     pub fn new(db: Db, style: KeyStyle) -> Result<Self, Failure> {
         let handles = tables_of(&db.begin_read().during("begin_read")?)?;
-        Ok(Self { db, handles, style })
+        Ok(Self {
+            db,
+            handles,
+            style,
+            unkept: false,
+        })
+    }
+
+    /// Makes a table, or opens it if it was made before, under another name perhaps.
+    fn make(&self, write: &mut WriteTxn, slot: u8) -> Result<Table, Failure> {
+        let options = TableOptions::new().history(!self.unkept || slot % 3 != 2);
+        match write.table_with(&table_name(slot), options) {
+            Err(Error::InvalidOption { .. }) => write.table(&table_name(slot)),
+            made => made,
+        }
+        .during("make a table")
     }
 
     /// Performs one transaction. `watch` sees exclusive transactions after each edit; `finish` adds to any
@@ -159,7 +176,7 @@ impl Executor {
             if let Some(known) = handles.get(&name) {
                 return Ok(known.clone());
             }
-            let made = write.table(&name).during("make a table")?;
+            let made = self.make(write, slot)?;
             handles.insert(name, made.clone());
             Ok(made)
         };
@@ -206,9 +223,8 @@ impl Executor {
                 return Ok(Outcome::Swapped(swapped));
             }
             Edit::Create { slot } => {
-                let name = table_name(slot);
-                let made = write.table(&name).during("create a table")?;
-                handles.insert(name, made);
+                let made = self.make(write, slot)?;
+                handles.insert(table_name(slot), made);
             }
             Edit::Drop { slot } => match write.drop_table(&table_name(slot)) {
                 Ok(()) => drop(handles.remove(&table_name(slot))),

@@ -408,6 +408,7 @@ fn model(seeds: Range<u64>) -> Result<Tally, Failure> {
         tally.add("transactions", done.commits);
         tally.add("rows compared", done.rows);
         tally.add("earlier states compared", done.as_of);
+        tally.add("pasts of tables without history refused", done.unkept);
         tally.add("differences between states compared", done.differences);
         tally.add("transactions given to subscribers", done.followed);
         tally.add("backups", done.backups);

@@ -39,6 +39,8 @@ pub struct Setup {
     pub history: Option<Retention>,
     /// Bytes of pages that open snapshots keep before they are moved.
     pub pages_held_bytes: u64,
+    /// Some tables are made without history.
+    pub unkept: bool,
     /// What is kept of the log.
     pub log_retention: Retention,
     /// Bytes of a log segment.
@@ -70,6 +72,7 @@ impl Setup {
                 Some(Retention::Bytes(1 << 20)),
             ]),
             pages_held_bytes: rng.pick(&[0, 0, 256 << 10, 32 << 20]),
+            unkept: Rng::new(seed).fork(7).chance(30),
             log_retention: log.pick(&[
                 Retention::None,
                 Retention::None,
@@ -125,6 +128,8 @@ pub struct Totals {
     pub as_of: u64,
     /// Of these, gone.
     pub gone: u64,
+    /// Tables without history whose past was asked for.
+    pub unkept: u64,
     /// Rows that differed between one of them and the newest.
     pub differences: u64,
     /// Checkpoints asked for.
@@ -156,6 +161,7 @@ impl Totals {
         self.as_of += other.as_of;
         self.gone += other.gone;
         self.differences += other.differences;
+        self.unkept += other.unkept;
         self.checkpoints += other.checkpoints;
         self.followed += other.followed;
         self.acknowledged += other.acknowledged;
@@ -242,7 +248,8 @@ impl Runner {
             setup.options().open(&dir).during("create")?
         };
         let at = db.begin_read().during("begin_read")?.txn_id();
-        let exec = Executor::new(db, setup.shape.key_style)?;
+        let mut exec = Executor::new(db, setup.shape.key_style)?;
+        exec.unkept = setup.unkept;
         Ok(Self {
             rng: Rng::new(seed).fork(2),
             setup,
@@ -476,7 +483,8 @@ impl Runner {
             .iter_mut()
             .for_each(|followed| followed.cut(at));
         self.durable = at;
-        let exec = Executor::new(db, self.setup.shape.key_style)?;
+        let mut exec = Executor::new(db, self.setup.shape.key_style)?;
+        exec.unkept = self.setup.unkept;
         self.exec = Some(exec);
         self.totals.reopened += 1;
         let now = self.snapshot()?;
@@ -506,11 +514,12 @@ impl Runner {
                         read.txn_id()
                     )));
                 }
-                let then = Held {
+                let mut then = Held {
                     handles: tables_of(&read)?,
                     read,
                     state: self.model.at(txn).unwrap_or_default(),
                 };
+                self.without_past(&mut then)?;
                 let what = format!("as of {txn:?}");
                 self.whole(&then.read, &then.state, &then.handles, &what)?;
                 self.sample(&then.read, &then.state, &then.handles, 3)?;

@@ -174,7 +174,7 @@ impl Names {
             Ok(id) => id,
             Err(error) => return Some(error.to_string()),
         };
-        if id >= self.next {
+        if !id.was_given_out(self.next) {
             return Some(format!(
                 "the name {name:?} leads to {id:?}, only those below {:?} were given out",
                 self.next

@@ -2,27 +2,43 @@
 //!
 //! Spec: SE-024.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::time::Duration;
 
 use northstar_io::planted::planted;
 
 use super::run::Checkpointer;
 use crate::delta::Delta;
-use crate::ids::Generation;
+use crate::ids::{Generation, TxnId};
 use crate::limits::NARROW_IDS_MAX;
 use crate::marks::{Mark, reached};
 use crate::sync::atomic::Ordering;
+use crate::txn::holder::{Holder, Watch};
 use crate::txn::moved::Moved;
 use crate::txn::registry::{Open, SlotId};
 use crate::txn::shape::Shape;
 
 /// What open snapshots may hold.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(crate) struct Allowance {
     /// Bytes of pages from which on they are moved to history.
     pub(crate) moved_from: u64,
     /// Bytes of pages from which on those that cannot be moved are ended; never, if absent.
     pub(crate) ended_from: Option<u64>,
+    /// Who is told of those that keep much.
+    pub(crate) watch: Option<Watch>,
+}
+
+/// What is known of a slot's snapshot.
+#[derive(Debug)]
+pub(crate) struct Noticed {
+    /// When it was first seen, by the monotonic clock.
+    since_ns: u64,
+    /// Its transaction: another's is another snapshot.
+    txn: TxnId,
+    /// Somebody was told how much it keeps.
+    told: bool,
 }
 
 impl Checkpointer {
@@ -33,7 +49,13 @@ impl Checkpointer {
         let Allowance {
             moved_from,
             ended_from,
+            ..
         } = self.allowance;
+        if let Some(watch) = self.allowance.watch.clone()
+            && held > watch.from
+        {
+            self.warn(&open, &watch);
+        }
         if held <= moved_from.min(ended_from.unwrap_or(u64::MAX)) {
             return;
         }
@@ -46,7 +68,10 @@ impl Checkpointer {
             true => shape.tree_txn,
             false => self.meta.log_start.last_txn,
         };
-        let is_kept = self.keeps_history() && !self.history_is_damaged;
+        // Of some tables history has nothing: who may read them keeps the pages.
+        let is_whole = !self.shapes.shared.tables.any_without_history()
+            || planted("a snapshot of a table without history is moved to history");
+        let is_kept = self.keeps_history() && !self.history_is_damaged && is_whole;
         let states = shape.history.horizon..=last;
         let can_move = |open: &Open| is_kept && states.contains(&open.txn);
         let (movable, fixed): (Vec<Open>, Vec<Open>) = old.partition(can_move);
@@ -62,6 +87,33 @@ impl Checkpointer {
             }
             let counter = &self.pipeline.counters.snapshots_ended;
             counter.fetch_add(ended.len() as u64, Ordering::Relaxed);
+        }
+    }
+
+    /// Tells of the snapshots that keep much and that nobody was told of.
+    fn warn(&mut self, open: &[Open], watch: &Watch) {
+        for open in open.iter().filter(|open| open.place.is_some()) {
+            let held = self.store.held_since(open.generation);
+            let told = match self.noticed.get_mut(&open.slot) {
+                Some(noticed) if held > watch.from => std::mem::replace(&mut noticed.told, true),
+                Some(_) | None => true,
+            };
+            if !told {
+                let holder = self.holder(open, held);
+                // The database goes on, whatever its user does there.
+                drop(catch_unwind(AssertUnwindSafe(|| (watch.tell)(&holder))));
+            }
+        }
+    }
+
+    /// What is said of an open snapshot.
+    pub(crate) fn holder(&self, open: &Open, held_bytes: u64) -> Holder {
+        Holder::Snapshot {
+            txn: open.txn,
+            place: open.place,
+            open_for: Duration::from_nanos(self.open_for(open.slot)),
+            held_bytes,
+            moves: self.shapes.shared.moved.moves(open.slot),
         }
     }
 
@@ -111,15 +163,27 @@ impl Checkpointer {
         shared.moved.retain(|slot| is_open(&slot));
         let now = self.clock.monotonic_ns();
         for found in &open {
-            self.noticed.entry(found.slot).or_insert(now);
+            let (since_ns, txn, told) = (now, found.txn, false);
+            let new = || Noticed {
+                since_ns,
+                txn,
+                told,
+            };
+            let noticed = self.noticed.entry(found.slot).or_insert_with(new);
+            if noticed.txn != txn {
+                *noticed = new();
+            }
         }
         open
     }
 
     /// For how long the snapshot of a slot is known to be open, in nanoseconds.
-    pub(crate) fn open_for(&self, slot: SlotId) -> u64 {
+    fn open_for(&self, slot: SlotId) -> u64 {
         let now = self.clock.monotonic_ns();
-        let since = self.noticed.get(&slot).copied().unwrap_or(now);
+        let since = self
+            .noticed
+            .get(&slot)
+            .map_or(now, |noticed| noticed.since_ns);
         now.saturating_sub(since)
     }
 }

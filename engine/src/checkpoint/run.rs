@@ -7,7 +7,7 @@ use std::sync::Arc;
 use northstar_io::planted::planted;
 
 use super::feed::Feed;
-use super::govern::Allowance;
+use super::govern::{Allowance, Noticed};
 use super::past::Tending;
 use super::roots::merge_roots;
 use crate::clock::Clock;
@@ -56,8 +56,8 @@ pub(crate) struct Checkpointer {
     pub(crate) history_is_damaged: bool,
     /// What open snapshots may hold.
     pub(crate) allowance: Allowance,
-    /// When each was first seen, by the monotonic clock.
-    pub(crate) noticed: BTreeMap<SlotId, u64>,
+    /// What is known of each.
+    pub(crate) noticed: BTreeMap<SlotId, Noticed>,
     /// What stands for the deltas where a snapshot has none, once that is needed.
     pub(crate) empty_delta: Option<Arc<Delta>>,
     /// Bytes of new pages after which a slice ends.

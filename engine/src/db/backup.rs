@@ -381,7 +381,7 @@ impl<R: Read> BackupReader<R> {
                 None => true,
                 Some((table, key)) => (*table, &**key) < place,
             };
-            let is_user = TableId::FIRST_USER <= row.table && row.table < self.header.next_table;
+            let is_user = row.table.was_given_out(self.header.next_table);
             let is_known = is_user || [TableId::NAMES, TableId::SUBSCRIBERS].contains(&row.table);
             if !rises || !is_known {
                 return Err(damaged_at(

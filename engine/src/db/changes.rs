@@ -74,7 +74,8 @@ impl Db {
     /// Memory and time grow with the versions of the key.
     ///
     /// # Errors
-    /// [`Error::UnknownTable`], [`Error::TooLarge`], [`Error::Corrupt`], [`Error::Io`], [`Error::Closed`].
+    /// [`Error::UnknownTable`], [`Error::NoHistory`], [`Error::TooLarge`], [`Error::Corrupt`], [`Error::Io`],
+    /// [`Error::Closed`].
     pub fn history(
         &self,
         table: &Table,
@@ -106,7 +107,7 @@ impl Db {
     /// Time and memory grow with what was changed since `before` and the pages it was changed in, not with the table.
     ///
     /// # Errors
-    /// [`Error::SnapshotGone`], [`Error::UnknownTable`], [`Error::InvalidOption`] where `before` is the later one,
+    /// [`Error::SnapshotGone`], [`Error::UnknownTable`], [`Error::NoHistory`], [`Error::InvalidOption`] where `before` is the later one,
     /// [`Error::Corrupt`], [`Error::Io`], [`Error::Closed`].
     pub fn diff(
         &self,
@@ -167,10 +168,14 @@ impl Db {
         Ok(batch)
     }
 
-    /// The id of a table of this database, dropped or not.
+    /// The id of a table of this database of which history is kept, dropped or not.
     fn ever(&self, table: &Table) -> Result<TableId> {
         let shared = &self.engine()?.shapes.shared;
-        table.resolve(shared.tables.instance, TxnId::ZERO)
+        let table = table.resolve(shared.tables.instance, TxnId::ZERO)?;
+        match table.keeps_history() {
+            true => Ok(table),
+            false => Err(Error::NoHistory { table: table.get() }),
+        }
     }
 }
 

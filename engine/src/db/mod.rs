@@ -40,7 +40,7 @@ use crate::sync::atomic::{AtomicBool, Ordering};
 use crate::sync::thread::{JoinHandle, is_current};
 use crate::txn::shape::Shapes;
 use crate::txn::snapshot::Snapshot;
-use crate::txn::table::{Table, check_name};
+use crate::txn::table::{Table, TableOptions, check_name, made_so};
 use crate::writer::pipeline::{Pipeline, Request};
 use crate::writer::wait::{Commit, CommitHandle, Ticket};
 
@@ -240,6 +240,38 @@ impl Db {
         }
         let mut txn = self.begin_write()?;
         let table = txn.table(name)?;
+        txn.commit()?;
+        Ok(table)
+    }
+
+    /// Opens a table, creating it durably as `options` say if there is none of that name.
+    ///
+    /// ```
+    /// # fn main() -> northstardb::Result<()> {
+    /// use northstardb::{Error, Options, Retention, TableOptions};
+    ///
+    /// let db = Options::new().history(Retention::All).memory()?;
+    /// let scratch = db.table_with("scratch", TableOptions::new().history(false))?;
+    /// let before = db.begin_read()?.txn_id();
+    /// let mut txn = db.begin_write()?;
+    /// txn.put(&scratch, "k", "v")?;
+    /// txn.commit()?;
+    /// db.checkpoint()?;
+    /// let then = db.begin_read_at(before)?;
+    /// assert!(matches!(then.get(&scratch, "k"), Err(Error::NoHistory { .. })));
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    /// As [`Db::table`]; [`Error::InvalidOption`] if the table was made otherwise.
+    pub fn table_with(&self, name: &str, options: TableOptions) -> Result<Table> {
+        check_name(name)?;
+        match self.open_table(name) {
+            Err(Error::UnknownTable { .. }) => {}
+            found => return found.and_then(|table| made_so(table, options)),
+        }
+        let mut txn = self.begin_write()?;
+        let table = txn.table_with(name, options)?;
         txn.commit()?;
         Ok(table)
     }

@@ -291,6 +291,7 @@ fn assemble(parts: Assembly<'_>) -> Result<Db> {
         allowance: Allowance {
             moved_from: options.snapshot_held_bytes,
             ended_from: options.snapshot_limit_bytes,
+            watch: options.snapshot_watch.clone(),
         },
         noticed: BTreeMap::new(),
         empty_delta: None,
@@ -619,15 +620,15 @@ fn load_roots(store: &Store, meta: &Meta) -> Result<Roots> {
         };
         let id = row.key.try_into().map(u32::from_be_bytes);
         let id = id.map_err(|_| bad("a key that is no table id"))?;
-        let known = TableId::ROOTED.contains(&TableId::new(id));
-        if !known && !(TableId::FIRST_USER.get()..meta.next_table.get()).contains(&id) {
+        let table = TableId::new(id);
+        if !TableId::ROOTED.contains(&table) && !table.was_given_out(meta.next_table) {
             return Err(bad("a table id that was never given out"));
         }
         let RowValue::Inline(value) = row.value else {
             return Err(bad("a value too large"));
         };
         let root = TreeRoot::decode(value).ok_or_else(|| bad("a value of another length"))?;
-        roots.set(TableId::new(id), Some(root));
+        roots.set(table, Some(root));
         cursor.next()?;
     }
     Ok(roots)

@@ -1,12 +1,14 @@
 //! How to open a database. Every default is safe.
 
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::Db;
 use crate::error::{Error, Result};
 use crate::limits;
 use crate::retention::Retention;
+use crate::txn::holder::{Holder, Watch};
 
 /// Which way to the disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -47,6 +49,7 @@ pub struct Options {
     pub(crate) subscriber_log_bytes: u64,
     pub(crate) snapshot_held_bytes: u64,
     pub(crate) snapshot_limit_bytes: Option<u64>,
+    pub(crate) snapshot_watch: Option<Watch>,
     pub(crate) history: Option<Retention>,
 }
 
@@ -68,6 +71,7 @@ impl Default for Options {
             subscriber_log_bytes: 1 << 30,
             snapshot_held_bytes: 32 << 20,
             snapshot_limit_bytes: None,
+            snapshot_watch: None,
             history: None,
         }
     }
@@ -172,6 +176,31 @@ impl Options {
     /// 32 MiB. Without history, a snapshot that is held keeps its pages, however many.
     pub fn snapshot_held_bytes(mut self, at_most: u64) -> Self {
         self.snapshot_held_bytes = at_most;
+        self
+    }
+
+    /// Calls `tell` of an open snapshot that keeps more than so many bytes of superseded pages from being reused: once for each
+    /// snapshot, before it is moved or ended. Default: nobody is told; [`Db::holders`](crate::Db::holders) can be asked.
+    ///
+    /// The thread that checkpoints calls it, and does nothing else meanwhile: it must not wait, nor use the database. What
+    /// panics in it is lost.
+    ///
+    /// ```
+    /// # fn main() -> northstardb::Result<()> {
+    /// let db = northstardb::Options::new()
+    ///     .on_snapshot_holding(1 << 30, |holder| eprintln!("keeps more than 1 GiB: {holder:?}"))
+    ///     .memory()?;
+    /// # db.close() }
+    /// ```
+    pub fn on_snapshot_holding(
+        mut self,
+        bytes: u64,
+        tell: impl Fn(&Holder) + Send + Sync + 'static,
+    ) -> Self {
+        self.snapshot_watch = Some(Watch {
+            from: bytes,
+            tell: Arc::new(tell),
+        });
         self
     }
 

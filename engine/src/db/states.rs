@@ -124,7 +124,7 @@ fn decode(key: &[u8], value: &[u8]) -> Result<(TxnId, Noted)> {
             file: "data",
             offset: None,
             detail: format!(
-                "the table of states has a row of {} and {} bytes, expected 8 and 20",
+                "the table of states has a row of {} and {} bytes, expected 8 and 16 or 20",
                 key.len(),
                 value.len()
             ),

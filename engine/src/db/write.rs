@@ -13,7 +13,9 @@ use crate::format::record::{Op, OpMark, OpWriter};
 use crate::ids::{TableId, TxnId};
 use crate::limits;
 use crate::txn::snapshot::Snapshot;
-use crate::txn::table::{Table, Tables, check_len, check_name, encode_entry};
+use crate::txn::table::{
+    Table, TableOptions, Tables, check_len, check_name, encode_entry, made_so,
+};
 use crate::writer::core::{Core, apply_op};
 use crate::writer::pipeline::Durability;
 use crate::writer::wait::{Commit, Ticket};
@@ -138,10 +140,26 @@ impl WriteTxn {
     /// [`Error::TooLarge`], [`Error::Corrupt`], [`Error::Io`].
     pub fn table(&mut self, name: &str) -> Result<Table> {
         check_name(name)?;
-        if let Some(id) = self.view.table_id(name)? {
-            return Ok(self.tables().handle(id, name));
+        match self.view.table_id(name)? {
+            Some(id) => Ok(self.tables().handle(id, name)),
+            None => self.make_table(name, TableOptions::new()),
         }
-        let id = self.tables().new_id()?;
+    }
+
+    /// Opens a table, creating it as `options` say if this transaction does not see one of that name.
+    ///
+    /// # Errors
+    /// As [`WriteTxn::table`]; [`Error::InvalidOption`] if the table was made otherwise.
+    pub fn table_with(&mut self, name: &str, options: TableOptions) -> Result<Table> {
+        check_name(name)?;
+        match self.view.table_id(name)? {
+            Some(id) => made_so(self.tables().handle(id, name), options),
+            None => self.make_table(name, options),
+        }
+    }
+
+    fn make_table(&mut self, name: &str, options: TableOptions) -> Result<Table> {
+        let id = self.tables().new_id(options)?;
         self.name(name, id)?;
         let table = self.tables().handle(id, name);
         self.table_changes

@@ -9,7 +9,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 use super::checksum::crc32c;
 use crate::ids::{TableId, TxnId};
-use crate::limits::{IDS_MAX, KEY_BYTES_MAX, NARROW_IDS_MAX, RECORD_BYTES_MAX};
+use crate::limits::{IDS_MAX, KEY_BYTES_MAX, RECORD_BYTES_MAX};
 use crate::state::StateHash;
 
 const MAGIC: [u8; 8] = *b"NSBACKUP";
@@ -196,7 +196,7 @@ impl Header {
             return Err(damaged("the state it leads to", to, from));
         }
         let next_table = stored.next_table.get();
-        if !(TableId::FIRST_USER.get()..NARROW_IDS_MAX).contains(&next_table) {
+        if !(TableId::FIRST_USER.get()..=TableId::NUMBERS_MAX).contains(&next_table) {
             let least = TableId::FIRST_USER.get();
             return Err(damaged("the next table", next_table.into(), least.into()));
         }

@@ -416,9 +416,10 @@ impl Meta {
             ));
         }
         let (ids, narrow) = (IDS_MAX - 1, u64::from(NARROW_IDS_MAX) - 1);
+        let tables = u64::from(TableId::NUMBERS_MAX);
         let bounds = [
             ("generation", u64::from(generation), 0, narrow),
-            ("next table", stored.next_table.get().into(), 0, narrow),
+            ("next table", stored.next_table.get().into(), 0, tables),
             ("tree txn", stored.tree_txn.get(), 0, ids),
             ("log start", stored.log_lsn.get(), 0, ids),
             ("horizon", stored.horizon.get(), 0, stored.tree_txn.get()),

@@ -83,6 +83,11 @@ impl<'d, 's, P: PageRead, W: PageWrite> Keeper<'d, 's, P, W> {
         Ok((self.run.map_or(Ok(None), Bulk::finish)?, self.state))
     }
 
+    /// Whether versions of the table at hand are kept; the digest of the state has its rows in any case.
+    fn keeps(&self) -> bool {
+        self.table.keeps_history() || planted("history is kept of a table without it")
+    }
+
     /// Takes a row that ends from the digest of the state. A large value that cannot be read any more stays in it: that must not
     /// stop whoever writes another in its place, and the digest then says that something was lost.
     fn forget(&mut self, key: &[u8], value: RowValue<'_>) {
@@ -151,6 +156,9 @@ impl<P: PageRead, W: PageWrite> Supersede for Keeper<'_, '_, P, W> {
         self.ended_key.extend_from_slice(key);
         self.ended = Some(from);
         self.forget(key, value);
+        if !self.keeps() {
+            return Ok(false);
+        }
         self.push(from, value, to)?;
         let lost = planted("a large value of history is given back with its row");
         Ok(!lost)
@@ -169,7 +177,7 @@ impl<P: PageRead, W: PageWrite> Supersede for Keeper<'_, '_, P, W> {
     }
 
     fn changed(&mut self, key: &[u8]) -> Result<(), PageError> {
-        if planted("what came and went within a delta is not kept") {
+        if !self.keeps() || planted("what came and went within a delta is not kept") {
             return Ok(());
         }
         let ended = self.ended.take().filter(|_| self.ended_key == key);

@@ -140,7 +140,10 @@ impl<'t> Cursor<'t> {
             store: &snapshot.shape().shared.store,
             failed: None,
         };
-        match snapshot.is_elsewhere().then(|| cursor.follow()) {
+        let follows = snapshot
+            .is_elsewhere()
+            .then(|| snapshot.may_look_back(table).and_then(|()| cursor.follow()));
+        match follows {
             Some(Ok(true)) => {}
             Some(Err(error)) => cursor.failed = Some(error),
             Some(Ok(false)) | None => cursor.take_own(),
@@ -181,6 +184,7 @@ impl<'t> Cursor<'t> {
         if moves == self.moves {
             return Ok(false);
         }
+        self.snapshot.may_look_back(self.table)?;
         self.moves = moves;
         let (table, at) = (self.table, self.at);
         let root = shape.roots.get(table).map(|root| root.page);

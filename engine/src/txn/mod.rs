@@ -6,6 +6,7 @@
 
 pub(crate) mod bell;
 pub(crate) mod cursor;
+pub(crate) mod holder;
 pub(crate) mod moved;
 pub(crate) mod positions;
 pub(crate) mod registry;

@@ -195,6 +195,14 @@ impl Snapshot {
         &self.shape
     }
 
+    /// Fails for a table of which no history is kept: where the trees may hold later rows, or the snapshot was moved.
+    pub(crate) fn may_look_back(&self, table: TableId) -> Result<()> {
+        match table.keeps_history() || planted("the past of a table without history is read") {
+            true => Ok(()),
+            false => Err(Error::NoHistory { table: table.get() }),
+        }
+    }
+
     /// Whether the trees may hold later rows.
     pub(crate) fn is_past(&self) -> bool {
         self.is_past
@@ -270,6 +278,7 @@ impl Snapshot {
     /// As [`Snapshot::get`], where the tree may hold later rows, or the snapshot was moved.
     #[cold]
     fn get_elsewhere(&self, table: TableId, key: &[u8]) -> Result<Option<Value<'_>>> {
+        self.may_look_back(table)?;
         // Who was moved does not try the pages of its time again and again.
         let found = match self.moved()? {
             Some((_, shape)) => self.get_moved(&shape, table, key),
@@ -296,6 +305,7 @@ impl Snapshot {
 
     /// The value of `key` in the trees and runs of `shape`, which has nothing in its deltas.
     fn get_moved(&self, shape: &Shape, table: TableId, key: &[u8]) -> Result<Option<Value<'_>>> {
+        self.may_look_back(table)?;
         let store = &*self.shape.shared.store;
         let in_tree = match shape.roots.get(table) {
             Some(root) => search::get_at(store, root.page, key, self.at, || None::<Hit<'_>>)?,

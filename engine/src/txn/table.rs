@@ -7,7 +7,7 @@ use crate::error::{Error, Result};
 use crate::ids::{TableId, TxnId};
 use crate::limits;
 use crate::sync::Mutex;
-use crate::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use crate::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
 /// A named ordered map from bytes to bytes. Cheap to clone; belongs to the open database that made it.
 ///
@@ -34,6 +34,13 @@ impl Table {
     #[must_use]
     pub fn id(&self) -> u32 {
         self.id.get()
+    }
+
+    /// Whether superseded versions of its rows are kept, in a database that keeps history: see
+    /// [`TableOptions::history`].
+    #[must_use]
+    pub fn keeps_history(&self) -> bool {
+        self.id.keeps_history()
     }
 
     /// Whether both are handles of one table of one open database.
@@ -76,6 +83,36 @@ impl Table {
     }
 }
 
+/// How a table is made: [`Db::table_with`](crate::Db::table_with).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct TableOptions {
+    pub(crate) history: bool,
+}
+
+impl TableOptions {
+    /// As tables are made otherwise.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self { history: true }
+    }
+
+    /// Whether superseded versions of the table's rows are kept, in a database that keeps any
+    /// ([`Options::history`](crate::Options::history)). For good: it cannot be changed later. Without them, a table costs
+    /// no more than in a database without history, and reading its past is [`Error::NoHistory`].
+    #[must_use]
+    pub const fn history(mut self, kept: bool) -> Self {
+        self.history = kept;
+        self
+    }
+}
+
+impl Default for TableOptions {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 /// Tables from which on those are looked for that have no handles any more.
 const HANDLES_LOOKED_AT: usize = 1024;
 
@@ -86,6 +123,8 @@ pub(crate) struct Tables {
     pub(crate) instance: u64,
     /// The id the next new table gets. Ids are never given twice, also when the creating transaction aborts.
     next_id: AtomicU32,
+    /// Somebody has, or had, a handle of a table without history.
+    any_without_history: AtomicBool,
     handles: Mutex<Handles>,
 }
 
@@ -113,6 +152,7 @@ impl Tables {
         Self {
             instance: INSTANCES.fetch_add(1, Ordering::Relaxed),
             next_id: AtomicU32::new(next.get()),
+            any_without_history: AtomicBool::new(false),
             handles: Mutex::new(Handles {
                 dropped: BTreeMap::new(),
                 look_at: HANDLES_LOOKED_AT,
@@ -124,15 +164,19 @@ impl Tables {
     ///
     /// # Errors
     /// [`Error::TooLarge`] when all were given out.
-    pub(crate) fn new_id(&self) -> Result<TableId> {
+    pub(crate) fn new_id(&self, options: TableOptions) -> Result<TableId> {
         let id = self.next_id.load(Ordering::Relaxed);
         check_len(
             "number of tables ever made",
             id as usize + 1,
-            limits::NARROW_IDS_MAX as usize,
+            TableId::NUMBERS_MAX as usize,
         )?;
         self.next_id.store(id + 1, Ordering::Relaxed);
-        Ok(TableId::new(id))
+        let id = TableId::new(id);
+        Ok(match options.history {
+            true => id,
+            false => id.without_history(),
+        })
     }
 
     /// The id the next new table will get.
@@ -145,8 +189,16 @@ impl Tables {
         self.next_id.fetch_max(next.get(), Ordering::Relaxed);
     }
 
+    /// Whether somebody may read a table that has no history.
+    pub(crate) fn any_without_history(&self) -> bool {
+        self.any_without_history.load(Ordering::Acquire)
+    }
+
     /// A handle to a table that exists.
     pub(crate) fn handle(&self, id: TableId, name: &str) -> Table {
+        if !id.keeps_history() {
+            self.any_without_history.store(true, Ordering::Release);
+        }
         let mut handles = self.handles.lock();
         if handles.dropped.len() >= handles.look_at {
             handles.forget_unused();
@@ -162,6 +214,18 @@ impl Tables {
             dropped: Arc::clone(dropped),
         }
     }
+}
+
+/// Fails if a table that exists was made otherwise than `options` say.
+pub(crate) fn made_so(table: Table, options: TableOptions) -> Result<Table> {
+    if table.keeps_history() == options.history {
+        return Ok(table);
+    }
+    Err(Error::InvalidOption {
+        option: "history of the table",
+        found: options.history.to_string(),
+        expected: format!("{}, as the table was made", table.keeps_history()),
+    })
 }
 
 /// Fails on a table name that is empty or too long.
@@ -201,9 +265,12 @@ pub(crate) fn decode_entry(name: &str, row: &[u8]) -> Result<TableId> {
         [a, b, c, d, 0, 0, 0, 0] => Some(u32::from_le_bytes([a, b, c, d])),
         _ => None,
     };
-    let first = TableId::FIRST_USER.get();
     match id {
-        Some(id) if (first..limits::NARROW_IDS_MAX).contains(&id) => Ok(TableId::new(id)),
+        Some(id)
+            if id < limits::NARROW_IDS_MAX && TableId::new(id).number() >= TableId::FIRST_USER =>
+        {
+            Ok(TableId::new(id))
+        }
         _ => Err(Error::Corrupt(crate::error::Corruption {
             file: "data",
             offset: None,
@@ -246,10 +313,14 @@ mod tests {
     fn a_name_of_a_system_table_or_of_an_impossible_id_is_damage() {
         let row = |id: u32| [id.to_le_bytes(), [0; 4]].concat();
         assert_eq!(decode_entry("t", &row(16)).unwrap(), TableId::FIRST_USER);
+        let without = TableId::FIRST_USER.without_history();
+        assert_eq!(decode_entry("t", &encode_entry(without)).unwrap(), without);
+        assert!(!without.keeps_history() && without.was_given_out(TableId::new(17)));
         for bad in [
             row(0),
             row(1),
             row(15),
+            row(1 << 30 | 15),
             row(1 << 31),
             row(u32::MAX),
             vec![16],

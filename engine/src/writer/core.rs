@@ -146,11 +146,10 @@ pub(crate) fn is_of_known_table(op: &Op<'_>, next: &mut TableId) -> Result<bool>
     } = *op
     {
         let id = decode_entry(&String::from_utf8_lossy(key), value)?;
-        *next = id.next().max(*next);
+        *next = id.number().next().max(*next);
     }
     let table = op.table();
-    let is_users = TableId::FIRST_USER <= table && table < *next;
-    Ok(is_users || table == TableId::NAMES || table == TableId::SUBSCRIBERS)
+    Ok(table.was_given_out(*next) || table == TableId::NAMES || table == TableId::SUBSCRIBERS)
 }
 
 /// Puts one operation of `txn` into a delta: the one way in, for commits and for replay.

@@ -166,7 +166,7 @@ fn ids_with_no_room_to_go_on_and_positions_inside_a_block_are_refused() {
     let changes: [fn(&mut Meta); 7] = [
         |meta| meta.log_start.lsn = Lsn::new(8192 + 512),
         |meta| meta.generation = Generation::new(NARROW_IDS_MAX),
-        |meta| meta.next_table = TableId::new(NARROW_IDS_MAX),
+        |meta| meta.next_table = TableId::new(TableId::NUMBERS_MAX + 1),
         |meta| meta.tree_txn = TxnId::new(IDS_MAX),
         |meta| meta.log_start.lsn = Lsn::new(IDS_MAX),
         |meta| meta.log_start.last_txn = TxnId::new(u64::MAX),
@@ -253,8 +253,8 @@ fn every_contradiction_of_a_meta_page_is_named() {
 
     let table =
         |id: u32| move |page: &mut [u8]| page[at(84)..at(88)].copy_from_slice(&id.to_le_bytes());
-    assert_eq!(fault(table(NARROW_IDS_MAX - 1)), None);
-    assert_eq!(fault(table(NARROW_IDS_MAX)), Some("next table"));
+    assert_eq!(fault(table(TableId::NUMBERS_MAX)), None);
+    assert_eq!(fault(table(TableId::NUMBERS_MAX + 1)), Some("next table"));
 }
 
 #[test]
