@@ -10,11 +10,11 @@ use northstar_io::{Disk, SyncMethod};
 use crate::cache;
 use crate::clock::Clock;
 use crate::db::world::{Sizes, World as Inner};
-use crate::db::{Db, open as opening, restore as restoring};
+use crate::db::{Db, open as opening, restore as restoring, verify as verifying};
 use crate::error::Result;
 use crate::sync::thread;
 use crate::txn::registry;
-use crate::{Options, Restore};
+use crate::{LogReport, Options, Restore};
 
 mod decode;
 mod parts;
@@ -111,6 +111,14 @@ pub fn open(options: Options, dir: &Path, world: World) -> Result<Db> {
 pub fn restore(options: Options, dir: &Path, world: World, from: impl Read) -> Result<Restore> {
     let (options, inner) = placed(options, world)?;
     restoring::restore_in(&options, dir, inner, from)
+}
+
+/// Verifies the commit log of the database in `dir` of a disk, without opening it.
+///
+/// # Errors
+/// As [`Options::verify_log`].
+pub fn verify_log(options: Options, dir: &Path, disk: &Arc<dyn Disk>) -> Result<LogReport> {
+    verifying::verify_log_in(&options.checked()?, dir, disk)
 }
 
 fn placed(options: Options, world: World) -> Result<(Options, Inner)> {

@@ -1,19 +1,32 @@
-//! The commit log, printed.
+//! The commit log, printed and verified.
 
 use std::collections::BTreeMap;
 use std::io::Write;
+use std::path::Path;
 
 use clap::Subcommand;
 use jiff::Timestamp;
-use northstardb::{Change, Db, LogFilter, Transaction, TxnId};
+use northstardb::{Change, Db, LogFilter, LogHole, LogTail, Lsn, Options, Transaction, TxnId};
 use serde_json::{Value, json};
 
 use crate::read::content as bytes;
 use crate::{During, Failure, report};
 
-/// What to print.
+/// What to do with the log.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Log {
+    #[command(flatten)]
+    Print(Print),
+    /// Read the whole log, verify every checksum and link, and name each hole
+    ///
+    /// The database is not opened, and need not be fit for that. What a crash may have left behind the end is named, and is
+    /// no hole: recovery cuts it.
+    Verify,
+}
+
+/// What to print.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Print {
     /// Every transaction in the log and its changes, from the first or from one on
     Dump {
         /// The first transaction; that with which the log begins if absent
@@ -35,8 +48,6 @@ pub(crate) enum Log {
     },
     /// How much the log holds
     Stat,
-    /// Read the whole log, verify every checksum and link, and name each hole
-    Verify,
 }
 
 /// Which changes.
@@ -67,7 +78,7 @@ impl Wanted {
 /// Performs `command`.
 pub(crate) fn perform(
     db: &Db,
-    command: &Log,
+    command: &Print,
     json: bool,
     out: &mut impl Write,
 ) -> Result<(), Failure> {
@@ -75,7 +86,7 @@ pub(crate) fn perform(
     let log = db.log().during(during)?;
     let first = || log.first().during(during);
     match command {
-        Log::Dump {
+        Print::Dump {
             from,
             limit,
             wanted,
@@ -84,11 +95,11 @@ pub(crate) fn perform(
             let limit = limit.unwrap_or(usize::MAX);
             dump(db, from, limit, wanted, json, out)
         }
-        Log::Tail { count, wanted } => {
+        Print::Tail { count, wanted } => {
             let from = log.next().get().saturating_sub(*count).max(first()?.get());
             dump(db, TxnId::new(from), usize::MAX, wanted, json, out)
         }
-        Log::Stat => {
+        Print::Stat => {
             let (first, next) = (first()?, log.next());
             let figures = json!({
                 "first_txn": first.get(),
@@ -99,28 +110,51 @@ pub(crate) fn perform(
             });
             report::print(&figures, json, out)
         }
-        Log::Verify => {
-            let found = log.check().during(during)?;
-            let hole = |hole: &northstardb::LogHole| {
-                let place = hole.place.map_or_else(String::new, |(from, to)| {
-                    format!(" at bytes {from} to {to} of the stream")
-                });
-                let last = hole.next.get() - 1;
-                format!("transactions {} to {last}{place}: {}", hole.first, hole.why)
-            };
-            let figures = json!({
-                "first_txn": first()?.get(),
-                "next_txn": log.next().get(),
-                "transactions": found.transactions,
-                "operations": found.changes,
-                "holes": found.holes.iter().map(hole).collect::<Vec<_>>(),
-            });
-            report::print(&figures, json, out)?;
-            match found.holes.len() {
-                0 => Ok(()),
-                count => Err(Failure::Found(format!("{count} holes were found"))),
-            }
-        }
+    }
+}
+
+/// Verifies the log of the database at `path`.
+pub(crate) fn verify(path: &Path, json: bool, out: &mut impl Write) -> Result<(), Failure> {
+    let found = Options::new()
+        .verify_log(path)
+        .during(|| format!("cannot read the log of the database {}", path.display()))?;
+    let bytes = |(from, to): (Lsn, Lsn)| format!("bytes {from} to {to} of the stream");
+    let hole = |hole: &LogHole| {
+        let place = hole
+            .place
+            .map_or_else(String::new, |place| format!(" at {}", bytes(place)));
+        format!("{}{place}: {}", missing(hole), hole.why)
+    };
+    let tail = found.tail.as_ref().map(|tail| {
+        let LogTail { at, transactions, why, .. } = tail;
+        format!("from byte {at} of the stream, with {transactions} sound transactions, to be cut by recovery: {why}")
+    });
+    let figures = json!({
+        "first_txn": found.first.map(TxnId::get),
+        "next_txn": found.next.map(TxnId::get),
+        "transactions": found.transactions,
+        "operations": found.changes,
+        "recovery_begins_at": found.recovery.map(Lsn::get),
+        "without_meta_page": found.without_meta,
+        "unexplained": found.unexplained.map(bytes),
+        "unfinished": tail,
+        "holes": found.holes.iter().map(hole).collect::<Vec<_>>(),
+    });
+    report::print(&figures, json, out)?;
+    match found.holes.len() {
+        0 => Ok(()),
+        count => Err(Failure::Found(format!("{count} holes were found"))),
+    }
+}
+
+/// Which transactions a hole takes.
+fn missing(hole: &LogHole) -> String {
+    match (hole.first, hole.next) {
+        (Some(first), Some(next)) if first == next => format!("no transaction before {next}"),
+        (Some(first), Some(next)) => format!("transactions {first} to {}", next.get() - 1),
+        (Some(first), None) => format!("transactions from {first} on"),
+        (None, Some(next)) => format!("transactions before {next}"),
+        (None, None) => "unknown transactions".to_owned(),
     }
 }
 

@@ -279,7 +279,8 @@ fn perform(arguments: Arguments, out: &mut impl Write) -> Result<(), Failure> {
         Command::Diff { before, after } => {
             past::diff(&existing()?, &table, (&before, &after), json, out)
         }
-        Command::Log(command) => log::perform(&existing()?, &command, json, out),
+        Command::Log(log::Log::Print(command)) => log::perform(&existing()?, &command, json, out),
+        Command::Log(log::Log::Verify) => log::verify(&path, json, out),
         Command::Backup(backup::Command::Write { file, after }) => {
             backup::write(&existing()?, &file, after.as_deref(), json, out)
         }

@@ -459,3 +459,73 @@ fn a_replay_names_the_first_transaction_that_the_pages_do_not_have() {
         "what was made to compare with is gone"
     );
 }
+
+#[test]
+fn the_log_of_a_database_that_does_not_open_is_verified() {
+    let dir = tempfile::tempdir().unwrap();
+    let db = dir.path().join("db");
+    // As a crash leaves it: nothing but the log has what was committed.
+    let crashed = dir.path().join("crashed");
+    let open = northstardb::Options::new().open(&db).unwrap();
+    let table = open.table("files").unwrap();
+    for number in 0..9_u8 {
+        let mut batch = northstardb::WriteBatch::new();
+        batch.put(&table, [number], vec![number; 5000]);
+        open.commit(batch).unwrap();
+    }
+    std::fs::create_dir_all(crashed.join("log")).unwrap();
+    let segment = format!("log/{:020}.seg", 0);
+    for file in ["data", &segment] {
+        std::fs::copy(db.join(file), crashed.join(file)).unwrap();
+    }
+    let busy = northstar(&db, &["log", "verify"]);
+    assert_eq!(busy.status.code(), Some(1), "{}", text(&busy));
+    assert!(text(&busy).contains("locked by"), "{}", text(&busy));
+    open.close().unwrap();
+    let verify = |words: &[&str]| northstar(&crashed, &[&["log", "verify"], words].concat());
+    let sound = json(&verify(&["--json"]));
+    assert_eq!(
+        (
+            &sound["first_txn"],
+            &sound["next_txn"],
+            &sound["transactions"]
+        ),
+        (&1.into(), &11.into(), &10.into()),
+        "{sound}"
+    );
+    // The table takes a block, each transaction two: one bit of the fifth.
+    let mut bytes = std::fs::read(crashed.join(&segment)).unwrap();
+    bytes[4096 + 3 * 8192 + 5000] ^= 1;
+    std::fs::write(crashed.join(&segment), &bytes).unwrap();
+    let check = northstar(&crashed, &["check"]);
+    assert_eq!(check.status.code(), Some(1), "{}", text(&check));
+    assert!(text(&check).contains("log is damaged"), "{}", text(&check));
+    let expected = "transactions 5 to 5 at bytes 28672 to 36864 of the stream: ";
+    let found = verify(&[]);
+    assert_eq!(found.status.code(), Some(1), "{}", text(&found));
+    assert!(text(&found).contains(expected), "{}", text(&found));
+    assert!(
+        text(&found).contains("1 holes were found"),
+        "{}",
+        text(&found)
+    );
+    // Neither does it need the data file.
+    std::fs::remove_file(crashed.join("data")).unwrap();
+    let found = verify(&["--json"]);
+    assert_eq!(found.status.code(), Some(1), "{}", text(&found));
+    let figures: serde_json::Value = serde_json::from_slice(&found.stdout).unwrap();
+    assert_eq!(figures["transactions"], 9, "{figures}");
+    assert!(
+        figures["holes"][0].as_str().unwrap().starts_with(expected),
+        "{figures}"
+    );
+    assert!(
+        figures["without_meta_page"]
+            .as_str()
+            .unwrap()
+            .contains("no file named"),
+        "{figures}"
+    );
+    let nothing = northstar(dir.path(), &["log", "verify"]);
+    assert_eq!(nothing.status.code(), Some(1), "{}", text(&nothing));
+}

@@ -10,6 +10,7 @@ use futures_core::Stream;
 
 use super::Engine;
 use super::range::{Span, prefix_span};
+use super::verify::{LogReport, Walk};
 use super::write::WriteTxn;
 use crate::error::{Corruption, Error, Result};
 use crate::format::record::{Op, Ops, Record};
@@ -108,6 +109,7 @@ impl Log {
     }
 
     /// Reads the whole log, verifies every checksum and every link of the chain, and goes on behind what is damaged.
+    /// [`Options::verify_log`](crate::Options::verify_log) does so where the database cannot be opened.
     ///
     /// # Errors
     /// [`Error::Closed`]. What it finds is in the report, also what the device refuses to read.
@@ -118,42 +120,15 @@ impl Log {
         }
         let border = engine.pipeline.position();
         let (next, end) = (border.last_txn.next(), border.lsn);
-        let mut report = LogReport::default();
-        let Some(mut follower) = Follower::from_first(&engine.segments, engine.database, end)?
-        else {
-            return Ok(report);
-        };
-        let all = Arc::new(LogFilter::all());
-        while follower.txn() < next {
-            let first = follower.txn();
-            let (why, place) = match follower.next(end) {
-                Ok(Some(record)) => match Transaction::of(&record, &all) {
-                    Ok(_) => {
-                        report.transactions += 1;
-                        report.changes += u64::from(record.op_count);
-                        continue;
-                    }
-                    Err(error) => (error.to_string(), None),
-                },
-                Ok(None) => ("it ends early".to_owned(), Some((end, end))),
-                Err(error) => (error.to_string(), Some(follower.skip_damage(end))),
-            };
-            // Behind the last damage nothing may be left.
-            let behind = match place {
-                Some((_, to)) if to >= end => next,
-                _ => follower.txn(),
-            };
-            report.holes.push(LogHole {
-                first,
-                next: behind,
-                place,
-                why,
-            });
-            if behind == next {
-                break;
-            }
+        let mut walk = Walk::default();
+        let segments = &engine.segments;
+        if let Some(mut follower) = Follower::from_first(segments, engine.database, end)? {
+            walk.walk_to(segments, &mut follower, end, next);
         }
-        Ok(report)
+        let report = &mut walk.report;
+        report.first = report.first.or(Some(next));
+        report.next = report.next.or(Some(next));
+        Ok(walk.report)
     }
 
     /// Bytes of the log from the segment on in which `txn` is, or from its start if it was let go.
@@ -197,32 +172,6 @@ impl Log {
         }
         Ok(Error::NotInLog { asked, first, next })
     }
-}
-
-/// What a walk over the whole log found.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-#[non_exhaustive]
-pub struct LogReport {
-    /// Sound transactions.
-    pub transactions: u64,
-    /// Operations in them.
-    pub changes: u64,
-    /// What is damaged, from the front; empty means sound.
-    pub holes: Vec<LogHole>,
-}
-
-/// A part of the log that cannot be read.
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct LogHole {
-    /// The first transaction that is missing.
-    pub first: TxnId,
-    /// The first that is there again.
-    pub next: TxnId,
-    /// Where the damage begins and ends; none if a sound record makes no sense.
-    pub place: Option<(Lsn, Lsn)>,
-    /// What is wrong.
-    pub why: String,
 }
 
 impl Engine {

@@ -14,6 +14,7 @@ pub(crate) mod read;
 pub(crate) mod restore;
 pub(crate) mod states;
 pub(crate) mod subscribers;
+pub(crate) mod verify;
 pub(crate) mod world;
 pub(crate) mod write;
 

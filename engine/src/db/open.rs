@@ -471,7 +471,11 @@ pub(super) fn store_options(options: &Options, sizes: Option<Sizes>) -> StoreOpt
     }
 }
 
-fn open_segments(disk: &Arc<dyn Disk>, dir: &Path, meta: &Meta) -> Result<Arc<Segments>> {
+pub(super) fn open_segments(
+    disk: &Arc<dyn Disk>,
+    dir: &Path,
+    meta: &Meta,
+) -> Result<Arc<Segments>> {
     let log = dir.join("log");
     Segments::open(Arc::clone(disk), log, u64::from(meta.segment_bytes))
         .map_err(|source| Error::from_io("the commit log", source))

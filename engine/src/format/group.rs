@@ -111,6 +111,28 @@ pub(crate) struct GroupError {
     pub(crate) found: u64,
 }
 
+impl GroupError {
+    /// Whether a crash can leave this. What can't be its doing is a sound header, at its own position, that contradicts itself:
+    /// it was written whole.
+    pub(crate) const fn may_be_torn(&self) -> bool {
+        match self.field {
+            GroupField::Available
+            | GroupField::Magic
+            | GroupField::Position
+            | GroupField::HeaderChecksum
+            | GroupField::PayloadChecksum
+            | GroupField::Previous => true,
+            GroupField::Format
+            | GroupField::Database
+            | GroupField::Length
+            | GroupField::DurableThrough
+            | GroupField::RecordCount
+            | GroupField::FirstTxn
+            | GroupField::Padding => false,
+        }
+    }
+}
+
 /// The meaning of a sound group header.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Group {
@@ -285,6 +307,12 @@ impl Group {
 pub(crate) fn claims_position(block: &[u8], at: Lsn) -> bool {
     GroupHeader::ref_from_prefix(block)
         .is_ok_and(|(header, _)| header.magic.get() == MAGIC && header.lsn.get() == at.get())
+}
+
+/// The database whose group `block` claims to be, true or not.
+pub(crate) fn claimed_database(block: &[u8]) -> Option<u64> {
+    let (header, _) = GroupHeader::ref_from_prefix(block).ok()?;
+    Some(header.database.get())
 }
 
 fn header_checksum(header: &GroupHeader) -> u32 {

@@ -13,19 +13,13 @@
 
 use std::sync::Arc;
 
-use northstar_io::{Buf, File, IoError, OpenMode};
-
 use super::LogError;
+use super::bytes::{Bytes, KEPT_BYTES_MAX, corrupt};
 use super::segment::Segments;
-use crate::format::group::{Group, GroupError, GroupField, claims_position};
+use crate::format::group::{Group, GroupError, GroupField};
 use crate::format::record::Record;
 use crate::ids::{LogPosition, Lsn, TxnId};
 use crate::limits::LOG_BLOCK_BYTES;
-
-/// Bytes of one read at most.
-const WINDOW_BYTES: u64 = 256 * 1024;
-/// Above this the memory of a group is given back before the next.
-const KEPT_BYTES_MAX: usize = 4 * 1024 * 1024;
 
 /// See the module.
 #[derive(Debug)]
@@ -37,9 +31,21 @@ pub(crate) struct Follower {
     group: Vec<u8>,
     shown: usize,
     left: u32,
-    /// Its header, and the transaction of its next record.
+    /// Where it is, its header, and the transaction of its next record.
     at: Lsn,
+    head: Option<Group>,
     txn: TxnId,
+}
+
+/// What was passed over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Damage {
+    /// Where it begins.
+    pub(crate) from: Lsn,
+    /// What of it is known to be damaged ends here.
+    pub(crate) at_least: Lsn,
+    /// Where the next sound group begins, if there is one.
+    pub(crate) to: Option<Lsn>,
 }
 
 /// Where a group begins, and what it must say.
@@ -62,16 +68,11 @@ impl Follower {
         txn: TxnId,
         border: LogPosition,
     ) -> Result<Self, LogError> {
+        if txn > border.last_txn {
+            return Ok(Self::at_border(segments, database, border));
+        }
         let mut bytes = Bytes::new(Arc::clone(segments));
         let end = border.lsn;
-        if txn > border.last_txn {
-            let next = Border {
-                lsn: end,
-                previous: Some(border.checksum),
-                txn,
-            };
-            return Ok(Self::before(bytes, database, next));
-        }
         let found = bytes.find(database, txn, end)?;
         let group = found.ok_or(LogError::Gone)?;
         match bytes.walk_segment(database, group.lsn, end) {
@@ -148,6 +149,7 @@ impl Follower {
             shown: 0,
             left: 0,
             at: next.lsn,
+            head: None,
             txn: next.txn,
         }
     }
@@ -182,50 +184,127 @@ impl Follower {
             txn,
             source,
         })?;
+        if let (1, Some(head)) = (self.left, &self.head) {
+            head.check_padding(rest).map_err(corrupt)?;
+        }
         self.shown = self.group.len() - rest.len();
         self.left -= 1;
         self.txn = txn.next();
         Ok(Some(record))
     }
 
-    /// After an error: goes on behind the damage, with the next sound group that begins before `end`. Gives where the damage
-    /// begins and ends, and leaves [`Follower::txn`] at the first transaction behind it; with nothing behind it, where it is.
-    pub(crate) fn skip_damage(&mut self, end: Lsn) -> (Lsn, Lsn) {
-        let block = LOG_BLOCK_BYTES as u64;
-        let (from, missed) = match self.left {
-            0 => (self.next.lsn, self.txn),
-            // A group that is sound, with a record in it that makes no sense.
-            _ => (self.at, self.next.txn),
-        };
-        let mut at = match self.left {
-            0 => from.plus(block),
-            _ => self.next.lsn,
-        };
-        (self.left, self.txn) = (0, missed);
-        // A block at a time, so that what cannot be read hides nothing beside it.
-        self.bytes.forget();
-        self.bytes.window_bytes = block;
-        while at < end {
-            match self.bytes.header(at, self.database, end) {
-                Ok((group, _)) if group.first_txn >= missed => {
-                    self.txn = group.first_txn;
-                    break;
-                }
-                Err(LogError::Gone) => {
-                    let segment = self.bytes.segments.locate(at).0 + 1;
-                    at = Lsn::new(segment * self.bytes.segments.segment_bytes());
-                }
-                Ok(_) | Err(_) => at = at.plus(block),
+    /// After an error: goes on behind the damage, with the next group that begins before `end` and is sound. Leaves
+    /// [`Follower::txn`] at its first transaction; with nothing behind the damage, where it is.
+    pub(crate) fn skip_damage(&mut self, end: Lsn) -> Damage {
+        let (from, at_least, missed) = match self.left {
+            0 => {
+                let from = self.next.lsn;
+                (from, from.plus(LOG_BLOCK_BYTES as u64), self.txn)
             }
-        }
-        self.bytes.window_bytes = WINDOW_BYTES;
-        let to = at.min(end);
-        self.next = Border {
-            lsn: to,
-            previous: None,
-            txn: self.txn,
+            // A group that is sound, with a record in it that makes no sense.
+            _ => (self.at, self.next.lsn, self.next.txn),
         };
-        (from, to)
+        self.bytes.forget();
+        let to = self.find_sound(at_least, missed, end);
+        Damage { from, at_least, to }
+    }
+
+    /// Goes to the first group from `at` on that verifies, is of no transaction before `missed`, and begins before `end`: to
+    /// `end` if there is none.
+    fn find_sound(&mut self, mut at: Lsn, missed: TxnId, end: Lsn) -> Option<Lsn> {
+        (self.left, self.txn) = (0, missed);
+        while at < end {
+            let found = self.bytes.header(at, self.database, end);
+            if let Ok((group, _)) = &found
+                && group.first_txn >= missed
+            {
+                self.next = Border {
+                    lsn: at,
+                    previous: None,
+                    txn: group.first_txn,
+                };
+                if self.try_load(end).is_ok() {
+                    return Some(at);
+                }
+            }
+            at = match found {
+                Err(LogError::Gone) => self.bytes.next_segment(at).unwrap_or(end),
+                Ok(_) | Err(_) => at.plus(LOG_BLOCK_BYTES as u64),
+            };
+        }
+        self.next = Border {
+            lsn: end,
+            previous: None,
+            txn: missed,
+        };
+        None
+    }
+
+    /// Begins with the first bytes from `from` on that say that they are a group, sound or not, for who knows of none; at
+    /// `from` itself if that is where the stream begins. None if there are none before `end`.
+    ///
+    /// [`Follower::txn`] is 0 as long as nothing tells what comes first.
+    pub(crate) fn from_any(
+        segments: &Arc<Segments>,
+        database: u64,
+        from: Lsn,
+        end: Lsn,
+    ) -> Option<Self> {
+        let mut bytes = Bytes::new(Arc::clone(segments));
+        let mut at = from;
+        while at > Lsn::new(0) && at < end {
+            at = match bytes.claims(at, end) {
+                Ok(true) => break,
+                Err(LogError::Gone) => bytes.next_segment(at).unwrap_or(end),
+                Ok(false) | Err(_) => at.plus(LOG_BLOCK_BYTES as u64),
+            };
+        }
+        if at >= end {
+            return None;
+        }
+        let said = bytes
+            .header(at, database, end)
+            .map(|(group, _)| group.first_txn);
+        let unknown = Border {
+            lsn: at,
+            previous: None,
+            txn: TxnId::ZERO,
+        };
+        let mut follower = Self::before(bytes, database, unknown);
+        // Taken at its word, a header that belongs to nothing sound could hide all that is.
+        let sound = follower.find_sound(at, TxnId::ZERO, end);
+        let bound = sound.map_or(TxnId::MAX, |_| follower.txn);
+        let txn = said.ok().filter(|txn| *txn <= bound).unwrap_or(TxnId::ZERO);
+        Some(Self::before(
+            follower.bytes,
+            database,
+            Border { txn, ..unknown },
+        ))
+    }
+
+    /// Begins at a border, of which the chain value is known.
+    pub(crate) fn at_border(segments: &Arc<Segments>, database: u64, border: LogPosition) -> Self {
+        let next = Border {
+            lsn: border.lsn,
+            previous: Some(border.checksum),
+            txn: border.last_txn.next(),
+        };
+        Self::before(Bytes::new(Arc::clone(segments)), database, next)
+    }
+
+    /// The chain value that the next group must carry, where it is known.
+    pub(crate) fn chain(&self) -> Option<u32> {
+        self.next.previous
+    }
+
+    /// The furthest that any group met has said was durable.
+    pub(crate) fn proven(&self) -> Lsn {
+        self.bytes.proven
+    }
+
+    /// Whether something at `at` says that it is a group.
+    pub(crate) fn claims(&mut self, at: Lsn, end: Lsn) -> bool {
+        self.bytes.claims(at, end).unwrap_or(false)
     }
 
     /// Reads the next group, if it is durable.
@@ -268,8 +347,8 @@ impl Follower {
             return Err(error(GroupField::FirstTxn, expected, found));
         }
         if group.end() > durable {
-            let (expected, found) = (durable.get(), group.end().get());
-            return Err(error(GroupField::Length, expected, found));
+            let (expected, found) = (group.end().get(), durable.get());
+            return Err(error(GroupField::Available, expected, found));
         }
         let bytes = self.bytes.get(lsn, group.len_bytes, durable)?;
         let payload = group.payload(bytes).map_err(corrupt)?;
@@ -277,201 +356,12 @@ impl Follower {
         self.group.shrink_to(KEPT_BYTES_MAX);
         self.group.extend_from_slice(payload);
         (self.shown, self.left, self.at) = (0, group.record_count, lsn);
-        self.txn = txn;
+        (self.head, self.txn) = (Some(group), txn);
         self.next = Border {
             lsn: group.end(),
             previous: Some(checksum),
             txn: TxnId::new(txn.get() + u64::from(group.record_count)),
         };
-        Ok(())
-    }
-}
-
-fn corrupt(why: GroupError) -> LogError {
-    LogError::Corrupt {
-        at: why.at,
-        later: None,
-        durable_through: why.at,
-        why,
-    }
-}
-
-/// The bytes of the log, as far as they are durable.
-#[derive(Debug)]
-struct Bytes {
-    segments: Arc<Segments>,
-    /// The segment looked at last.
-    file: Option<(u64, Arc<dyn File>)>,
-    /// What was read last, and where it begins.
-    window: (u64, Buf),
-    /// What does not lie in one segment.
-    assembled: Vec<u8>,
-    /// Bytes of one read at most.
-    window_bytes: u64,
-}
-
-impl Bytes {
-    fn new(segments: Arc<Segments>) -> Self {
-        Self {
-            segments,
-            file: None,
-            window: (0, Buf::zeroed(0)),
-            assembled: Vec::new(),
-            window_bytes: WINDOW_BYTES,
-        }
-    }
-
-    fn forget(&mut self) {
-        self.file = None;
-        self.window = (0, Buf::zeroed(0));
-    }
-
-    /// Whether the segment that holds `lsn` is there.
-    fn has(&self, lsn: Lsn) -> bool {
-        let number = self.segments.locate(lsn).0;
-        self.segments.numbers_from(number).first() == Some(&number)
-    }
-
-    /// The segments that hold the log up to `end`, without a gap, rising.
-    fn numbers(&self, end: Lsn) -> Vec<u64> {
-        let last = self
-            .segments
-            .locate(Lsn::new(end.get().saturating_sub(1)))
-            .0;
-        let mut numbers = self.segments.numbers_from(0);
-        numbers.retain(|number| *number <= last);
-        let whole = |at: usize| numbers[at] + (numbers.len() - 1 - at) as u64 == last;
-        let from = (0..numbers.len()).rev().take_while(|at| whole(*at)).last();
-        numbers.split_off(from.unwrap_or(numbers.len()))
-    }
-
-    /// The group to begin at for `txn`: the last that is the first of a segment and not after it.
-    fn find(&mut self, database: u64, txn: TxnId, end: Lsn) -> Result<Option<Group>, LogError> {
-        let numbers = self.numbers(end);
-        let (mut low, mut high, mut best) = (0, numbers.len(), None);
-        while low < high {
-            let middle = low + (high - low) / 2;
-            match self.first_group(numbers[middle], database, end) {
-                Ok(Some(group)) if group.first_txn <= txn => {
-                    (low, best) = (middle + 1, Some(group));
-                }
-                Ok(_) => high = middle,
-                // Recycled since it was listed, as are all before it: if it is anywhere, it is in a later one.
-                Err(LogError::Gone) => (low, best) = (middle + 1, None),
-                Err(error) => return Err(error),
-            }
-        }
-        Ok(best)
-    }
-
-    /// The first group that begins in segment `number` or a later one.
-    fn first_group(
-        &mut self,
-        number: u64,
-        database: u64,
-        end: Lsn,
-    ) -> Result<Option<Group>, LogError> {
-        let block = LOG_BLOCK_BYTES as u64;
-        let mut at = Lsn::new(number * self.segments.segment_bytes());
-        while at < end {
-            let bytes = self.get(at, block, end)?;
-            if claims_position(bytes, at)
-                && let Ok((group, _)) = Group::decode(bytes, at, database)
-            {
-                return Ok(Some(group));
-            }
-            at = at.plus(block);
-        }
-        Ok(None)
-    }
-
-    /// Follows the chain from the group at `from` beyond the end of its segment, or to `end`.
-    fn walk_segment(&mut self, database: u64, from: Lsn, end: Lsn) -> Result<(), LogError> {
-        let segment = self.segments.locate(from).0;
-        let (mut at, mut previous) = (from, None::<u32>);
-        while at < end {
-            let (group, checksum) = self.header(at, database, end)?;
-            if let Some(expected) = previous.filter(|previous| *previous != group.previous) {
-                return Err(corrupt(GroupError {
-                    at,
-                    field: GroupField::Previous,
-                    expected: expected.into(),
-                    found: group.previous.into(),
-                }));
-            }
-            if self.segments.locate(at).0 > segment {
-                break;
-            }
-            (at, previous) = (group.end(), Some(checksum));
-        }
-        Ok(())
-    }
-
-    fn header(&mut self, at: Lsn, database: u64, end: Lsn) -> Result<(Group, u32), LogError> {
-        let block = self.get(at, LOG_BLOCK_BYTES as u64, end)?;
-        Group::decode(block, at, database).map_err(corrupt)
-    }
-
-    /// The `len` bytes from `at` on, which lie before `end`.
-    fn get(&mut self, at: Lsn, len: u64, end: Lsn) -> Result<&[u8], LogError> {
-        let room = self.segments.segment_bytes() - self.segments.locate(at).1;
-        if len <= room.min(self.window_bytes) {
-            return self.part(at, len, end);
-        }
-        let mut assembled = std::mem::take(&mut self.assembled);
-        assembled.clear();
-        assembled.shrink_to(KEPT_BYTES_MAX);
-        let (mut from, to) = (at, at.plus(len));
-        while from < to {
-            let room = self.segments.segment_bytes() - self.segments.locate(from).1;
-            let len = room.min(self.window_bytes).min(to.get() - from.get());
-            // The memory grows with what was really read.
-            assembled.extend_from_slice(self.part(from, len, end)?);
-            from = from.plus(len);
-        }
-        self.assembled = assembled;
-        Ok(&self.assembled)
-    }
-
-    /// Bytes of one segment, no more than a window.
-    fn part(&mut self, at: Lsn, len: u64, end: Lsn) -> Result<&[u8], LogError> {
-        let (start, buf) = &self.window;
-        let (at_byte, held) = (at.get(), buf.len() as u64);
-        if at_byte < *start || at_byte + len > start + held {
-            self.read(at, len, end)?;
-        }
-        let (start, buf) = &self.window;
-        let from = usize::try_from(at_byte - start).unwrap_or(usize::MAX);
-        let to = from.saturating_add(usize::try_from(len).unwrap_or(usize::MAX));
-        // Absent only where the caller asks beyond what is durable.
-        Ok(buf.get(from..to).unwrap_or_default())
-    }
-
-    /// Reads on from `at`: as much as lies in its segment and is durable.
-    fn read(&mut self, at: Lsn, len: u64, end: Lsn) -> Result<(), LogError> {
-        let (number, offset) = self.segments.locate(at);
-        if self.file.as_ref().is_none_or(|(known, _)| *known != number) {
-            self.file = None;
-            match self.segments.open_file(number, OpenMode::Read) {
-                Ok(Some(file)) => self.file = Some((number, file)),
-                Ok(None) => return Err(LogError::Gone),
-                Err(error) if error.errno == IoError::NOT_FOUND => return Err(LogError::Gone),
-                Err(error) => return Err(error.into()),
-            }
-        }
-        let durable = end.get().saturating_sub(at.get());
-        let room = self.segments.segment_bytes() - offset;
-        let bytes = self.window_bytes.min(room).min(durable).max(len.min(room));
-        let bytes = usize::try_from(bytes).unwrap_or(0);
-        if self.window.1.len() != bytes {
-            self.window.1 = Buf::zeroed(bytes);
-        }
-        // Nothing is to be taken for what was read before, should this fail.
-        self.window.0 = u64::MAX;
-        if let Some((_, file)) = &self.file {
-            file.read_at(offset, &mut self.window.1)?;
-        }
-        self.window.0 = at.get();
         Ok(())
     }
 }

@@ -13,6 +13,7 @@
 #![forbid(unsafe_code)]
 
 mod append;
+mod bytes;
 mod claim;
 mod follow;
 mod group;
@@ -21,6 +22,7 @@ mod read;
 mod retain;
 mod scan;
 mod segment;
+mod survey;
 #[cfg(test)]
 mod tests;
 
@@ -32,6 +34,7 @@ pub(crate) use probe::{fingerprint, probe};
 pub(crate) use retain::Retainer;
 pub(crate) use scan::{ScanEnd, ScanStart, scan};
 pub(crate) use segment::Segments;
+pub(crate) use survey::survey;
 
 use crate::format::group::GroupError;
 use crate::format::record::RecordError;

@@ -211,27 +211,16 @@ fn next_group<'r>(
 
 /// Tells what a crash can leave from what only a fault or a newer program can.
 fn broken<'r>(why: GroupError) -> Result<Next<'r>, LogError> {
-    match why.field {
-        GroupField::Available
-        | GroupField::Magic
-        | GroupField::Position
-        | GroupField::HeaderChecksum
-        | GroupField::PayloadChecksum
-        | GroupField::Previous => Ok(Next::Broken(why)),
-        // The header's checksum holds, at its own position: written whole, and not to be cut.
-        GroupField::Format
-        | GroupField::Database
-        | GroupField::Length
-        | GroupField::DurableThrough
-        | GroupField::RecordCount
-        | GroupField::FirstTxn
-        | GroupField::Padding => Err(LogError::Corrupt {
-            at: why.at,
-            later: None,
-            durable_through: why.at,
-            why,
-        }),
+    if why.may_be_torn() {
+        return Ok(Next::Broken(why));
     }
+    // The header's checksum holds, at its own position: written whole, and not to be cut.
+    Err(LogError::Corrupt {
+        at: why.at,
+        later: None,
+        durable_through: why.at,
+        why,
+    })
 }
 
 /// Shows the records of a verified group and gives the id of the last.

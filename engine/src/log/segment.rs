@@ -223,6 +223,24 @@ impl Segments {
         Lsn::new(first.unwrap_or(0) * self.segment_bytes)
     }
 
+    /// Where the segments that are there end.
+    pub(crate) fn files_end(&self) -> Lsn {
+        let last = self.segments.lock().last().copied();
+        Lsn::new(last.map_or(0, |last| (last + 1) * self.segment_bytes))
+    }
+
+    /// The first segment that is not there, of those that hold bytes of `from..to`.
+    pub(crate) fn first_missing(&self, from: Lsn, to: Lsn) -> Option<u64> {
+        let first = self.locate(from).0;
+        let held = self.numbers_from(first);
+        let there = held
+            .iter()
+            .zip(first..)
+            .take_while(|(number, next)| *number == next);
+        let missing = first + there.count() as u64;
+        (missing * self.segment_bytes < to.get()).then_some(missing)
+    }
+
     /// Notes where the log ends now.
     pub(super) fn note_end(&self, end: Lsn) {
         self.end.store(end.get(), Ordering::Relaxed);

@@ -3,7 +3,7 @@
 
 mod alloc;
 mod free;
-mod metas;
+pub(crate) mod metas;
 pub(crate) mod store;
 pub(crate) mod write;
 
