@@ -9,11 +9,13 @@
 //! 5. What is committed to such a database can be read, also after a checkpoint and after opening it again; and the check
 //!    still finds nothing.
 //! 6. A database that was not changed at all is sound.
+//! 7. Its log can be verified, whether or not it opens, and that changes no byte either.
 
 use std::io::ErrorKind;
 use std::path::Path;
 use std::sync::Arc;
 
+use northstar_io::Disk;
 use northstar_io::sim::{FaultPlan, Image, Shadow, SimDisk};
 use northstardb::internals::{self, World};
 use northstardb::{Db, Error, ReadTxn, Result, Table, WriteBatch};
@@ -48,6 +50,16 @@ pub fn run(data: &[u8]) {
     } else {
         assert!(!changed.same, "a sound database does not open");
     }
+    let verified = internals::verify_log(
+        changed.base.setup.options(),
+        Path::new(DIR),
+        &(Arc::<SimDisk>::clone(&disk) as Arc<dyn Disk>),
+    );
+    let holes = opened(verified).map(|report| report.holes);
+    assert!(
+        !changed.same || holes.as_ref().is_some_and(Vec::is_empty),
+        "a sound log: {holes:?}"
+    );
     assert_eq!(disk.image().difference(&before), None, "reading wrote");
     assert_eq!(disk.violations(), Vec::<String>::new());
     if write(&changed, &disk) {
