@@ -93,9 +93,11 @@ pub enum Error {
         name: String,
     },
     /// The past of a table of which no history is kept: [`TableOptions::history`](crate::TableOptions::history).
-    #[error("no history is kept of table number {table}: only its newest states can be read")]
+    #[error(
+        "no history is kept of the table with the id {table}: only its newest states can be read"
+    )]
     NoHistory {
-        /// The table's number.
+        /// The table's id.
         table: u32,
     },
     /// A table of the new name exists.

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use common::{State, key, rows, small, value};
-use northstardb::{Db, Error, Holder, LogFilter, Options, ReadTxn, Retention, Table};
+use northstardb::{Db, Error, Holder, LogFilter, Options, ReadTxn, Retention, Table, TableOptions};
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 
@@ -417,4 +417,74 @@ fn whoever_holds_space_is_named() {
     drop((old, another, by_time, subscriber));
     assert!(log.unsubscribe("behind").unwrap());
     assert_eq!(db.holders().unwrap(), []);
+}
+
+#[test]
+fn a_snapshot_of_a_database_with_a_table_without_history_stays_whole_or_is_ended() {
+    let without = TableOptions::new().history(false);
+    let dir = tempfile::tempdir().unwrap();
+    let open = |options: Options| options.open(dir.path()).unwrap();
+    let db = open(restless());
+    let scratch = db.table_with("scratch", without).unwrap();
+    let kept = db.table("kept").unwrap();
+    let put = |db: &Db, table: &Table, number: u64| {
+        let mut write = db.begin_write().unwrap();
+        write
+            .put(table, key(number % KEYS), value(number, 300))
+            .unwrap();
+        write.commit().unwrap();
+    };
+    let overwrite = |db: &Db, table: &Table| {
+        for round in 1..4 {
+            (0..KEYS).for_each(|number| put(db, table, round * KEYS + number));
+            db.checkpoint().unwrap();
+        }
+    };
+    for number in 0..KEYS {
+        put(&db, &scratch, number);
+        put(&db, &kept, number);
+    }
+    db.close().unwrap();
+
+    // Nobody has a handle of that table, and others are overwritten.
+    let db = open(restless());
+    let held = db.begin_read().unwrap();
+    overwrite(&db, &db.open_table("kept").unwrap());
+    assert_eq!(db.stats().unwrap().snapshots_moved, 0);
+    let scratch = held.open_table("scratch").unwrap();
+    assert_eq!(
+        held.get(&scratch, key(7)).unwrap().as_deref(),
+        Some(&*value(7, 300))
+    );
+    held.state_hash().unwrap();
+    drop((held, scratch));
+    db.close().unwrap();
+
+    // Who is ended is told that, of every table and again and again.
+    let db = open(restless().snapshot_limit_bytes(Some(100_000)));
+    let held = db.begin_read().unwrap();
+    let scratch = db.open_table("scratch").unwrap();
+    overwrite(&db, &scratch);
+    overwrite(&db, &db.open_table("kept").unwrap());
+    assert_eq!(db.stats().unwrap().snapshots_ended, 1);
+    for _ in 0..3 {
+        let gone = held.get(&scratch, key(7));
+        assert!(matches!(gone, Err(Error::SnapshotGone { .. })), "{gone:?}");
+        let gone = held.scan::<&[u8]>(&scratch, .., |_, _| ControlFlow::Continue(()));
+        assert!(matches!(gone, Err(Error::SnapshotGone { .. })), "{gone:?}");
+    }
+    drop(held);
+
+    // Once it is dropped and merged, snapshots are moved again.
+    db.drop_table("scratch").unwrap();
+    drop(scratch);
+    db.checkpoint().unwrap();
+    db.checkpoint().unwrap();
+    put(&db, &db.open_table("kept").unwrap(), 1);
+    let held = db.begin_read().unwrap();
+    let kept = db.open_table("kept").unwrap();
+    let before = rows(&held, &kept);
+    overwrite(&db, &kept);
+    assert!(db.stats().unwrap().snapshots_moved > 0);
+    assert_eq!(rows(&held, &kept), before);
 }

@@ -236,6 +236,8 @@ fn policy_lets_go_of_what_is_older_and_says_so() {
         Err(Error::SnapshotGone { horizon: said, .. }) => assert_eq!(said.get(), horizon),
         other => panic!("{other:?}"),
     }
+    let noted = db.state_hashes().unwrap();
+    assert_eq!(noted[0].0.get(), horizon, "and of no state before");
     assert_eq!(db.check().unwrap().faults, [""; 0]);
     db.close().unwrap();
 

@@ -180,7 +180,7 @@ impl Names {
                 self.next
             ));
         }
-        let other = self.named.insert(id, name.clone())?;
+        let other = self.named.insert(id.number(), name.clone())?;
         Some(format!(
             "the names {other:?} and {name:?} both lead to {id:?}"
         ))

@@ -2,6 +2,7 @@
 //!
 //! Spec: SE-024.
 
+use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,7 +11,7 @@ use northstar_io::planted::planted;
 
 use super::run::Checkpointer;
 use crate::delta::Delta;
-use crate::ids::{Generation, TxnId};
+use crate::ids::{Generation, TableId, TxnId};
 use crate::limits::NARROW_IDS_MAX;
 use crate::marks::{Mark, reached};
 use crate::sync::atomic::Ordering;
@@ -45,6 +46,12 @@ impl Checkpointer {
     /// Sees to it that open snapshots hold no more pages than they may.
     pub(super) fn govern(&mut self) {
         let open = self.notice();
+        // Looked at each time, so that none comes and goes unseen.
+        if self.any_without_history(&self.shapes.load())
+            && !planted("a snapshot of a table without history is moved to history")
+        {
+            self.whole_after = Some(self.shapes.shared.visible());
+        }
         let held = self.store.held_before(self.meta.generation);
         let Allowance {
             moved_from,
@@ -68,12 +75,11 @@ impl Checkpointer {
             true => shape.tree_txn,
             false => self.meta.log_start.last_txn,
         };
-        // Of some tables history has nothing: who may read them keeps the pages.
-        let is_whole = !self.shapes.shared.tables.any_without_history()
-            || planted("a snapshot of a table without history is moved to history");
-        let is_kept = self.keeps_history() && !self.history_is_damaged && is_whole;
+        let is_kept = self.keeps_history() && !self.history_is_damaged;
         let states = shape.history.horizon..=last;
-        let can_move = |open: &Open| is_kept && states.contains(&open.txn);
+        let whole_after = self.whole_after;
+        let can_move =
+            |open: &Open| is_kept && states.contains(&open.txn) && Some(open.txn) > whole_after;
         let (movable, fixed): (Vec<Open>, Vec<Open>) = old.partition(can_move);
         if held > moved_from && !movable.is_empty() {
             self.move_all(&movable, &shape);
@@ -90,18 +96,34 @@ impl Checkpointer {
         }
     }
 
+    /// Whether there is a table of which history has nothing.
+    fn any_without_history(&self, shape: &Shape) -> bool {
+        let has = |table: TableId| !table.keeps_history();
+        shape.roots.iter().any(|(table, _)| has(table))
+            || shape.deltas().any(|delta| delta.tables().any(has))
+            || shape.shared.tables.any_without_history()
+    }
+
     /// Tells of the snapshots that keep much and that nobody was told of.
     fn warn(&mut self, open: &[Open], watch: &Watch) {
+        // Thousands of snapshots share a few generations.
+        let mut held = BTreeMap::new();
         for open in open.iter().filter(|open| open.place.is_some()) {
-            let held = self.store.held_since(open.generation);
-            let told = match self.noticed.get_mut(&open.slot) {
-                Some(noticed) if held > watch.from => std::mem::replace(&mut noticed.told, true),
-                Some(_) | None => true,
+            let Some(noticed) = self.noticed.get_mut(&open.slot) else {
+                continue;
             };
-            if !told {
+            if noticed.told {
+                continue;
+            }
+            let held_since = || self.store.held_since(open.generation);
+            let held = *held.entry(open.generation).or_insert_with(held_since);
+            if held > watch.from {
+                noticed.told = true;
                 let holder = self.holder(open, held);
-                // The database goes on, whatever its user does there.
-                drop(catch_unwind(AssertUnwindSafe(|| (watch.tell)(&holder))));
+                // The database goes on, whatever its user does there, or when what was thrown is dropped.
+                if let Err(thrown) = catch_unwind(AssertUnwindSafe(|| (watch.tell)(&holder))) {
+                    Box::leak(thrown);
+                }
             }
         }
     }

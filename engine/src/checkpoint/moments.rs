@@ -28,6 +28,7 @@ impl Checkpointer {
         let stale = self.tags_before(roots, horizon)?;
         let end = horizon.get().to_be_bytes();
         self.delete_below(TableId::TAGS, &end, roots, sink)?;
+        self.delete_below(TableId::STATES, &end, roots, sink)?;
         // The time at the horizon is that of the last row at or before it.
         let mut cursor = self.walk(roots, TableId::TIMES);
         cursor.seek_back(Bound::Included(&end))?;

@@ -56,7 +56,10 @@ pub(crate) struct Checkpointer {
     pub(crate) history_is_damaged: bool,
     /// What open snapshots may hold.
     pub(crate) allowance: Allowance,
-    /// What is known of each.
+    /// The last transaction up to which there was a table without history, as far as was looked: history does not have states
+    /// up to there whole.
+    pub(crate) whole_after: Option<TxnId>,
+    /// What is known of each open snapshot.
     pub(crate) noticed: BTreeMap<SlotId, Noticed>,
     /// What stands for the deltas where a snapshot has none, once that is needed.
     pub(crate) empty_delta: Option<Arc<Delta>>,

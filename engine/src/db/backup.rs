@@ -172,9 +172,9 @@ impl Db {
                 engine.pipeline.flush()?;
                 let snapshot = Snapshot::at(&engine.shapes, last, Some(Location::caller()));
                 match snapshot {
-                    Ok(snapshot) => Ok((ReadTxn { snapshot }, time_ns)),
-                    // Merged meanwhile, and no history is kept.
-                    Err(Error::SnapshotGone { .. }) => {
+                    Ok(snapshot) if !snapshot.is_past() => Ok((ReadTxn { snapshot }, time_ns)),
+                    // Merged meanwhile, and of all tables or of some no history is kept.
+                    Ok(_) | Err(Error::SnapshotGone { .. }) => {
                         Ok((self.begin_read()?, engine.pipeline.now()))
                     }
                     Err(error) => Err(error),

@@ -104,7 +104,9 @@ impl Db {
     /// Calls `visit` with every key of a table whose value differs between the states after `before` and after `after`, in
     /// key order, until it breaks.
     ///
-    /// Time and memory grow with what was changed since `before` and the pages it was changed in, not with the table.
+    /// Memory grows with the keys changed since `before`. Read are the table's versions in those runs of history that reach beyond
+    /// `before`, and those of its pages that were written after the last checkpoint at or before it; all its pages, if no
+    /// checkpoint since history began is as old.
     ///
     /// # Errors
     /// [`Error::SnapshotGone`], [`Error::UnknownTable`], [`Error::NoHistory`], [`Error::InvalidOption`] where `before` is the later one,
@@ -244,11 +246,11 @@ fn changed_keys(
     let mut keys = Vec::new();
     let runs = shape.history.seen_at(after);
     history::changed_keys(store, runs, table, (after, until), &mut keys)?;
-    let ranges: Vec<_> = shape
+    let ranges = shape
         .deltas()
         .flat_map(|delta| delta.range_deletes(table, until))
-        .filter(|range| within(range.txn))
-        .collect();
+        .filter(|range| within(range.txn));
+    let ranges = united(ranges.map(|range| (range.from, range.to)).collect());
     let root = shape.roots.get(table).map(|root| root.page);
     // What was there before is in the runs; what was not is in pages written since.
     let since = generation_at(snapshot, after)?;
@@ -258,9 +260,9 @@ fn changed_keys(
         }
     })?;
     let mut tree = TreeCursor::new(store, root, Class::Scan);
-    for range in &ranges {
-        tree.seek(Bound::Included(range.from))?;
-        while let Some(row) = tree.row().filter(|row| range.covers(row.key)) {
+    for &(from, to) in &ranges {
+        tree.seek(Bound::Included(from))?;
+        while let Some(row) = tree.row().filter(|row| to.is_none_or(|to| row.key < to)) {
             keys.push(row.key.to_vec());
             tree.next()?;
         }
@@ -272,7 +274,11 @@ fn changed_keys(
         while let Some((key, _)) = cursor.current() {
             cursor.events(&mut events);
             // A range delete of a newer delta covers what is in this one, too.
-            let covered = || ranges.iter().any(|range| range.covers(key));
+            let covered = || {
+                let after = ranges.partition_point(|(from, _)| *from <= key);
+                let range = after.checked_sub(1).and_then(|at| ranges.get(at));
+                range.is_some_and(|(_, to)| to.is_none_or(|to| key < to))
+            };
             if events.iter().any(|event| within(event.txn)) || covered() {
                 keys.push(key.to_vec());
             }
@@ -282,4 +288,54 @@ fn changed_keys(
     keys.sort_unstable();
     keys.dedup();
     Ok(keys)
+}
+
+type Span<'d> = (&'d [u8], Option<&'d [u8]>);
+
+/// Ranges of keys that cover the same and do not overlap, in order.
+fn united(mut ranges: Vec<Span<'_>>) -> Vec<Span<'_>> {
+    ranges.sort_unstable();
+    let mut united: Vec<Span<'_>> = Vec::new();
+    for (from, to) in ranges {
+        match united.last_mut() {
+            Some((_, last)) if last.is_none_or(|last| from <= last) => {
+                *last = match (*last, to) {
+                    (Some(last), Some(to)) => Some(last.max(to)),
+                    (None, _) | (_, None) => None,
+                };
+            }
+            Some(_) | None => united.push((from, to)),
+        }
+    }
+    united
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ranges_that_overlap_or_touch_become_one() {
+        let spans = |spans: &[(&'static str, &'static str)]| -> Vec<Span<'static>> {
+            let end = |to: &'static str| (to != "-").then_some(to.as_bytes());
+            spans
+                .iter()
+                .map(|(from, to)| (from.as_bytes(), end(to)))
+                .collect()
+        };
+        let all = spans(&[
+            ("d", "e"),
+            ("a", "c"),
+            ("b", "bb"),
+            ("c", "cc"),
+            ("x", "-"),
+            ("y", "z"),
+        ]);
+        assert_eq!(united(all), spans(&[("a", "cc"), ("d", "e"), ("x", "-")]));
+        assert_eq!(
+            united(spans(&[("a", "-"), ("a", "b")])),
+            spans(&[("a", "-")])
+        );
+        assert_eq!(united(Vec::new()), Vec::new());
+    }
 }

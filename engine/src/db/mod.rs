@@ -162,7 +162,8 @@ impl Db {
 
     /// Begins reading the state right after transaction `txn`: of any down to the horizon, which
     /// [`Options::history`](crate::Options::history) keeps in the past; without it, as far back as changes are still in
-    /// memory. Nanoseconds; no lock, no allocation.
+    /// memory. Nanoseconds; no lock, no allocation. Reading a table without history
+    /// ([`TableOptions::history`]) in such a state is [`Error::NoHistory`].
     ///
     /// # Errors
     /// [`Error::SnapshotGone`] beyond the horizon, [`Error::Closed`].

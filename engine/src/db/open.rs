@@ -293,6 +293,7 @@ fn assemble(parts: Assembly<'_>) -> Result<Db> {
             ended_from: options.snapshot_limit_bytes,
             watch: options.snapshot_watch.clone(),
         },
+        whole_after: None,
         noticed: BTreeMap::new(),
         empty_delta: None,
         slice_bytes: options.slice_bytes,

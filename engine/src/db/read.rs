@@ -18,6 +18,9 @@ use crate::txn::table::{Table, check_len, decode_entry};
 /// A transaction kept for hours keeps the pages of its state from being reused:
 /// [`Stats::snapshots_open`](crate::Stats::snapshots_open) shows whether one was forgotten.
 ///
+/// In a state of the past every read of a table without history is [`Error::NoHistory`]:
+/// [`TableOptions::history`](crate::TableOptions::history).
+///
 /// What is read borrows from the transaction and cannot outlive it:
 ///
 /// ```compile_fail,E0505

@@ -35,7 +35,7 @@ impl ReadTxn {
     /// Reads every row, about as fast as a scan does. It tells faults and damage, not forgery.
     ///
     /// # Errors
-    /// [`Error::Corrupt`], [`Error::Io`].
+    /// [`Error::NoHistory`] in a state of the past with a table that has none, [`Error::Corrupt`], [`Error::Io`].
     pub fn state_hash(&self) -> Result<StateHash> {
         let mut state = StateHash::default();
         self.each_row(&[], |table, key, value| {

@@ -140,9 +140,11 @@ impl<'t> Cursor<'t> {
             store: &snapshot.shape().shared.store,
             failed: None,
         };
-        let follows = snapshot
-            .is_elsewhere()
-            .then(|| snapshot.may_look_back(table).and_then(|()| cursor.follow()));
+        let follows = snapshot.is_elsewhere().then(|| {
+            let moved = cursor.follow()?;
+            snapshot.may_look_back(table)?;
+            Ok(moved)
+        });
         match follows {
             Some(Ok(true)) => {}
             Some(Err(error)) => cursor.failed = Some(error),

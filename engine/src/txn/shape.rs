@@ -5,7 +5,8 @@
 //!
 //! Invariants:
 //! 1. `active`, `frozen` (newest first) and the roots together hold, for every key, the newest version at or
-//!    below any transaction from `tree_txn` to the visible one; with `history`, from its horizon on.
+//!    below any transaction from `tree_txn` to the visible one; with `history`, from its horizon on, but
+//!    for tables of which none is kept.
 //! 2. Sequence numbers rise by one with every publication.
 
 use std::collections::BTreeSet;

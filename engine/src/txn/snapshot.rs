@@ -278,9 +278,10 @@ impl Snapshot {
     /// As [`Snapshot::get`], where the tree may hold later rows, or the snapshot was moved.
     #[cold]
     fn get_elsewhere(&self, table: TableId, key: &[u8]) -> Result<Option<Value<'_>>> {
-        self.may_look_back(table)?;
         // Who was moved does not try the pages of its time again and again.
-        let found = match self.moved()? {
+        let moved = self.moved()?;
+        self.may_look_back(table)?;
+        let found = match moved {
             Some((_, shape)) => self.get_moved(&shape, table, key),
             None => self.get_past(table, key),
         };

@@ -7,7 +7,7 @@ use crate::error::{Error, Result};
 use crate::ids::{TableId, TxnId};
 use crate::limits;
 use crate::sync::Mutex;
-use crate::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use crate::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 /// A named ordered map from bytes to bytes. Cheap to clone; belongs to the open database that made it.
 ///
@@ -98,8 +98,10 @@ impl TableOptions {
     }
 
     /// Whether superseded versions of the table's rows are kept, in a database that keeps any
-    /// ([`Options::history`](crate::Options::history)). For good: it cannot be changed later. Without them, a table costs
-    /// no more than in a database without history, and reading its past is [`Error::NoHistory`].
+    /// ([`Options::history`](crate::Options::history)). For good: it cannot be changed later. Without them, what is
+    /// superseded takes no room, and reading the table's past is [`Error::NoHistory`]. While such a table exists, snapshots
+    /// cannot be moved to history and keep their pages
+    /// ([`Options::snapshot_held_bytes`](crate::Options::snapshot_held_bytes)): so do not hold them for long.
     #[must_use]
     pub const fn history(mut self, kept: bool) -> Self {
         self.history = kept;
@@ -123,8 +125,6 @@ pub(crate) struct Tables {
     pub(crate) instance: u64,
     /// The id the next new table gets. Ids are never given twice, also when the creating transaction aborts.
     next_id: AtomicU32,
-    /// Somebody has, or had, a handle of a table without history.
-    any_without_history: AtomicBool,
     handles: Mutex<Handles>,
 }
 
@@ -152,7 +152,6 @@ impl Tables {
         Self {
             instance: INSTANCES.fetch_add(1, Ordering::Relaxed),
             next_id: AtomicU32::new(next.get()),
-            any_without_history: AtomicBool::new(false),
             handles: Mutex::new(Handles {
                 dropped: BTreeMap::new(),
                 look_at: HANDLES_LOOKED_AT,
@@ -189,16 +188,17 @@ impl Tables {
         self.next_id.fetch_max(next.get(), Ordering::Relaxed);
     }
 
-    /// Whether somebody may read a table that has no history.
+    /// Whether somebody has a handle of a table without history that is not dropped.
     pub(crate) fn any_without_history(&self) -> bool {
-        self.any_without_history.load(Ordering::Acquire)
+        let handles = self.handles.lock();
+        // Their ids are above all others.
+        let without = TableId::FIRST_USER.without_history()..;
+        let mut tables = handles.dropped.range(without);
+        tables.any(|(_, at)| at.load(Ordering::Relaxed) == u64::MAX && Arc::strong_count(at) > 1)
     }
 
     /// A handle to a table that exists.
     pub(crate) fn handle(&self, id: TableId, name: &str) -> Table {
-        if !id.keeps_history() {
-            self.any_without_history.store(true, Ordering::Release);
-        }
         let mut handles = self.handles.lock();
         if handles.dropped.len() >= handles.look_at {
             handles.forget_unused();

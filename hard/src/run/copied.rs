@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use northstardb::{Backup, Db, Error, LogFilter, Options, Retention, TxnId};
+use northstardb::{Backup, Db, Error, LogFilter, Options, ReadTxn, Retention, TxnId};
 
 use super::{BUDGET_LEAST, DELTA_BYTES_LEAST, Runner};
 use crate::exec::tables_of;
@@ -148,13 +148,13 @@ impl Runner {
         Ok(self.setup.log_retention != Retention::All && first > since.next())
     }
 
-    /// The digest of the state right after `txn`, if it can still be read.
+    /// The digest of the state right after `txn`, if it can still be read whole.
     fn digest(&mut self, txn: TxnId) -> Result<Option<northstardb::StateHash>, Failure> {
         match self.db().begin_read_at(txn) {
             Ok(read) => {
                 self.totals.digests += 1;
                 match read.state_hash() {
-                    Err(Error::NoHistory { .. }) if self.setup.unkept => Ok(None),
+                    Err(Error::NoHistory { .. }) if has_unkept(&read)? => Ok(None),
                     found => found.during("state_hash").map(Some),
                 }
             }
@@ -342,7 +342,7 @@ impl Runner {
                 Err(error) => return Err(error).during("begin_read_at of a copy"),
             };
             let here = match read.state_hash() {
-                Err(Error::NoHistory { .. }) if self.setup.unkept => continue,
+                Err(Error::NoHistory { .. }) if has_unkept(&read)? => continue,
                 found => found.during("state_hash of a copy")?,
             };
             if here != there {
@@ -382,8 +382,11 @@ impl Runner {
                     ));
                 }
                 // A checkpoint may have moved the horizon meanwhile.
-                None if self.setup.unkept => {}
                 None => {
+                    let read = self.db().begin_read_at(txn);
+                    if read.is_ok_and(|read| has_unkept(&read).unwrap_or(false)) {
+                        continue;
+                    }
                     let horizon = self.db().stats().during("stats")?.horizon_txn;
                     if txn >= horizon {
                         return broken(format!(
@@ -395,6 +398,12 @@ impl Runner {
         }
         Ok(())
     }
+}
+
+/// Whether a state has a table of which no history is kept.
+fn has_unkept(read: &ReadTxn) -> Result<bool, Failure> {
+    let tables = tables_of(read)?;
+    Ok(tables.values().any(|table| !table.keeps_history()))
 }
 
 /// A backup is sound, and is what making it said.
