@@ -837,3 +837,84 @@ fn a_table_without_history_costs_none_and_says_that_it_has_none() {
     db.checkpoint().unwrap();
     assert_eq!(db.check().unwrap().faults, Vec::<String>::new());
 }
+
+#[test]
+fn of_runs_that_do_not_have_a_key_only_the_filter_is_read() {
+    const RUNS: u32 = 7;
+    const KEYS: u32 = 3_000;
+    let dir = tempfile::tempdir().unwrap();
+    let options = || {
+        let quiet = Duration::from_secs(3600);
+        kept()
+            .page_bytes(16_384)
+            .memory_budget(64 << 20)
+            .idle_after(quiet)
+    };
+    let db = options().open(dir.path()).unwrap();
+    let table = db.table("t").unwrap();
+    let put = |run: u32, value: u8| {
+        let mut txn = db.begin_write().unwrap();
+        for number in (run..RUNS * KEYS).step_by(RUNS as usize) {
+            txn.put(&table, format!("{number:08}"), [value; 100])
+                .unwrap();
+        }
+        txn.commit().unwrap();
+    };
+    (0..RUNS).for_each(|run| put(run, 1));
+    db.checkpoint().unwrap();
+    let before = db.begin_read().unwrap().txn_id();
+    // Each run has every seventh key.
+    for run in 0..RUNS {
+        put(run, 2);
+        db.checkpoint().unwrap();
+    }
+    let stats = db.stats().unwrap();
+    assert_eq!(stats.history_runs, u64::from(RUNS));
+    assert_eq!(db.check().unwrap().faults, [""; 0]);
+    let a_run = stats.history_pages / stats.history_runs;
+    db.close().unwrap();
+
+    let db = options().open(dir.path()).unwrap();
+    let table = db.table("t").unwrap();
+    let then = db.begin_read_at(before).unwrap();
+    let tree = db.begin_read().unwrap();
+    // All that the tree has is in memory before it is counted.
+    tree.scan::<&[u8]>(&table, .., |_, _| std::ops::ControlFlow::Continue(()))
+        .unwrap();
+    let read = db.stats().unwrap().page_reads;
+    // One absent key in a hundred passes a filter.
+    for number in (RUNS - 1..RUNS * KEYS).step_by(30 * RUNS as usize) {
+        let value = then.get(&table, format!("{number:08}")).unwrap();
+        assert_eq!(value.as_deref(), Some(&[1; 100][..]));
+    }
+    let reads = db.stats().unwrap().page_reads - read;
+    assert!(
+        reads < 3 * a_run,
+        "{reads} pages were read, a run has {a_run}"
+    );
+    for number in 0..RUNS * KEYS {
+        assert!(
+            then.contains(&table, format!("{number:08}")).unwrap(),
+            "{number}"
+        );
+        assert!(!then.contains(&table, format!("{number:08}0")).unwrap());
+    }
+    // One run of all of them has a filter as well.
+    drop((then, tree));
+    db.close().unwrap();
+    let db = kept()
+        .page_bytes(16_384)
+        .idle_after(Duration::from_millis(1))
+        .open(dir.path())
+        .unwrap();
+    let table = db.table("t").unwrap();
+    let mut txn = db.begin_write().unwrap();
+    txn.put(&table, "k", "v").unwrap();
+    txn.commit().unwrap();
+    while db.stats().unwrap().history_runs > 1 {
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    assert_eq!(db.check().unwrap().faults, [""; 0]);
+    let then = db.begin_read_at(before).unwrap();
+    assert_eq!(rows(&then, &table).len(), (RUNS * KEYS) as usize);
+}

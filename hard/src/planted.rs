@@ -144,6 +144,7 @@ pub const PLANTED: &[Planted] = &[
     model("the pages of a replaced value are never free again", 200),
     model("a row ends with the newest change, not with the first", 20),
     model("what came and went within a delta is not kept", 20),
+    model("a filter of a run forgets a key", 100),
     model("history is kept of a table without it", 100),
     model("the past of a table without history is read", 100),
     model(

@@ -6,8 +6,9 @@ use std::ops::Bound;
 use super::run::Checkpointer;
 use crate::error::Result;
 use crate::format::leaf::RowValue;
+use crate::format::meta::TreeRoot;
 use crate::format::page::PageKind;
-use crate::history::{self, History};
+use crate::history::{self, History, Run, filter};
 use crate::ids::{PageId, TableId};
 use crate::pages::Class;
 use crate::retention::Retention;
@@ -73,16 +74,17 @@ impl Checkpointer {
     ) -> Result<()> {
         let store = &*self.store;
         let runs = self.meta.history.as_ref().and_then(|history| history.runs);
-        let trees = history
-            .runs
-            .iter()
-            .map(|run| (TableId::HISTORY, run.tree, Some(run)));
+        let of_runs = history.runs.iter().flat_map(|run| {
+            let filter = run.filter.map(|root| (root, Holds::Filter));
+            filter.into_iter().chain([(run.tree, Holds::Versions(run))])
+        });
+        let of_runs = of_runs.map(|(root, holds)| (TableId::HISTORY, root, holds));
         let trees = runs
-            .map(|root| (TableId::RUNS, root, None))
+            .map(|root| (TableId::RUNS, root, Holds::Runs))
             .into_iter()
-            .chain(trees);
+            .chain(of_runs);
         let mut scratch = Vec::new();
-        for (table, root, run) in trees {
+        for (table, root, holds) in trees {
             let options = CheckOptions {
                 table,
                 page_bytes: store.page_bytes(),
@@ -98,14 +100,27 @@ impl Checkpointer {
                     "{table:?}: holds {found} rows, its root says {expected}"
                 ));
             }
-            let Some(run) = run.filter(|_| tree.faults.is_empty()) else {
+            if !tree.faults.is_empty() || matches!(holds, Holds::Runs) {
                 continue;
-            };
-            report.versions += found;
+            }
             let mut cursor = Cursor::new(store, Some(root.page), Class::Once);
             cursor.seek(Bound::Unbounded)?;
             while let Some(row) = cursor.row() {
-                let fault = history::check_row(run, &row, &mut scratch);
+                let fault = match holds {
+                    Holds::Runs => None,
+                    Holds::Filter => filter::check_row(row.key, row.value, &mut scratch),
+                    Holds::Versions(run) => {
+                        report.versions += 1;
+                        let fault = history::check_row(run, &row, &mut scratch);
+                        // A filter with faults of its own is not asked.
+                        match run.filter.filter(|_| report.faults.is_empty()) {
+                            Some(filter) if fault.is_none() => {
+                                self.check_filter(filter, row.key, &mut scratch)?
+                            }
+                            Some(_) | None => fault,
+                        }
+                    }
+                };
                 report
                     .faults
                     .extend(fault.map(|fault| format!("{table:?}: {fault}")));
@@ -113,6 +128,21 @@ impl Checkpointer {
             }
         }
         Ok(())
+    }
+
+    /// A filter has every key of its run.
+    fn check_filter(
+        &self,
+        root: TreeRoot,
+        stored: &[u8],
+        scratch: &mut Vec<u8>,
+    ) -> Result<Option<String>> {
+        let Some((packed, _)) = history::split_key(stored) else {
+            return Ok(None);
+        };
+        let key = (packed, filter::hash(packed));
+        let has = filter::may_have(&*self.store, root.page, key, scratch)?;
+        Ok((!has).then(|| format!("the filter of a run denies a key that it has: {packed:02x?}")))
     }
 
     /// Every name leads to a table of its own.
@@ -133,6 +163,14 @@ impl Checkpointer {
         }
         Ok(())
     }
+}
+
+/// What is in a tree of history.
+#[derive(Clone, Copy)]
+enum Holds<'r> {
+    Runs,
+    Filter,
+    Versions(&'r Run),
 }
 
 /// Adds what the walk of a tree saw.

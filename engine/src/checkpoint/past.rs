@@ -17,15 +17,16 @@ use northstar_io::planted::planted;
 use super::run::Checkpointer;
 use crate::error::Result;
 use crate::format::leaf::RowValue;
-use crate::format::meta::HistoryMeta;
-use crate::history::{History, Run};
-use crate::ids::{TableId, TxnId};
+use crate::format::meta::{HistoryMeta, TreeRoot};
+use crate::history::filter::FilterBuilder;
+use crate::history::{BuiltRun, History, Run, RunBuilder, split_key};
+use crate::ids::{PageRef, TableId, TxnId};
 use crate::marks::{Mark, reached};
 use crate::pages::write::PageSink;
 use crate::pages::{Class, PageWrite, SharedSink};
 use crate::retention::Retention;
 use crate::state::StateHash;
-use crate::tree::bulk::{Built, Bulk, concat, retire_nodes};
+use crate::tree::bulk::{concat, retire_nodes};
 use crate::tree::cursor::Cursor;
 use crate::tree::merge::{Change, ChangeKind, Forget, RangeDelete, merge};
 
@@ -141,11 +142,12 @@ fn one_checkpoint(runs: &[Run]) -> usize {
 }
 
 /// What `runs` have become.
-fn as_one(runs: &[Run], built: Built) -> Run {
+fn as_one(runs: &[Run], built: BuiltRun) -> Run {
     let to = runs.iter().map(|run| run.to).max();
     let made_ns = runs.iter().map(|run| run.made_ns).max();
     Run {
         tree: built.tree,
+        filter: built.filter,
         to: to.unwrap_or_default(),
         number: 0,
         pages: built.pages,
@@ -160,7 +162,7 @@ impl Checkpointer {
     }
 
     /// What of history there is once the tree is at `tree_txn` and a slice has superseded what is in `built`.
-    pub(super) fn with_run(&self, built: Option<Built>, tree_txn: TxnId) -> History {
+    pub(super) fn with_run(&self, built: Option<BuiltRun>, tree_txn: TxnId) -> History {
         let mut history = History::clone(&self.shapes.load().history);
         if !self.keeps_history() {
             // What the slice superseded is gone.
@@ -171,6 +173,7 @@ impl Checkpointer {
             reached(Mark::RunWritten);
             history.add(Run {
                 tree: built.tree,
+                filter: built.filter,
                 to: tree_txn,
                 number: history.next_number(),
                 pages: built.pages,
@@ -215,7 +218,8 @@ impl Checkpointer {
             horizon: history.horizon,
         };
         let alike = one_checkpoint(&history.runs);
-        let one = if alike > 1 && self.are_in_order(&history.runs[history.runs.len() - alike..])? {
+        let last = &history.runs[history.runs.len() - alike..];
+        let one = if alike > 1 && self.keys_follow(last.iter().map(|run| run.tree.page))? {
             reached(Mark::RunsJoined);
             let young = history.runs.split_off(history.runs.len() - alike);
             self.join_runs(&young, sink)?
@@ -230,11 +234,11 @@ impl Checkpointer {
         Ok(true)
     }
 
-    /// Whether each run's keys are all below those of the next.
-    fn are_in_order(&self, runs: &[Run]) -> Result<bool> {
+    /// Whether each tree's keys are all below those of the next.
+    fn keys_follow(&self, trees: impl Iterator<Item = PageRef>) -> Result<bool> {
         let mut last: Option<Vec<u8>> = None;
-        for run in runs {
-            let mut cursor = Cursor::new(&*self.store, Some(run.tree.page), Class::Once);
+        for tree in trees {
+            let mut cursor = Cursor::new(&*self.store, Some(tree), Class::Once);
             cursor.seek(Bound::Unbounded)?;
             let first = cursor.row().map(|row| row.key.to_vec());
             if last >= first {
@@ -249,10 +253,51 @@ impl Checkpointer {
     /// One run of several whose keys follow each other.
     fn join_runs(&self, runs: &[Run], sink: &mut PageSink<'_>) -> Result<Option<Run>> {
         let trees: Vec<_> = runs.iter().map(|run| run.tree.page).collect();
-        let built = concat(&*self.store, sink, TableId::HISTORY, &trees)?;
-        // All pages but the branches on top stay.
-        let pages = pages_of(runs);
-        Ok(built.map(|built| as_one(runs, Built { pages, ..built })))
+        let built = concat(&*self.store, &mut *sink, TableId::HISTORY, &trees)?;
+        let Some(built) = built else {
+            return Ok(None);
+        };
+        let filter = self.join_filters(runs, sink)?;
+        Ok(Some(as_one(
+            runs,
+            BuiltRun {
+                tree: built.tree,
+                filter,
+                // All pages but the branches on top stay.
+                pages: pages_of(runs),
+            },
+        )))
+    }
+
+    /// The filter of several runs whose keys follow each other; none if none has one.
+    fn join_filters(&self, runs: &[Run], sink: &mut PageSink<'_>) -> Result<Option<TreeRoot>> {
+        if runs.iter().all(|run| run.filter.is_none()) {
+            return Ok(None);
+        }
+        let store = &*self.store;
+        let shared = RefCell::new(sink);
+        let mut joined = FilterBuilder::new(SharedSink(&shared));
+        for run in runs {
+            let root = run.filter.unwrap_or(run.tree);
+            let mut cursor = Cursor::new(store, Some(root.page), Class::Once);
+            if run.filter.is_none() {
+                cursor.seek_back(Bound::Unbounded)?;
+                if let Some((last, _)) = cursor.row().and_then(|row| split_key(row.key)) {
+                    joined.add_any(last)?;
+                }
+                continue;
+            }
+            cursor.seek(Bound::Unbounded)?;
+            while let Some(row) = cursor.row() {
+                joined.add_row(row.key, row.value)?;
+                cursor.next()?;
+            }
+        }
+        let joined = joined.finish()?;
+        for filter in runs.iter().filter_map(|run| run.filter) {
+            retire_nodes(store, &mut SharedSink(&shared), filter.page)?;
+        }
+        Ok(joined.map(|joined| joined.tree))
     }
 
     fn drop_run(&self, run: &Run, sink: &mut PageSink<'_>) -> Result<()> {
@@ -261,17 +306,18 @@ impl Checkpointer {
             to: None,
             txn: TxnId::MAX,
         };
-        let root = Some(run.tree.page);
-        let none = std::iter::empty();
-        merge(
-            &*self.store,
-            sink,
-            TableId::HISTORY,
-            root,
-            none,
-            &[all],
-            &mut Forget,
-        )?;
+        for root in std::iter::once(run.tree).chain(run.filter) {
+            let (root, none) = (Some(root.page), std::iter::empty());
+            merge(
+                &*self.store,
+                sink,
+                TableId::HISTORY,
+                root,
+                none,
+                &[all],
+                &mut Forget,
+            )?;
+        }
         Ok(())
     }
 
@@ -280,7 +326,7 @@ impl Checkpointer {
         let store = &*self.store;
         let page_bytes = store.page_bytes();
         let shared = RefCell::new(sink);
-        let mut merged = Bulk::new(SharedSink(&shared), TableId::HISTORY);
+        let mut merged = RunBuilder::new(&shared);
         let mut cursors = Vec::with_capacity(runs.len());
         for run in runs {
             let mut cursor = Cursor::new(store, Some(run.tree.page), Class::Once);
@@ -313,8 +359,11 @@ impl Checkpointer {
         }
         drop(cursors);
         let built = merged.finish()?;
-        for run in runs {
-            retire_nodes(store, &mut SharedSink(&shared), run.tree.page)?;
+        for root in runs
+            .iter()
+            .flat_map(|run| std::iter::once(run.tree).chain(run.filter))
+        {
+            retire_nodes(store, &mut SharedSink(&shared), root.page)?;
         }
         Ok(built.map(|built| as_one(runs, built)))
     }
@@ -378,8 +427,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::format::meta::TreeRoot;
-    use crate::ids::{Generation, PageId, PageRef};
+    use crate::ids::{Generation, PageId};
 
     fn run(to: u64, pages: u64) -> Run {
         let page = PageRef {
@@ -393,6 +441,7 @@ mod tests {
                 level: 0,
                 rows: 1,
             },
+            filter: None,
             to: TxnId::new(to),
             number: 0,
             pages,

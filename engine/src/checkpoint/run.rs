@@ -14,7 +14,7 @@ use crate::clock::Clock;
 use crate::delta::Delta;
 use crate::error::{Error, Result};
 use crate::format::meta::Meta;
-use crate::history::{History, Keeper};
+use crate::history::{BuiltRun, History, Keeper};
 use crate::ids::{Lsn, TableId, TxnId};
 use crate::log::{LogPosition, Retainer, Segments};
 use crate::marks::{Mark, reached};
@@ -24,7 +24,6 @@ use crate::pages::write::PageSink;
 use crate::retention::Retention;
 use crate::state::StateHash;
 use crate::sync::atomic::Ordering;
-use crate::tree::bulk::Built;
 use crate::tree::merge::{Forget, MergeError, RangeDelete, merge};
 use crate::txn::positions::furthest_behind;
 use crate::txn::registry::SlotId;
@@ -220,7 +219,7 @@ impl Checkpointer {
         next: &mut (usize, Vec<u8>),
         (roots, state): (&mut Roots, &mut StateHash),
         sink: &mut PageSink<'_>,
-    ) -> Result<(u64, Option<Built>)> {
+    ) -> Result<(u64, Option<BuiltRun>)> {
         let (mut fed, mut changed) = (0, Vec::new());
         let written = sink.bytes_written_counter();
         let full = || written.load(Ordering::Relaxed) >= self.slice_bytes;

@@ -39,7 +39,7 @@ impl Filter {
 
     /// Adds a key by its hash. Called by the writer only.
     pub(crate) fn insert(&self, hash: u64) {
-        let mut bits = bits(hash);
+        let mut bits = bits_of(hash);
         for word in &self.block(hash).0 {
             // A plain load and store: there is one writer. Relaxed: publication of the key orders it.
             let set = word.load(Ordering::Relaxed) | 1 << (bits & 63);
@@ -51,7 +51,7 @@ impl Filter {
     /// Whether the key may be here; "no" is certain for what the caller can see.
     #[inline]
     pub(crate) fn may_contain(&self, hash: u64) -> bool {
-        let mut bits = bits(hash);
+        let mut bits = bits_of(hash);
         let mut all = 1;
         for word in &self.block(hash).0 {
             all &= word.load(Ordering::Relaxed) >> (bits & 63);
@@ -69,18 +69,23 @@ impl Filter {
     /// The block a hash picks: its high bits scaled to the number of blocks.
     #[inline]
     fn block(&self, hash: u64) -> &Block {
-        let index = (u128::from(hash) * self.blocks.len() as u128) >> 64;
-        #[expect(
-            clippy::cast_possible_truncation,
-            reason = "below the number of blocks"
-        )]
-        &self.blocks[index as usize]
+        &self.blocks[block_of(hash, self.blocks.len())]
     }
 }
 
-/// Eight bit numbers of six bits each, independent of the high bits that pick the block.
+/// The number of the block that a hash picks of so many. Filters of runs are stored so: it never changes.
 #[inline]
-fn bits(hash: u64) -> u64 {
+#[expect(
+    clippy::cast_possible_truncation,
+    reason = "below the number of blocks"
+)]
+pub(crate) fn block_of(hash: u64, blocks: usize) -> usize {
+    ((u128::from(hash) * blocks as u128) >> 64) as usize
+}
+
+/// Eight bit numbers of six bits each, independent of the high bits that pick the block. It never changes, either.
+#[inline]
+pub(crate) fn bits_of(hash: u64) -> u64 {
     hash.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 16
 }
 

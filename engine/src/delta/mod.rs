@@ -22,7 +22,7 @@
 mod arena;
 mod cursor;
 mod events;
-mod filter;
+pub(crate) mod filter;
 mod node;
 mod range;
 mod table;

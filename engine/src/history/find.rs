@@ -4,6 +4,7 @@ use std::ops::Bound;
 
 use northstar_io::planted::planted;
 
+use super::filter;
 use super::key;
 use super::run::Run;
 use crate::format::leaf::RowValue;
@@ -41,7 +42,15 @@ pub(crate) fn find<'p, P: PageRead>(
     let packed = wanted.len();
     key::push_end(at.next(), &mut wanted);
     let mut found = Vec::with_capacity(wanted.capacity());
+    // If there is but one, it is likely to have it.
+    let asked = (runs.len() > 1).then(|| filter::hash(&wanted[..packed]));
     for run in runs {
+        if let (Some(hash), Some(root)) = (asked, run.filter) {
+            let key = (&wanted[..packed], hash);
+            if !filter::may_have(pages, root.page, key, &mut found)? {
+                continue;
+            }
+        }
         // The first version that ended after `at` is the only one that can have been seen; if the run has none, it has
         // no version of the key that ended within its span, or all of them ended before.
         let is_key =

@@ -8,14 +8,14 @@ use std::cell::RefCell;
 
 use northstar_io::planted::planted;
 
+use super::build::{BuiltRun, RunBuilder};
 use super::key;
 use crate::delta::{DeltaCursor, Hit};
 use crate::format::leaf::RowValue;
 use crate::format::page::PageError;
 use crate::ids::{TableId, TxnId};
-use crate::pages::{Class, PageRead, PageWrite, SharedSink};
+use crate::pages::{Class, PageRead, PageWrite};
 use crate::state::StateHash;
-use crate::tree::bulk::{Built, Bulk};
 use crate::tree::merge::Supersede;
 use crate::tree::overflow::read_extent;
 
@@ -26,7 +26,7 @@ pub(crate) struct Keeper<'d, 's, P, W> {
     sink: &'s RefCell<W>,
     /// The last transaction of the delta.
     last: TxnId,
-    run: Option<Bulk<SharedSink<'s, W>>>,
+    run: Option<RunBuilder<'s, W>>,
     /// The table that is merged, and the delta's changes of it.
     table: TableId,
     changes: Option<DeltaCursor<'d>>,
@@ -79,8 +79,8 @@ impl<'d, 's, P: PageRead, W: PageWrite> Keeper<'d, 's, P, W> {
     ///
     /// # Errors
     /// When pages cannot be written.
-    pub(crate) fn finish(self) -> Result<(Option<Built>, StateHash), PageError> {
-        Ok((self.run.map_or(Ok(None), Bulk::finish)?, self.state))
+    pub(crate) fn finish(self) -> Result<(Option<BuiltRun>, StateHash), PageError> {
+        Ok((self.run.map_or(Ok(None), RunBuilder::finish)?, self.state))
     }
 
     /// Whether versions of the table at hand are kept; the digest of the state has its rows in any case.
@@ -125,9 +125,7 @@ impl<'d, 's, P: PageRead, W: PageWrite> Keeper<'d, 's, P, W> {
     fn push(&mut self, from: TxnId, value: RowValue<'_>, to: TxnId) -> Result<(), PageError> {
         let len = self.packed.len();
         key::push_end(to, &mut self.packed);
-        let run = self
-            .run
-            .get_or_insert_with(|| Bulk::new(SharedSink(self.sink), TableId::HISTORY));
+        let run = self.run.get_or_insert_with(|| RunBuilder::new(self.sink));
         let pushed = run.push(&self.packed, from, value);
         self.packed.truncate(len);
         pushed

@@ -16,18 +16,22 @@
 //! 3. Of one key, a run holds all versions that ended within its span of transactions, or none.
 //!
 //! - Cost: a version costs its key once more, 8 bytes and a row. Reading at T looks at the runs that end after T, oldest
-//!   first, until one has the key.
-//! - Spec: FF-022, FF-023, SE-017.
+//!   first, until one has the key; of most that have not, only the filter.
+//! - Spec: FF-022, FF-023, FF-026, SE-017.
 
 mod all;
+mod build;
 mod cursor;
+pub(crate) mod filter;
 mod find;
 mod keeper;
 mod key;
 mod run;
 
 pub(crate) use all::{changed_keys, versions};
+pub(crate) use build::{BuiltRun, RunBuilder};
 pub(crate) use cursor::PastCursor;
 pub(crate) use find::{Past, find};
 pub(crate) use keeper::Keeper;
+pub(crate) use key::split as split_key;
 pub(crate) use run::{History, Run, check_row, load};

@@ -21,11 +21,13 @@ use crate::tree::cursor::{Cursor, CursorRow};
 pub(crate) struct Run {
     /// Its tree.
     pub(crate) tree: TreeRoot,
+    /// That of its filter, if it has one.
+    pub(crate) filter: Option<TreeRoot>,
     /// Its versions ended at or before this transaction.
     pub(crate) to: TxnId,
     /// Tells runs of one checkpoint apart.
     pub(crate) number: u64,
-    /// Its pages, those of large values written for it included.
+    /// Its pages, those of its filter and of large values written for it included.
     pub(crate) pages: u64,
     /// Wall clock when it was written.
     pub(crate) made_ns: u64,
@@ -40,6 +42,8 @@ struct StoredRun {
     made_ns: U64,
 }
 
+/// Bytes of a run's row without a filter; the root of that follows if there is one.
+const ROW_BYTES: usize = size_of::<StoredRun>();
 /// Bytes of a run's key in the table of runs.
 const KEY_BYTES: usize = 16;
 
@@ -56,7 +60,12 @@ impl Run {
             pages: self.pages.into(),
             made_ns: self.made_ns.into(),
         };
-        stored.as_bytes().to_vec()
+        let filter = self.filter.map(|filter| filter.encode());
+        [
+            stored.as_bytes(),
+            filter.as_ref().map_or(&[], |filter| &filter[..]),
+        ]
+        .concat()
     }
 
     fn decode(row: &CursorRow<'_>) -> Option<Self> {
@@ -64,13 +73,19 @@ impl Run {
         let RowValue::Inline(value) = row.value else {
             return None;
         };
-        let stored = StoredRun::ref_from_bytes(value).ok()?;
+        let (stored, filter) = value.split_at_checked(ROW_BYTES)?;
+        let stored = StoredRun::ref_from_bytes(stored).ok()?;
+        let filter = match filter {
+            [] => None,
+            root => Some(TreeRoot::decode(root)?),
+        };
         let number = u64::try_from(key & u128::from(u64::MAX)).ok()?;
         if stored.pages.get() >= PAGES_MAX || number >= IDS_MAX {
             return None;
         }
         Some(Self {
             tree: TreeRoot::decode(&stored.tree)?,
+            filter,
             to: TxnId::new(u64::try_from(key >> 64).ok()?),
             number,
             pages: stored.pages.get(),
@@ -167,6 +182,7 @@ mod tests {
         };
         Run {
             tree,
+            filter: None,
             to: TxnId::new(to),
             number,
             pages: 4,
@@ -184,6 +200,14 @@ mod tests {
             value: RowValue::Inline(value),
         };
         assert_eq!(Run::decode(&row(&key, &value)), Some(run));
+        let filter = Some(TreeRoot {
+            rows: 2,
+            ..run.tree
+        });
+        let filtered = Run { filter, ..run };
+        let longer = filtered.encode();
+        assert_eq!(Run::decode(&row(&key, &longer)), Some(filtered));
+        assert_eq!(Run::decode(&row(&key, &longer[..longer.len() - 1])), None);
         assert_eq!(Run::decode(&row(&key[1..], &value)), None);
         assert_eq!(Run::decode(&row(&key, &value[1..])), None);
         let mut endless = value.clone();
