@@ -88,22 +88,25 @@ impl<'d, 's, P: PageRead, W: PageWrite> Keeper<'d, 's, P, W> {
         self.table.keeps_history() || planted("history is kept of a table without it")
     }
 
-    /// Takes a row that ends from the digest of the state. A large value that cannot be read any more stays in it: that must not
-    /// stop whoever writes another in its place, and the digest then says that something was lost.
-    fn forget(&mut self, key: &[u8], value: RowValue<'_>) {
+    /// Takes a row that ends from the digest of the state. A large value that is damaged stays in it: that must not stop whoever
+    /// writes another in its place, and the digest then says that something was lost. A device that does not deliver may do so
+    /// the next time, and fails the merge as it does elsewhere.
+    fn forget(&mut self, key: &[u8], value: RowValue<'_>) -> Result<(), PageError> {
         if planted("a row that ends stays in the digest of the state") {
-            return;
+            return Ok(());
         }
         match value {
             RowValue::Inline(value) => self.state.remove(self.table, key, value),
             RowValue::Extent(extent) => {
                 let page_bytes = self.sink.borrow().page_bytes();
-                let read = read_extent(self.pages, &extent, page_bytes, Class::Once);
-                if let Ok(value) = read {
-                    self.state.remove(self.table, key, &value);
+                match read_extent(self.pages, &extent, page_bytes, Class::Once) {
+                    Ok(value) => self.state.remove(self.table, key, &value),
+                    Err(error @ PageError::Io { .. }) => return Err(error),
+                    Err(_) => {}
                 }
             }
         }
+        Ok(())
     }
 
     /// Finds out what happened to `key`, if it has a change.
@@ -153,7 +156,7 @@ impl<P: PageRead, W: PageWrite> Supersede for Keeper<'_, '_, P, W> {
         self.ended_key.clear();
         self.ended_key.extend_from_slice(key);
         self.ended = Some(from);
-        self.forget(key, value);
+        self.forget(key, value)?;
         if !self.keeps() {
             return Ok(false);
         }
