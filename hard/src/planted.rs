@@ -144,7 +144,6 @@ pub const PLANTED: &[Planted] = &[
     model("the pages of a replaced value are never free again", 200),
     model("a row ends with the newest change, not with the first", 20),
     model("what came and went within a delta is not kept", 20),
-    model("a filter of a run forgets a key", 100),
     model("history is kept of a table without it", 100),
     model("the past of a table without history is read", 100),
     model(
@@ -152,10 +151,6 @@ pub const PLANTED: &[Planted] = &[
         200,
     ),
     model("a large value of history is given back with its row", 50),
-    model(
-        "a diff passes over pages of one generation that it has to read",
-        100,
-    ),
     model("a version is seen before it was written", 50),
     model("a walk shows what had ended", 20),
     model("a leaf says nothing of its deletes", 100),

@@ -4,8 +4,6 @@
 
 use std::ops::ControlFlow;
 
-use northstar_io::planted::planted;
-
 use super::Db;
 use super::read::ReadTxn;
 use crate::error::{Corruption, Error, Result};
@@ -105,12 +103,7 @@ pub(super) fn generation_at(snapshot: &Snapshot, txn: TxnId) -> Result<Generatio
     match cursor.seek_before(Some(&txn.next().get().to_be_bytes()))? {
         Some((key, value)) => {
             let (_, noted) = decode(key, value)?;
-            let late = planted("a diff passes over pages of one generation that it has to read");
-            Ok(if late {
-                noted.generation.next()
-            } else {
-                noted.generation
-            })
+            Ok(noted.generation)
         }
         None => Ok(Generation::new(0)),
     }
