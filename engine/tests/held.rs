@@ -7,7 +7,7 @@ use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
-use common::{State, key, rows, small, value};
+use common::{State, kept, key, rows, small, value};
 use northstardb::{Db, Error, Holder, LogFilter, Options, ReadTxn, Retention, Table, TableOptions};
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
@@ -16,10 +16,7 @@ const KEYS: u64 = 300;
 
 /// Snapshots are moved whenever they keep a page.
 fn restless() -> Options {
-    small()
-        .page_bytes(4096)
-        .history(Retention::All)
-        .snapshot_held_bytes(0)
+    kept().snapshot_held_bytes(0)
 }
 
 fn change(db: &Db, table: &Table, state: &mut State, rng: &mut SmallRng) {

@@ -6,28 +6,10 @@ mod common;
 use std::path::Path;
 use std::time::Duration;
 
-use common::{State, copy, key, load, loaded, rows, small, value};
-use northstardb::{Db, Error, Options, ReadTxn, Retention, Table, TableOptions, TxnId};
+use common::{State, copy, kept, key, load, loaded, odd_key, put, rows, small, value};
+use northstardb::{Db, Error, ReadTxn, Retention, Table, TxnId};
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
-
-fn kept() -> Options {
-    small().history(Retention::All).page_bytes(4096)
-}
-
-/// Keys with zeros and shared beginnings, some of them as long as keys can be.
-fn odd_key(number: u64) -> Vec<u8> {
-    let many = usize::try_from(number).unwrap();
-    match number % 5 {
-        0 => number.to_be_bytes().to_vec(),
-        1 => vec![0; many % 200],
-        2 => [vec![1, 0], vec![0xff; many % 3], vec![0; many % 130]].concat(),
-        3 => (0..1024 - many % 7)
-            .map(|at| u8::from(at % 2 == 1))
-            .collect(),
-        _ => key(number),
-    }
-}
 
 /// Everything about a state: in both directions, by single keys and by many.
 fn compare(read: &ReadTxn, table: &Table, state: &State, keys: u64, what: &str) {
@@ -425,96 +407,6 @@ fn find(file: &[u8], bytes: &[u8]) -> usize {
         .unwrap()
 }
 
-/// A long random past, and all its states.
-fn long_past(db: &Db, seed: u64) -> (Table, Vec<(TxnId, State)>) {
-    let mut rng = SmallRng::seed_from_u64(seed);
-    let table = db.table("t").unwrap();
-    let mut state = State::new();
-    let mut states = vec![(db.begin_read().unwrap().txn_id(), State::new())];
-    for _ in 0..120 {
-        let txn = change(db, &table, &mut state, &mut rng);
-        states.push((txn, state.clone()));
-        if rng.random_bool(0.05) {
-            db.checkpoint().unwrap();
-        }
-    }
-    (table, states)
-}
-
-#[test]
-fn the_history_of_a_key_has_every_version_of_it() {
-    let db = kept().memory().unwrap();
-    let (table, states) = long_past(&db, 7);
-    for number in 0..KEYS {
-        let key = odd_key(number);
-        let mut expected = Vec::new();
-        for pair in states.windows(2) {
-            let (before, after) = (pair[0].1.get(&key), pair[1].1.get(&key));
-            if before != after {
-                expected.push((pair[1].0, after.cloned()));
-            }
-        }
-        let found = db.history(&table, &key, ..).unwrap();
-        let listed: Vec<_> = found
-            .iter()
-            .map(|version| (version.txn, version.value.clone()))
-            .collect();
-        assert_eq!(listed, expected, "{key:02x?}");
-        assert!(found.iter().all(|version| version.time.is_some()));
-        let (from, to) = (states[40].0, states[90].0);
-        let part: Vec<_> = db.history(&table, &key, from..to).unwrap();
-        let part: Vec<_> = part.iter().map(|version| version.txn).collect();
-        let within = |(txn, _): &(TxnId, _)| (from..to).contains(txn).then_some(*txn);
-        assert_eq!(part, expected.iter().filter_map(within).collect::<Vec<_>>());
-    }
-}
-
-#[test]
-fn a_diff_has_the_keys_that_differ_and_a_revert_takes_them_back() {
-    let db = kept().memory().unwrap();
-    let (table, states) = long_past(&db, 8);
-    let mut rng = SmallRng::seed_from_u64(9);
-    for _ in 0..200 {
-        let mut pick = || rng.random_range(0..states.len());
-        let (a, b) = (pick(), pick());
-        let ((before, old), (after, new)) = (&states[a.min(b)], &states[a.max(b)]);
-        let mut found = Vec::new();
-        db.diff(&table, *before, *after, |difference| {
-            let value =
-                |value: &Option<northstardb::Value<'_>>| value.as_deref().map(<[u8]>::to_vec);
-            let (before, after) = (value(&difference.before), value(&difference.after));
-            found.push((difference.key.to_vec(), before, after));
-            std::ops::ControlFlow::Continue(())
-        })
-        .unwrap();
-        let keys: std::collections::BTreeSet<_> = old.keys().chain(new.keys()).collect();
-        let expected: Vec<_> = keys
-            .into_iter()
-            .filter(|key| old.get(*key) != new.get(*key))
-            .map(|key| (key.clone(), old.get(key).cloned(), new.get(key).cloned()))
-            .collect();
-        assert_eq!(found, expected, "{before:?} to {after:?}");
-    }
-    let (last, newest) = (states[states.len() - 1].0, &states[states.len() - 1].1);
-    let (then, old) = &states[60];
-    let batch = db.revert(&table, *then, last).unwrap();
-    db.commit(batch).unwrap();
-    assert_eq!(
-        common::now(&db, &table),
-        old.clone().into_iter().collect::<Vec<_>>()
-    );
-    let again = db.begin_read_at(last).unwrap();
-    assert_eq!(
-        rows(&again, &table),
-        newest.clone().into_iter().collect::<Vec<_>>()
-    );
-    let wrong = db.diff(&table, last, *then, |_| std::ops::ControlFlow::Continue(()));
-    assert!(
-        matches!(wrong, Err(Error::InvalidOption { .. })),
-        "{wrong:?}"
-    );
-}
-
 #[test]
 fn moments_and_tags_lead_to_states() {
     let dir = tempfile::tempdir().unwrap();
@@ -599,13 +491,6 @@ fn moments_and_tags_lead_to_states() {
     assert_eq!(db.check().unwrap().faults, [""; 0]);
 }
 
-/// Commits one row.
-fn put(db: &Db, table: &Table, key: &str, value: &[u8]) -> TxnId {
-    let mut write = db.begin_write().unwrap();
-    write.put(table, key, value).unwrap();
-    write.commit().unwrap().txn_id
-}
-
 #[test]
 fn a_tree_emptied_and_begun_anew_by_slices_of_one_checkpoint_knows_what_it_held() {
     let db = kept()
@@ -628,77 +513,6 @@ fn a_tree_emptied_and_begun_anew_by_slices_of_one_checkpoint_knows_what_it_held(
     let many = read.multi_get(&table, &["A", "B"]).unwrap();
     assert!(many.iter().all(Option::is_some), "{many:?}");
     assert_eq!(rows(&read, &table).len(), 2);
-}
-
-#[test]
-fn a_diff_reads_the_pages_that_were_written_since_and_no_others() {
-    let dir = tempfile::tempdir().unwrap();
-    let key = |number: u32| format!("{number:08}");
-    let options = || kept().memory_budget(16 << 20);
-    let db = options().open(dir.path()).unwrap();
-    let table = db.table("t").unwrap();
-    for first in (0..200_000).step_by(1000) {
-        let mut txn = db.begin_write().unwrap();
-        for number in first..first + 1000 {
-            txn.put(&table, key(2 * number), [7; 100]).unwrap();
-        }
-        txn.commit().unwrap();
-    }
-    db.checkpoint().unwrap();
-    let before = db.begin_read().unwrap().txn_id();
-    let mut changed = Vec::new();
-    for number in [5, 70_000, 70_001, 250_000, 399_998, 399_999] {
-        let mut txn = db.begin_write().unwrap();
-        txn.put(&table, key(number), "new").unwrap();
-        txn.commit().unwrap();
-        changed.push(key(number).into_bytes());
-    }
-    let after = db.begin_read().unwrap().txn_id();
-    db.close().unwrap();
-    // All leaves together are more than the cache has frames.
-    let db = options().open(dir.path()).unwrap();
-    let table = db.table("t").unwrap();
-    let read = db.stats().unwrap().page_reads;
-    let mut found = Vec::new();
-    db.diff(&table, before, after, |difference| {
-        assert_eq!(difference.after.as_deref(), Some(&b"new"[..]));
-        found.push(difference.key.to_vec());
-        std::ops::ControlFlow::Continue(())
-    })
-    .unwrap();
-    assert_eq!(found, changed);
-    let reads = db.stats().unwrap().page_reads - read;
-    // A few leaves of a few trees, of 1,500 and more.
-    assert!(reads < 60, "{reads} pages were read");
-}
-
-#[test]
-fn a_diff_sees_what_a_newer_delta_deletes_of_an_older_one() {
-    let db = kept()
-        .memory_budget(512 << 20)
-        .delta_bytes(60 << 20)
-        .memory()
-        .unwrap();
-    let (large, table) = (db.table("large").unwrap(), db.table("t").unwrap());
-    put(&db, &table, "A", b"old");
-    for number in 0..7 {
-        put(&db, &large, &format!("big {number}"), &vec![7; 9 << 20]);
-    }
-    let before = db.begin_read().unwrap().txn_id();
-    let mut write = db.begin_write().unwrap();
-    write.delete_range(&table, "A".."C").unwrap();
-    let after = write.commit().unwrap().txn_id;
-    // Whether it is frozen, being merged, or in pages.
-    for _ in 0..2 {
-        let mut many = 0;
-        db.diff(&table, before, after, |_| {
-            many += 1;
-            std::ops::ControlFlow::Continue(())
-        })
-        .unwrap();
-        assert_eq!(many, 1);
-        db.checkpoint().unwrap();
-    }
 }
 
 #[test]
@@ -747,112 +561,14 @@ fn what_was_asked_for_is_remembered_from_the_first_commit_on() {
 }
 
 #[test]
-fn a_table_without_history_costs_none_and_says_that_it_has_none() {
-    let dir = tempfile::tempdir().unwrap();
-    let without = TableOptions::new().history(false);
-    let db = kept().snapshot_held_bytes(0).open(dir.path()).unwrap();
-    let table = db.table_with("scratch", without).unwrap();
-    assert!(!table.keeps_history());
-    assert!(db.table("other").unwrap().keeps_history());
-    for (name, options) in [("scratch", TableOptions::new()), ("other", without)] {
-        let refused = db.table_with(name, options);
-        assert!(
-            matches!(refused, Err(Error::InvalidOption { .. })),
-            "{refused:?}"
-        );
-    }
-    let put = |number: u32, value: &[u8]| {
-        let mut txn = db.begin_write().unwrap();
-        txn.put(&table, number.to_be_bytes(), value).unwrap();
-        txn.commit().unwrap();
-    };
-    for number in 0..500 {
-        put(number, &[1; 200]);
-    }
-    put(500, &[1; 100_000]);
-    db.checkpoint().unwrap();
-    let held = db.begin_read().unwrap();
-    let before = held.txn_id();
-    let versions = db.stats().unwrap().history_pages;
-    for round in 2..6 {
-        for number in 0..501 {
-            put(number, &[round; 200]);
-        }
-        db.checkpoint().unwrap();
-    }
-    assert_eq!(db.stats().unwrap().history_pages, versions);
-    let gone = |what: &str, answer: Result<(), Error>| {
-        assert!(
-            matches!(answer, Err(Error::NoHistory { .. })),
-            "{what}: {answer:?}"
-        );
-    };
-    let then = db.begin_read_at(before).unwrap();
-    let key = 7_u32.to_be_bytes();
-    gone("get", then.get(&table, key).map(drop));
-    gone("multi_get", then.multi_get(&table, &[&key[..]]).map(drop));
-    gone(
-        "range",
-        then.range::<&[u8]>(&table, ..)
-            .unwrap()
-            .next()
-            .unwrap()
-            .map(drop),
-    );
-    gone(
-        "scan",
-        then.scan::<&[u8]>(&table, .., |_, _| std::ops::ControlFlow::Continue(())),
-    );
-    gone("cursor", then.cursor(&table).unwrap().seek("").map(drop));
-    gone("history", db.history(&table, key, ..).map(drop));
-    gone(
-        "diff",
-        db.diff(&table, before, before, |_| {
-            std::ops::ControlFlow::Continue(())
-        }),
-    );
-    gone("digest", then.state_hash().map(drop));
-    // Who has the state open reads it on, however much it keeps.
-    assert_eq!(
-        held.get(&table, key).unwrap().as_deref(),
-        Some(&[1; 200][..])
-    );
-    assert_eq!(
-        held.get(&table, 500_u32.to_be_bytes())
-            .unwrap()
-            .map(|value| value.len()),
-        Some(100_000)
-    );
-    assert_eq!(rows(&held, &table).len(), 501);
-    drop((held, then));
-    assert_eq!(db.check().unwrap().faults, Vec::<String>::new());
-    let digest = db.begin_read().unwrap().state_hash().unwrap();
-    db.close().unwrap();
-    let db = kept().open(dir.path()).unwrap();
-    let table = db.open_table("scratch").unwrap();
-    assert!(!table.keeps_history());
-    assert_eq!(db.begin_read().unwrap().state_hash().unwrap(), digest);
-    assert_eq!(db.state_hashes().unwrap().last().unwrap().1, digest);
-    db.drop_table("scratch").unwrap();
-    db.checkpoint().unwrap();
-    assert_eq!(db.check().unwrap().faults, Vec::<String>::new());
-}
-
-#[test]
 fn of_runs_that_do_not_have_a_key_only_the_filter_is_read() {
     const RUNS: u32 = 7;
     const KEYS: u32 = 3_000;
     let dir = tempfile::tempdir().unwrap();
-    let options = || {
-        let quiet = Duration::from_secs(3600);
-        kept()
-            .page_bytes(16_384)
-            .memory_budget(64 << 20)
-            .idle_after(quiet)
-    };
+    let options = || kept().page_bytes(16_384).memory_budget(64 << 20);
     let db = options().open(dir.path()).unwrap();
-    let table = db.table("t").unwrap();
-    let put = |run: u32, value: u8| {
+    let put = |db: &Db, run: u32, value: u8| {
+        let table = db.open_table("t").unwrap();
         let mut txn = db.begin_write().unwrap();
         for number in (run..RUNS * KEYS).step_by(RUNS as usize) {
             txn.put(&table, format!("{number:08}"), [value; 100])
@@ -860,12 +576,13 @@ fn of_runs_that_do_not_have_a_key_only_the_filter_is_read() {
         }
         txn.commit().unwrap();
     };
-    (0..RUNS).for_each(|run| put(run, 1));
+    db.table("t").unwrap();
+    (0..RUNS).for_each(|run| put(&db, run, 1));
     db.checkpoint().unwrap();
     let before = db.begin_read().unwrap().txn_id();
     // Each run has every seventh key.
     for run in 0..RUNS {
-        put(run, 2);
+        put(&db, run, 2);
         db.checkpoint().unwrap();
     }
     let stats = db.stats().unwrap();
@@ -899,22 +616,11 @@ fn of_runs_that_do_not_have_a_key_only_the_filter_is_read() {
         );
         assert!(!then.contains(&table, format!("{number:08}0")).unwrap());
     }
-    // One run of all of them has a filter as well.
-    drop((then, tree));
-    db.close().unwrap();
-    let db = kept()
-        .page_bytes(16_384)
-        .idle_after(Duration::from_millis(1))
-        .open(dir.path())
-        .unwrap();
-    let table = db.table("t").unwrap();
-    let mut txn = db.begin_write().unwrap();
-    txn.put(&table, "k", "v").unwrap();
-    txn.commit().unwrap();
-    while db.stats().unwrap().history_runs > 1 {
-        std::thread::sleep(Duration::from_millis(5));
-    }
+    // The eighth makes one run of all of them, which has a filter as well.
+    put(&db, 0, 3);
+    db.checkpoint().unwrap();
+    db.checkpoint().unwrap();
+    assert_eq!(db.stats().unwrap().history_runs, 1);
     assert_eq!(db.check().unwrap().faults, [""; 0]);
-    let then = db.begin_read_at(before).unwrap();
     assert_eq!(rows(&then, &table).len(), (RUNS * KEYS) as usize);
 }

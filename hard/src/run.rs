@@ -90,6 +90,12 @@ impl Setup {
         self.held_bytes < HELD_BYTES_ALL
     }
 
+    fn executor(&self, db: Db) -> Result<Executor, Failure> {
+        let mut exec = Executor::new(db, self.shape.key_style)?;
+        exec.unkept = self.unkept;
+        Ok(exec)
+    }
+
     /// The options to open with.
     pub fn options(&self) -> Options {
         let options = Options::new()
@@ -248,8 +254,7 @@ impl Runner {
             setup.options().open(&dir).during("create")?
         };
         let at = db.begin_read().during("begin_read")?.txn_id();
-        let mut exec = Executor::new(db, setup.shape.key_style)?;
-        exec.unkept = setup.unkept;
+        let exec = setup.executor(db)?;
         Ok(Self {
             rng: Rng::new(seed).fork(2),
             setup,
@@ -483,9 +488,7 @@ impl Runner {
             .iter_mut()
             .for_each(|followed| followed.cut(at));
         self.durable = at;
-        let mut exec = Executor::new(db, self.setup.shape.key_style)?;
-        exec.unkept = self.setup.unkept;
-        self.exec = Some(exec);
+        self.exec = Some(self.setup.executor(db)?);
         self.totals.reopened += 1;
         let now = self.snapshot()?;
         self.whole(&now.read, &now.state, &now.handles, "the reopened database")

@@ -124,3 +124,63 @@ fn decode(key: &[u8], value: &[u8]) -> Result<(TxnId, Noted)> {
         })),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+    use std::sync::Arc;
+
+    use northstar_io::sim::{Fault, FaultPlan, Image, Rule, SimDisk, SimOptions, What};
+
+    use crate::db::batch::WriteBatch;
+    use crate::db::open::open_in;
+    use crate::db::options::Options;
+    use crate::db::world::World;
+    use crate::retention::Retention;
+
+    #[test]
+    fn a_device_that_does_not_read_for_a_while_leaves_the_digest_right() {
+        let dir = Path::new("disk/db");
+        let options = Options::new().history(Retention::All).checked().unwrap();
+        let open = |disk: &Arc<SimDisk>| {
+            open_in(&options, dir, World::of(Arc::<SimDisk>::clone(disk))).unwrap()
+        };
+        let put = |db: &crate::Db, byte: u8| {
+            let mut batch = WriteBatch::new();
+            batch.put(&db.table("t")?, "k", vec![byte; 100_000]);
+            db.commit(batch)
+        };
+        let disk = SimDisk::new(SimOptions::new(Image::with_dir(dir)));
+        let db = open(&disk);
+        put(&db, 1).unwrap();
+        db.close().unwrap();
+        let image = disk.image();
+        let mut refused = 0;
+        for after in 0..60 {
+            // One reading more is tried where one fails.
+            let rule = |after| Rule {
+                what: What::Read,
+                file: Some("data"),
+                after,
+                sticky: false,
+                fault: Fault::Error(5),
+            };
+            let disk = SimDisk::new(SimOptions {
+                faults: FaultPlan {
+                    rules: vec![rule(after), rule(after + 1)],
+                    ..FaultPlan::default()
+                },
+                ..SimOptions::new(image.clone())
+            });
+            let opened = open_in(&options, dir, World::of(Arc::<SimDisk>::clone(&disk)));
+            if let Ok(db) = opened {
+                let done = put(&db, 2).and_then(|_| db.checkpoint());
+                refused += u32::from(done.is_err());
+            }
+            let db = open(&SimDisk::new(SimOptions::new(disk.image())));
+            db.checkpoint().unwrap();
+            assert_eq!(db.check().unwrap().faults, [""; 0], "after {after} reads");
+        }
+        assert!(refused > 0);
+    }
+}

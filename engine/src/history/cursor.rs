@@ -36,8 +36,8 @@ pub(crate) struct PastCursor<'p, P: PageRead> {
     order: Vec<usize>,
     at: TxnId,
     way: Way,
-    /// The run whose row is the current one; else the tree's is.
-    winner: Option<usize>,
+    /// The current row is the foremost run's; else it is the tree's.
+    in_runs: bool,
     /// A key that a scan has visited not long ago, and how many rows it has visited from there on.
     scanned: (Vec<u8>, usize),
 }
@@ -67,7 +67,7 @@ impl<'p, P: PageRead> PastCursor<'p, P> {
             order: Vec::with_capacity(runs.len()),
             at,
             way: Way::Forward,
-            winner: None,
+            in_runs: false,
             scanned: (Vec::new(), 0),
         }
     }
@@ -106,9 +106,9 @@ impl<'p, P: PageRead> PastCursor<'p, P> {
     /// # Errors
     /// A page that cannot be read or contradicts itself.
     pub(crate) fn advance(&mut self) -> Result<(), PageError> {
-        match self.winner {
-            None => self.step_tree().map(drop)?,
-            Some(_) => self.step_foremost()?,
+        match self.in_runs {
+            false => self.step_tree().map(drop)?,
+            true => self.step_foremost()?,
         }
         self.choose();
         Ok(())
@@ -168,17 +168,15 @@ impl<'p, P: PageRead> PastCursor<'p, P> {
 
     /// The current row.
     pub(crate) fn row(&self) -> Option<CursorRow<'_>> {
-        match self.winner {
-            None => self.tree.row(),
-            Some(index) => {
-                let run = self.runs.get(index)?;
-                let row = run.cursor.row()?;
-                Some(CursorRow {
-                    key: &run.key,
-                    ..row
-                })
-            }
+        if !self.in_runs {
+            return self.tree.row();
         }
+        let run = self.foremost()?;
+        let row = run.cursor.row()?;
+        Some(CursorRow {
+            key: &run.key,
+            ..row
+        })
     }
 
     /// Passes over rows of the tree that came later, and finds the foremost row.
@@ -197,7 +195,13 @@ impl<'p, P: PageRead> PastCursor<'p, P> {
             .step_to(self.way == Way::Backward, |_, row| row.txn <= at)
     }
 
-    /// Moves the run whose version comes first past it, and others that hold a copy of it.
+    /// The run whose version comes first.
+    fn foremost(&self) -> Option<&RunCursor<'p, P>> {
+        self.order.first().and_then(|index| self.runs.get(*index))
+    }
+
+    /// Moves the run whose version comes first past it, and others that hold a copy of it. A run that fails is not in the
+    /// order any more: after an error, only a seek leads on.
     fn step_foremost(&mut self) -> Result<(), PageError> {
         let key = |index: &usize| self.runs.get(*index).map(|run| &run.key);
         let first = self.order.first().map(key);
@@ -251,11 +255,8 @@ impl<'p, P: PageRead> PastCursor<'p, P> {
     #[inline]
     fn choose(&mut self) {
         let forward = self.way == Way::Forward;
-        self.winner = self.order.first().copied().filter(|index| {
-            let run = self.runs.get(*index);
-            let ahead = |row: CursorRow<'_>| {
-                run.is_some_and(|run| (run.key.as_slice() < row.key) == forward)
-            };
+        self.in_runs = self.foremost().is_some_and(|run| {
+            let ahead = |row: CursorRow<'_>| (run.key.as_slice() < row.key) == forward;
             self.tree.row().is_none_or(ahead)
         });
     }

@@ -94,7 +94,7 @@ impl<W: PageWrite> FilterBuilder<W> {
     /// When pages cannot be written.
     pub(crate) fn add_row(&mut self, last: &[u8], row: RowValue<'_>) -> Result<(), PageError> {
         // A key that ends what was before is in that row.
-        if !self.is_needed || *self.last < *last {
+        if *self.last < *last {
             self.rows.push(last, TxnId::ZERO, row)?;
             self.last.clear();
             self.last.extend_from_slice(last);
@@ -117,11 +117,10 @@ impl<W: PageWrite> FilterBuilder<W> {
         self.words.clear();
         self.words.resize(blocks * BLOCK_WORDS, 0);
         for hash in self.hashes.drain(..) {
-            let mut bits = bits_of(hash);
             let first = block_of(hash, blocks) * BLOCK_WORDS;
-            for word in self.words.iter_mut().skip(first).take(BLOCK_WORDS) {
-                *word |= 1 << (bits & 63);
-                bits >>= 6;
+            let block = self.words.iter_mut().skip(first);
+            for (word, bit) in block.zip(bits(hash)) {
+                *word |= bit;
             }
         }
         self.row.clear();
@@ -165,7 +164,16 @@ fn has(row: &[u8], hash: u64) -> bool {
     if !is_filter(row) {
         return true;
     }
-    places(hash, row.len()).all(|(at, bit)| row.get(at).is_some_and(|byte| byte & bit != 0))
+    let first = block_of(hash, row.len() / BLOCK_BYTES) * BLOCK_WORDS;
+    let (words, _) = row.as_chunks();
+    let mut block = words.iter().skip(first).zip(bits(hash));
+    block.all(|(word, bit)| u64::from_le_bytes(*word) & bit != 0)
+}
+
+/// The bit of each word of a block that stands for a hash.
+fn bits(hash: u64) -> impl Iterator<Item = u64> {
+    let bits = bits_of(hash);
+    (0..BLOCK_WORDS).map(move |word| 1 << (bits >> (6 * word) & 63))
 }
 
 fn is_filter(row: &[u8]) -> bool {
@@ -185,18 +193,6 @@ pub(crate) fn check_row(key: &[u8], value: RowValue<'_>, scratch: &mut Vec<u8>) 
     }
 }
 
-/// The bytes and bits in them that stand for a hash, in a row of so many bytes.
-fn places(hash: u64, row_bytes: usize) -> impl Iterator<Item = (usize, u8)> {
-    let block = block_of(hash, row_bytes / BLOCK_BYTES) * BLOCK_BYTES;
-    let mut bits = bits_of(hash);
-    (0..BLOCK_WORDS).map(move |word| {
-        let [bit, ..] = (bits & 63).to_le_bytes();
-        bits >>= 6;
-        let at = block + word * 8 + usize::from(bit / 8);
-        (at, 1 << (bit % 8))
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -205,18 +201,21 @@ mod tests {
     fn a_row_has_the_keys_it_was_made_of_and_few_others() {
         let keys = (0..keys_max(16_384)).map(|n| hash(&n.to_be_bytes()));
         let keys: Vec<u64> = keys.collect();
-        let mut row = [0; 1024];
+        let mut words = [0; 16 * BLOCK_WORDS];
         for key in &keys {
-            for (at, bit) in places(*key, row.len()) {
-                row[at] |= bit;
+            let first = block_of(*key, 16) * BLOCK_WORDS;
+            for (word, bit) in words[first..].iter_mut().zip(bits(*key)) {
+                *word |= bit;
             }
         }
+        let row: Vec<u8> = words.iter().flat_map(|word| word.to_le_bytes()).collect();
         assert!(keys.iter().all(|key| has(&row, *key)));
         let others = (1_000_000..1_040_000_usize).filter(|n| has(&row, hash(&n.to_be_bytes())));
         assert!((1..1_000).contains(&others.count()));
         // The places never change: they are stored.
-        let first: Vec<_> = places(hash(b"key"), 1024).collect();
-        assert_eq!(first[..2], [(708, 32), (714, 4)]);
+        let key = hash(b"key");
+        assert_eq!(block_of(key, 16), 11);
+        assert_eq!(bits(key).take(2).collect::<Vec<_>>(), [1 << 37, 1 << 18]);
     }
 
     #[test]

@@ -9,7 +9,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use northstardb::{Backend, Db, Options, ReadTxn, Table, TxnId, WriteBatch};
+use northstardb::{Backend, Db, Options, ReadTxn, Retention, Table, TxnId, WriteBatch};
 use rand::Rng;
 use rand::rngs::SmallRng;
 
@@ -28,6 +28,11 @@ pub fn small() -> Options {
         .idle_after(std::time::Duration::from_secs(3600))
 }
 
+/// As [`small`], with every version kept, and small pages.
+pub fn kept() -> Options {
+    small().history(Retention::All).page_bytes(4096)
+}
+
 /// Everything in a table.
 pub fn rows(read: &ReadTxn, table: &Table) -> Rows {
     read.range::<&[u8]>(table, ..)
@@ -44,6 +49,20 @@ pub fn now(db: &Db, table: &Table) -> Rows {
 /// A key that sorts by its number.
 pub fn key(number: u64) -> Vec<u8> {
     format!("key/{number:08}").into_bytes()
+}
+
+/// Keys with zeros and shared beginnings, some of them as long as keys can be.
+pub fn odd_key(number: u64) -> Vec<u8> {
+    let many = usize::try_from(number).unwrap();
+    match number % 5 {
+        0 => number.to_be_bytes().to_vec(),
+        1 => vec![0; many % 200],
+        2 => [vec![1, 0], vec![0xff; many % 3], vec![0; many % 130]].concat(),
+        3 => (0..1024 - many % 7)
+            .map(|at| u8::from(at % 2 == 1))
+            .collect(),
+        _ => key(number),
+    }
 }
 
 /// A value that follows from two numbers: `len` bytes that differ from those of any other `number`.
@@ -66,6 +85,13 @@ pub fn load(db: &Db, table: &Table, range: std::ops::Range<u64>, len: usize) {
         batch.put(table, key(number), value(number, len));
     }
     db.commit(batch).unwrap();
+}
+
+/// Commits one row and says by which transaction.
+pub fn put(db: &Db, table: &Table, key: &str, value: &[u8]) -> TxnId {
+    let mut write = db.begin_write().unwrap();
+    write.put(table, key, value).unwrap();
+    write.commit().unwrap().txn_id
 }
 
 /// The rows that [`load`] leaves.
