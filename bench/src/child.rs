@@ -15,8 +15,9 @@ use crate::counted::{self, Counted};
 use crate::data::{Rng, Rows, load};
 use crate::error::{BenchError, Result};
 use crate::machine::resident_bytes;
+use crate::row::plain;
 use crate::sample::{Until, measure};
-use crate::target::{Db, Options, Table, WriteBatch};
+use crate::target::{Db, Table, WriteBatch};
 
 /// Rows of one transaction of [`Task::FillDelta`].
 const BATCH_ROWS: u64 = 1000;
@@ -151,7 +152,7 @@ pub(crate) fn serve(json: &str) -> Result<()> {
             delta,
             seconds,
         } => {
-            let options = Options::new()
+            let options = plain()
                 .memory_budget(budget as usize)
                 .delta_bytes(delta as usize);
             let time = Duration::from_secs_f64(seconds);
@@ -188,9 +189,7 @@ fn fill_delta(
     seed: u64,
     delta_bytes: u64,
 ) -> Result<(Db, u64)> {
-    let db = Options::new()
-        .idle_after(Duration::from_secs(3600))
-        .open(dir)?;
+    let db = plain().idle_after(Duration::from_secs(3600)).open(dir)?;
     let table = db.table("rows")?;
     if loaded {
         load(&db, &table, rows, 1000)?;

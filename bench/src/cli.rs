@@ -1,7 +1,7 @@
 //! The command line.
 
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
@@ -358,8 +358,9 @@ pub(crate) fn main() -> ExitCode {
         Some(Command::Gate(args)) => judge(&args),
         Some(Command::CaptureBaseline(args)) => capture(&args, None),
         Some(Command::RefreshBaselines { baseline, accept }) => capture(&baseline, Some(accept)),
-        Some(Command::GateTest(args)) => Scratch::create(&default_dir())
-            .and_then(|scratch| planting::test(&args, scratch.path())),
+        Some(Command::GateTest(args)) => {
+            scratch_in(&default_dir()).and_then(|scratch| planting::test(&args, scratch.path()))
+        }
         Some(Command::Validate { paths }) => validate(&paths),
         Some(Command::Dump { paths }) => dump(&paths),
         Some(Command::Schema) => {
@@ -458,6 +459,11 @@ pub(crate) fn default_dir() -> PathBuf {
     )
 }
 
+/// A scratch directory below `dir`.
+fn scratch_in(dir: &Path) -> Result<Scratch> {
+    Scratch::create(dir).map_err(BenchError::file(dir))
+}
+
 fn judge(args: &GateArgs) -> Result<Ended> {
     let limits = args.limits.thresholds();
     let Some(other) = &args.against else {
@@ -465,7 +471,7 @@ fn judge(args: &GateArgs) -> Result<Ended> {
         let results = results.unwrap_or_else(|| gate::latest(&default_dir()));
         return gate::against_baseline(args.baseline.as_deref(), &results, &limits);
     };
-    let scratch = Scratch::create(&default_dir())?;
+    let scratch = scratch_in(&default_dir())?;
     let mut arguments = vec!["--profile".to_owned(), args.profile.clone()];
     if args.quick {
         arguments.push("--quick".to_owned());
@@ -483,7 +489,7 @@ fn judge(args: &GateArgs) -> Result<Ended> {
 
 /// Measures what is kept: `refresh` replaces what is there, if it did not become worse or that is accepted.
 fn capture(args: &BaselineArgs, refresh: Option<bool>) -> Result<Ended> {
-    let scratch = Scratch::create(&args.dir.clone().unwrap_or_else(default_dir))?;
+    let scratch = scratch_in(&args.dir.clone().unwrap_or_else(default_dir))?;
     let machine = Machine::read(scratch.path());
     let (profile, _) = Profile::find(&args.profile, &machine)?;
     if let Some(why) = profile.unfit(&machine) {

@@ -17,7 +17,8 @@ use serde::{Deserialize, Serialize};
 use crate::child::{Child, Task};
 use crate::data::{Rng, Rows, load};
 use crate::error::{BenchError, Result};
-use crate::target::{Db, Options, WriteBatch};
+use crate::row::plain;
+use crate::target::{Db, WriteBatch};
 
 /// Operations that callgrind collects.
 pub(crate) const OPS: u64 = 2000;
@@ -56,7 +57,7 @@ impl Counted {
             Self::LeafSearch | Self::SnapshotOpenClose | Self::RecordEncode => LEAF_ROWS,
         });
         // Nothing may happen on its own while it is counted.
-        let db = Options::new()
+        let db = plain()
             .idle_after(std::time::Duration::from_secs(3600))
             .buffered_flush(std::time::Duration::from_secs(3600))
             .memory()?;

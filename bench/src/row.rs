@@ -9,7 +9,7 @@ use crate::error::{BenchError, Result};
 use crate::figures::Measured;
 use crate::profile::Scale;
 use crate::sample::{Sample, Until};
-use crate::target::{Db, Options, Stats, Table};
+use crate::target::{Db, Options, Retention, Stats, Table};
 use crate::units::Unit;
 
 /// One benchmark.
@@ -40,6 +40,12 @@ impl Row {
     pub(crate) fn only_if_asked(&self) -> bool {
         self.suite() == "soak"
     }
+}
+
+/// The options of a database that keeps no history, which rows measure unless they say otherwise: what history costs has rows of
+/// its own, and other engines keep none.
+pub(crate) fn plain() -> Options {
+    Options::new().history(Retention::None)
 }
 
 /// Rows whose regression does not block a change, by the beginning of their names: what the machine does alone, what
@@ -327,9 +333,9 @@ impl Ctx {
         Ok(dir)
     }
 
-    /// A new database with the default options, and a table in it.
+    /// A new database of [`plain`] options, and a table in it.
     pub(crate) fn fresh(&self, name: &str) -> Result<(Db, Table)> {
-        self.fresh_with(name, Options::new())
+        self.fresh_with(name, plain())
     }
 
     /// A new database, and a table in it.
@@ -352,7 +358,7 @@ impl Ctx {
         if let Some(warm) = &self.warm {
             return Ok(warm.clone());
         }
-        let warm = self.loaded("warm", Options::new())?;
+        let warm = self.loaded("warm", plain())?;
         let txn = warm.db.begin_read()?;
         for i in 0..warm.rows.n {
             let found = txn.get_with(&warm.table, warm.rows.key(i), |value| {

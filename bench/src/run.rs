@@ -32,7 +32,7 @@ pub(crate) fn run(args: &RunArgs) -> Result<Ended> {
         // Only one run is the last.
         std::fs::remove_dir_all(&json).map_err(BenchError::file(&json))?;
     }
-    let scratch = Scratch::create(&dir)?;
+    let scratch = Scratch::create(&dir).map_err(BenchError::file(&dir))?;
     let machine = Machine::read(scratch.path());
     let (profile, why) = Profile::find(&args.profile, &machine)?;
     let (scale, size) = match (args.tiny, args.quick) {

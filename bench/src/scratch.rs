@@ -3,8 +3,6 @@
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use crate::error::{BenchError, Result};
-
 const PREFIX: &str = "run-";
 
 /// A directory that is removed with everything in it when dropped.
@@ -17,13 +15,10 @@ pub(crate) struct Scratch {
 impl Scratch {
     /// Makes a directory `parent/run-<pid>-<number>` that no other run has, not even one within this process, and removes what
     /// runs of processes that are no more have left in `parent`.
-    pub(crate) fn create(parent: &Path) -> Result<Self> {
+    pub(crate) fn create(parent: &Path) -> std::io::Result<Self> {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
-        std::fs::create_dir_all(parent).map_err(BenchError::file(parent))?;
-        for entry in std::fs::read_dir(parent)
-            .map_err(BenchError::file(parent))?
-            .flatten()
-        {
+        std::fs::create_dir_all(parent)?;
+        for entry in std::fs::read_dir(parent)?.flatten() {
             let name = entry.file_name();
             let pid = name.to_str().and_then(|name| {
                 name.strip_prefix(PREFIX)?
@@ -38,7 +33,7 @@ impl Scratch {
         }
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         let path = parent.join(format!("{PREFIX}{}-{number}", std::process::id()));
-        std::fs::create_dir_all(&path).map_err(BenchError::file(&path))?;
+        std::fs::create_dir_all(&path)?;
         Ok(Self {
             path,
             parent: parent.to_owned(),

@@ -8,7 +8,7 @@
 mod common;
 
 use common::{copy, key, load, loaded, now, small, value};
-use northstardb::{Db, Durability, WriteBatch};
+use northstardb::{Db, Durability, Retention, WriteBatch};
 
 #[test]
 fn a_clean_close_keeps_everything_and_leaves_nothing_to_replay() {
@@ -127,7 +127,7 @@ fn buffered_commits_survive_a_clean_close() {
 fn overwriting_for_long_does_not_grow_the_directory_without_bound() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("db");
-    let db = small().open(&path).unwrap();
+    let db = small().history(Retention::None).open(&path).unwrap();
     let table = db.table("t").unwrap();
     // 60 MiB of overwrites of 200 KiB of data.
     for round in 0..300 {

@@ -287,7 +287,8 @@ fn a_snapshot_that_is_held_makes_the_file_grow_by_little() {
 
 #[test]
 fn a_snapshot_that_cannot_be_moved_is_kept_or_ended_as_it_was_asked_for() {
-    let (_, db, held) = overwritten(small(), true);
+    let plain = || small().history(Retention::None);
+    let (_, db, held) = overwritten(plain(), true);
     let table = db.open_table("t").unwrap();
     let read = held.unwrap();
     assert_eq!(
@@ -297,7 +298,7 @@ fn a_snapshot_that_cannot_be_moved_is_kept_or_ended_as_it_was_asked_for() {
     let stats = db.stats().unwrap();
     assert_eq!((stats.snapshots_moved, stats.snapshots_ended), (0, 0));
 
-    let limited = small()
+    let limited = plain()
         .snapshot_held_bytes(0)
         .snapshot_limit_bytes(Some(1 << 20));
     let (_, db, held) = overwritten(limited, true);

@@ -241,10 +241,30 @@ fn policy_lets_go_of_what_is_older_and_says_so() {
 }
 
 #[test]
+fn a_new_database_keeps_the_last_hour() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("db");
+    // Nothing was committed that could have said so.
+    small().open(&path).unwrap().close().unwrap();
+    let db = small().open(&path).unwrap();
+    let table = db.table("t").unwrap();
+    load(&db, &table, 0..100, 10);
+    let then = db.begin_read().unwrap().txn_id();
+    load(&db, &table, 50..150, 20);
+    db.checkpoint().unwrap();
+    db.close().unwrap();
+    let db = small().open(&path).unwrap();
+    let read = db.begin_read_at(then).unwrap();
+    let table = read.open_table("t").unwrap();
+    assert_eq!(rows(&read, &table), loaded(0..100, 10));
+    assert!(db.stats().unwrap().history_pages > 0);
+}
+
+#[test]
 fn history_begins_where_it_is_first_asked_for() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("db");
-    let db = small().open(&path).unwrap();
+    let db = small().history(Retention::None).open(&path).unwrap();
     let table = db.table("t").unwrap();
     load(&db, &table, 0..100, 10);
     load(&db, &table, 0..100, 20);

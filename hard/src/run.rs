@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use northstardb::{Backend, CommitHandle, Db, Error, Options, ReadTxn, Retention, TxnId};
 
@@ -69,7 +70,10 @@ impl Setup {
                 Some(Retention::All),
                 Some(Retention::All),
                 Some(Retention::Txns(40)),
-                Some(Retention::Bytes(1 << 20)),
+                Some(Retention::Within {
+                    age: Duration::from_secs(3600),
+                    bytes: 1 << 20,
+                }),
             ]),
             pages_held_bytes: rng.pick(&[0, 0, 256 << 10, 32 << 20]),
             unkept: Rng::new(seed).fork(7).chance(30),
@@ -107,10 +111,7 @@ impl Setup {
             .log_retention(self.log_retention)
             .log_segment_bytes(self.segment_bytes)
             .subscriber_log_bytes(self.held_bytes);
-        match self.history {
-            Some(kept) => options.history(kept),
-            None => options,
-        }
+        options.history(self.history.unwrap_or(Retention::None))
     }
 }
 

@@ -9,7 +9,6 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::child;
 use crate::error::{Error, Result};
-use crate::files::Scratch;
 use crate::groups::{GROUPS, Row};
 use crate::machine::{Git, Machine};
 use crate::report;
@@ -18,6 +17,7 @@ use crate::rival::Engine;
 use crate::rivals::ENGINES;
 use crate::run::{Plan, run};
 use crate::scale::Scale;
+use crate::scratch::Scratch;
 
 /// What `--quick` promises.
 const QUICK: Duration = Duration::from_secs(600);
@@ -198,7 +198,7 @@ fn compare(args: &RunArgs) -> Result<bool> {
         )));
     }
     let (engines, facts) = args.engines()?;
-    let scratch = Scratch::create(&args.dir)?;
+    let scratch = Scratch::create(&args.dir).map_err(Error::file(&args.dir))?;
     let plan = Plan {
         engines,
         groups,

@@ -1,4 +1,4 @@
-//! The file system's side: directories that go with their run, the space they take, bytes written, caches emptied.
+//! The file system's side: the space that directories take, bytes written, caches emptied.
 
 use std::fs::File;
 use std::os::unix::fs::MetadataExt;
@@ -8,51 +8,6 @@ use rustix::fs::{Advice, fadvise, syncfs};
 
 use crate::error::{Error, Result};
 use crate::machine::Machine;
-
-const PREFIX: &str = "versus-";
-
-/// A directory that is removed with everything in it when dropped.
-#[derive(Debug)]
-pub(crate) struct Scratch {
-    path: PathBuf,
-    parent: PathBuf,
-}
-
-impl Scratch {
-    /// Makes `parent/versus-<pid>`, and removes what processes that are no more have left in `parent`.
-    pub(crate) fn create(parent: &Path) -> Result<Self> {
-        std::fs::create_dir_all(parent).map_err(Error::file(parent))?;
-        let entries = std::fs::read_dir(parent).map_err(Error::file(parent))?;
-        for entry in entries.flatten() {
-            let name = entry.file_name();
-            let pid = name
-                .to_str()
-                .and_then(|name| name.strip_prefix(PREFIX)?.parse::<u32>().ok());
-            if pid.is_some_and(|pid| !Path::new(&format!("/proc/{pid}")).exists()) {
-                drop(std::fs::remove_dir_all(entry.path()));
-            }
-        }
-        let path = parent.join(format!("{PREFIX}{}", std::process::id()));
-        std::fs::create_dir_all(&path).map_err(Error::file(&path))?;
-        Ok(Self {
-            path,
-            parent: parent.to_owned(),
-        })
-    }
-
-    /// Where it is.
-    pub(crate) fn path(&self) -> &Path {
-        &self.path
-    }
-}
-
-impl Drop for Scratch {
-    fn drop(&mut self) {
-        drop(std::fs::remove_dir_all(&self.path));
-        // Only if nothing else is in it.
-        drop(std::fs::remove_dir(&self.parent));
-    }
-}
 
 /// Every file below `dir`.
 fn files(dir: &Path, found: &mut Vec<PathBuf>) -> Result<()> {
@@ -116,15 +71,13 @@ pub(crate) fn device_written_bytes(dir: &Path) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::scratch::Scratch;
 
     #[test]
-    fn the_directory_goes_with_its_run_and_takes_dead_runs_with_it() {
+    fn the_space_of_all_files_below_counts_and_can_be_forgotten() {
         let parent = std::env::temp_dir().join(format!("nsrivals-scratch-{}", std::process::id()));
-        let dead = parent.join("versus-4294967295");
-        std::fs::create_dir_all(dead.join("db")).unwrap();
         let scratch = Scratch::create(&parent).unwrap();
         let path = scratch.path().to_owned();
-        assert!(path.exists() && !dead.exists());
         std::fs::create_dir(path.join("a")).unwrap();
         std::fs::write(path.join("a/file"), vec![1; 100_000]).unwrap();
         forget(&path).unwrap();

@@ -36,6 +36,8 @@ mod rivals;
 mod run;
 mod sample;
 mod scale;
+#[path = "../../src/scratch.rs"]
+mod scratch;
 #[path = "../../src/units.rs"]
 #[expect(dead_code, reason = "some units are for the rows of nsbench")]
 mod units;

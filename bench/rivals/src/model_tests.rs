@@ -15,6 +15,7 @@ use crate::scale::Scale;
 const SETUP: Setup = Setup {
     cache_bytes: 64 << 20,
     memory_bytes: None,
+    history: false,
 };
 
 /// A directory that goes with the test.
@@ -40,6 +41,7 @@ fn on_every_engine(name: &str, test: impl Fn(&dyn Fn() -> Box<dyn Rival>, &str))
         let small = Setup {
             cache_bytes: 36 << 20,
             memory_bytes: Some(72 << 20),
+            history: true,
         };
         for setup in [SETUP, small] {
             let dir = Dir::new(name, engine);

@@ -47,7 +47,7 @@ pub(crate) fn heading(results: &Results) -> String {
         show(scale.cache_bytes as f64, Unit::Bytes),
     ));
     text.push_str(
-        "every commit is durable, every transaction atomic, every read from a snapshot; not there: our default retention\n\n",
+        "every commit is durable, every transaction atomic, every read from a snapshot\n\n",
     );
     for engine in &results.engines {
         text.push_str(&engine_line(engine));

@@ -15,6 +15,8 @@ pub(crate) struct Setup {
     pub(crate) cache_bytes: u64,
     /// The data is four times this many bytes of memory, all uses together. Spec: BV-003.
     pub(crate) memory_bytes: Option<u64>,
+    /// NorthstarDB keeps what it keeps of the past by default, rather than nothing.
+    pub(crate) history: bool,
 }
 
 /// One change.

@@ -107,6 +107,7 @@ impl Scale {
         Setup {
             cache_bytes: self.cache_bytes,
             memory_bytes: None,
+            history: false,
         }
     }
 
@@ -116,6 +117,7 @@ impl Scale {
         Setup {
             cache_bytes: self.memory_bytes / 2,
             memory_bytes: Some(self.memory_bytes),
+            history: false,
         }
     }
 }

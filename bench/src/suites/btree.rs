@@ -8,9 +8,9 @@ use std::ops::ControlFlow;
 use crate::data::{ROW_BYTES, Rng};
 use crate::error::{BenchError, Result};
 use crate::floor::{PAGE_BYTES, ReadFloor, memory_stream};
-use crate::row::{Cost, Ctx, Loaded, Outcome, Row};
+use crate::row::{Cost, Ctx, Loaded, Outcome, Row, plain};
 use crate::sample::{Sample, Until, in_threads, measure};
-use crate::target::{Durability, Options, ReadTxn, WriteBatch};
+use crate::target::{Durability, ReadTxn, WriteBatch};
 use crate::units::Unit;
 
 /// The suite's rows.
@@ -156,7 +156,7 @@ fn point_get_hot_1m_two_threads(ctx: &mut Ctx) -> Result<Outcome> {
 /// look into a filter.
 fn point_get_hot_1m_delta_300k(ctx: &mut Ctx) -> Result<Outcome> {
     let warm = ctx.warm()?;
-    let options = Options::new()
+    let options = plain()
         .memory_budget(1 << 30)
         .delta_bytes(256 << 20)
         .idle_after(std::time::Duration::from_secs(3600));
@@ -204,9 +204,9 @@ fn point_get_hot_1m_delta_300k(ctx: &mut Ctx) -> Result<Outcome> {
 /// Question: one get in each leaf, in random order, after a reopen. Not timed: loading, reopening. Unit: one get. Bound: one
 /// 16 KiB `O_DIRECT` read at depth 1, measured before and after.
 fn point_get_cold_1m(ctx: &mut Ctx) -> Result<Outcome> {
-    let Loaded { db, rows, .. } = ctx.loaded("cold", Options::new())?;
+    let Loaded { db, rows, .. } = ctx.loaded("cold", plain())?;
     db.close()?;
-    let db = Options::new().open(ctx.scratch.join("cold"))?;
+    let db = plain().open(ctx.scratch.join("cold"))?;
     let table = db.table("rows")?;
     let txn = db.begin_read()?;
     // Further apart than the rows of a leaf, so no two gets share one.
@@ -319,14 +319,14 @@ fn by_row(scans: &Sample, rows: u64) -> Sample {
 /// whole scan divided. Bound: a raw sequential `O_DIRECT` read of as many bytes, measured before each scan; the bytes
 /// counted are those of the rows, so half-empty pages do not flatter.
 fn scan_full_cold(ctx: &mut Ctx) -> Result<Outcome> {
-    let mut loaded = ctx.loaded("cold", Options::new())?;
+    let mut loaded = ctx.loaded("cold", plain())?;
     loaded.db.close()?;
     let bytes = loaded.rows.n * ROW_BYTES;
     let floor = ReadFloor::open(&ctx.scratch, bytes)?;
     let (mut scans, mut raw, mut cost) = (Sample::new(), Vec::new(), Cost::default());
     for _ in 0..5 {
         raw.push(floor.sequential()?);
-        loaded.db = Options::new().open(ctx.scratch.join("cold"))?;
+        loaded.db = plain().open(ctx.scratch.join("cold"))?;
         loaded.table = loaded.db.table("rows")?;
         let txn = loaded.db.begin_read()?;
         let before = loaded.db.stats()?;

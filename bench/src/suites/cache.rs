@@ -5,9 +5,9 @@ use std::ops::ControlFlow;
 use crate::data::{ROW_BYTES, Rows, Zipfian, load};
 use crate::error::Result;
 use crate::floor::{PAGE_BYTES, ReadFloor};
-use crate::row::{Ctx, Outcome, Row, remove};
+use crate::row::{Ctx, Outcome, Row, plain, remove};
 use crate::sample::{Sample, Until, measure};
-use crate::target::{Db, Options, ReadTxn, Table};
+use crate::target::{Db, ReadTxn, Table};
 use crate::units::Unit;
 
 /// The suite's rows.
@@ -49,7 +49,7 @@ impl Beyond {
             100_000..500_000 => 32 << 20,
             _ => 64 << 20,
         };
-        let options = Options::new()
+        let options = plain()
             .memory_budget(budget)
             .delta_bytes(budget / 16)
             .idle_after(std::time::Duration::from_secs(3600));

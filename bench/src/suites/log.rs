@@ -4,9 +4,9 @@ use crate::child::{Child, DELTA_FULL_BYTES, Task};
 use crate::data::{Rng, Rows};
 use crate::error::Result;
 use crate::floor::AppendFloor;
-use crate::row::{Cost, Ctx, Outcome, Row, remove};
+use crate::row::{Cost, Ctx, Outcome, Row, plain, remove};
 use crate::sample::{Sample, Until, in_threads, measure, warm_up};
-use crate::target::{Db, Durability, Options, Table, WriteBatch};
+use crate::target::{Db, Durability, Table, WriteBatch};
 use crate::units::Unit;
 
 /// The suite's rows.
@@ -156,7 +156,7 @@ fn committers(
 /// Question: `begin_write`, 100 puts of random rows of a loaded table, durable `commit`. Not timed: loading. Unit: one
 /// transaction. Bound: one append of about 14 KiB and a flush, and 100 insertions into the delta.
 fn commit_100_random_puts(ctx: &mut Ctx) -> Result<Outcome> {
-    let loaded = ctx.loaded("puts", Options::new())?;
+    let loaded = ctx.loaded("puts", plain())?;
     let (db, table, rows) = (loaded.db, loaded.table, loaded.rows);
     let mut rng = ctx.rng(90);
     let mut floor = AppendFloor::open(&ctx.scratch)?;
@@ -279,7 +279,7 @@ fn replay_into_memtable(ctx: &mut Ctx) -> Result<Outcome> {
     let acknowledged = Child::run_until_killed(&task)?;
     let mut sample = Sample::new();
     let started = crate::clock::now();
-    let db = Options::new().open(&dir)?;
+    let db = plain().open(&dir)?;
     let took = started.elapsed();
     let stats = db.stats()?;
     crate::child::check_filled(&db, &task, acknowledged)?;

@@ -4,9 +4,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::data::{Rng, Rows};
 use crate::error::Result;
-use crate::row::{Ctx, Loaded, Outcome, Row};
+use crate::row::{Ctx, Loaded, Outcome, Row, plain};
 use crate::sample::{Sample, Until, in_threads, measure};
-use crate::target::{Db, Options, Table, WriteBatch};
+use crate::target::{Db, Table, WriteBatch};
 use crate::units::Unit;
 
 /// The suite's rows.
@@ -91,7 +91,7 @@ fn readers_256_point_get_hot(ctx: &mut Ctx) -> Result<Outcome> {
 /// Unit: one commit. Bound: one append and flush, once the writer gets a core: with more readers than cores its wait is the
 /// scheduler's. `reader_p99_ns` and `reader_idle_p99_ns` are of the readers with and without the writer.
 fn writer_commits_with_readers_128(ctx: &mut Ctx) -> Result<Outcome> {
-    let Loaded { db, table, rows } = ctx.loaded("writer", Options::new())?;
+    let Loaded { db, table, rows } = ctx.loaded("writer", plain())?;
     let threads = ctx.threads(128);
     let until = Until::Elapsed(ctx.time(0.5));
     let read = |rng: &mut Rng| gets(&db, &table, rows, rng, until);
@@ -143,7 +143,7 @@ const SWAPPED: u64 = 1000;
 /// Unit: one committed transaction. Bound: the gets and puts, plus ten comparisons. `conflict_ns` is a transaction whose first swap
 /// meets another value and that ends there. Checked: every swap and every conflict gives the right answer.
 fn conflict_detection_basic(ctx: &mut Ctx) -> Result<Outcome> {
-    let db = Options::new().memory()?;
+    let db = plain().memory()?;
     let table = db.table("rows")?;
     let mut batch = WriteBatch::new();
     for i in 0..SWAPPED {

@@ -5,7 +5,7 @@ use crc_fast::CrcAlgorithm;
 use crate::data::{Rng, mix};
 use crate::error::{BenchError, Result};
 use crate::floor::{AppendFloor, PAGE_BYTES, ReadFloor};
-use crate::row::{Cost, Ctx, Outcome, Row};
+use crate::row::{Cost, Ctx, Outcome, Row, plain};
 use crate::sample::{Sample, Until, measure};
 use crate::target::{Db, Durability, Options, Table, WriteBatch};
 use crate::units::Unit;
@@ -63,9 +63,9 @@ const PAGE_VALUE_BYTES: usize = PAGE_BYTES - 128;
 /// few system calls and the reads of the meta pages.
 fn open_close_empty(ctx: &mut Ctx) -> Result<Outcome> {
     let dir = ctx.dir("empty")?;
-    Options::new().open(&dir)?.close()?;
+    plain().open(&dir)?.close()?;
     let sample = measure(ctx.until(0.5), 1, |_| {
-        Options::new().open(&dir)?.close()?;
+        plain().open(&dir)?.close()?;
         Ok(())
     })?;
     Ok(Outcome::of(sample))
@@ -116,7 +116,7 @@ fn check_page(i: u64, value: Option<&[u8]>) -> Result<()> {
 /// Budget in which every page of the page rows stays resident.
 fn room_for(pages: u64) -> Options {
     let bytes = pages as usize * PAGE_BYTES * 2 + (256 << 20);
-    Options::new().memory_budget(bytes)
+    plain().memory_budget(bytes)
 }
 
 /// Question: a row that fills one page, through the public `get_with`, its page resident. Not timed: loading and one pass

@@ -7,10 +7,10 @@ use crate::clock::now;
 use crate::data::{Rng, Rows};
 use crate::error::{BenchError, Result};
 use crate::machine::resident_bytes;
-use crate::row::{Ctx, Outcome, Row, remove};
+use crate::row::{Ctx, Outcome, Row, plain, remove};
 use crate::sample::{Sample, Until, measure};
 use crate::suites::store::disk_bytes;
-use crate::target::{Db, Durability, Options, ReadTxn, Table, TxnId, WriteBatch};
+use crate::target::{Db, Durability, ReadTxn, Table, TxnId, WriteBatch};
 use crate::units::{Unit, show};
 
 /// The suite's rows.
@@ -132,7 +132,7 @@ impl Work {
 /// every value against a model; memory, files and the 99th percentile of the second half against the first; every page at the
 /// end.
 fn steady_mixed(ctx: &mut Ctx) -> Result<Outcome> {
-    let options = Options::new().memory_budget(64 << 20).delta_bytes(8 << 20);
+    let options = plain().memory_budget(64 << 20).delta_bytes(8 << 20);
     let (db, table) = ctx.fresh_with("soak", options)?;
     let dir = ctx.scratch.join("soak");
     let rows = Rows::new(ctx.scale.rows / 2);

@@ -11,7 +11,7 @@ use crate::clock::now;
 use crate::data::{ROW_BYTES, Rows, load};
 use crate::error::{BenchError, Result};
 use crate::floor::AppendFloor;
-use crate::row::{Cost, Ctx, Outcome, Row, remove};
+use crate::row::{Cost, Ctx, Outcome, Row, plain, remove};
 use crate::sample::{Sample, Until, measure};
 use crate::target::{Db, Options, Table, WriteBatch};
 use crate::units::Unit;
@@ -176,7 +176,7 @@ fn overwrite(
 /// Options of a database whose data will be four times its memory, and the rows that make it so.
 fn small(ctx: &Ctx) -> (Options, Rows) {
     let budget = ctx.scale.small_budget_mib << 20;
-    let options = Options::new()
+    let options = plain()
         .memory_budget(budget as usize)
         .delta_bytes((ctx.scale.small_delta_mib << 20) as usize);
     let fourfold = if ctx.scale.rows < 100_000 {
@@ -236,7 +236,7 @@ fn random_puts_beyond_cache(ctx: &mut Ctx) -> Result<Outcome> {
 /// durable batches of 1,000, and once the database has been idle for up to ten seconds. Unit: one batch. Bound: the rows'
 /// bytes, a copy of what a checkpoint replaces, and the log's tail.
 fn disk_after_overwrites(ctx: &mut Ctx) -> Result<Outcome> {
-    let loaded = ctx.loaded("disk", Options::new())?;
+    let loaded = ctx.loaded("disk", plain())?;
     let dir = ctx.scratch.join("disk");
     let after_load = disk_bytes(&dir)?;
     let (mut highest, mut looked) = (after_load, now());
@@ -319,7 +319,7 @@ fn open_after_kill(ctx: &mut Ctx) -> Result<Outcome> {
         let acknowledged = Child::run_until_killed(&task)?;
         let mut opened = None;
         sample.then(&measure(Until::Ops(1), 1, |_| {
-            opened = Some(Options::new().open(&dir)?);
+            opened = Some(plain().open(&dir)?);
             Ok(())
         })?);
         if let Some(db) = opened {
@@ -352,7 +352,7 @@ fn open_after_close(ctx: &mut Ctx) -> Result<Outcome> {
         for _ in 0..20 {
             let mut opened = None;
             sample.then(&measure(Until::Ops(1), 1, |_| {
-                opened = Some(Options::new().open(&dir)?);
+                opened = Some(plain().open(&dir)?);
                 Ok(())
             })?);
             if let Some(db) = opened {

@@ -97,10 +97,18 @@ impl Limit {
         let (Some(first), Some(last)) = (young.first(), young.last()) else {
             return true;
         };
-        if pages_of(young) > self.pages {
-            return false;
-        }
-        match self.policy {
+        pages_of(young) <= self.pages
+            && self.policy_allows(self.policy, young, (first, last), before)
+    }
+
+    fn policy_allows(
+        &self,
+        policy: Retention,
+        young: &[Run],
+        (first, last): (&Run, &Run),
+        before: Option<&Run>,
+    ) -> bool {
+        match policy {
             Retention::None | Retention::All => true,
             Retention::Txns(many) => {
                 let begin = before.map_or(self.horizon, |run| run.to);
@@ -111,16 +119,24 @@ impl Limit {
                 u128::from(last.made_ns.saturating_sub(begin)) <= age.as_nanos() / 8
             }
             Retention::Bytes(bytes) => pages_of(young) * self.page_bytes <= bytes / 8,
+            Retention::Within { age, bytes } => [Retention::Age(age), Retention::Bytes(bytes)]
+                .into_iter()
+                .all(|policy| self.policy_allows(policy, young, (first, last), before)),
         }
     }
 }
 
 /// How many of the oldest runs a policy lets go: `newest` is the last transaction, `now_ns` the time.
 fn let_go(runs: &[Run], policy: Retention, newest: TxnId, now_ns: u64, page_bytes: u64) -> usize {
+    if let Retention::Within { age, bytes } = policy {
+        let gone = [Retention::Age(age), Retention::Bytes(bytes)]
+            .map(|policy| let_go(runs, policy, newest, now_ns, page_bytes));
+        return gone[0].max(gone[1]);
+    }
     let mut bytes = pages_of(runs) * page_bytes;
     let gone = |run: &&Run| match policy {
         Retention::None => true,
-        Retention::All => false,
+        Retention::All | Retention::Within { .. } => false,
         Retention::Txns(many) => run.to.get() <= newest.get().saturating_sub(many),
         Retention::Age(age) => {
             let age = u64::try_from(age.as_nanos()).unwrap_or(u64::MAX);
@@ -345,7 +361,7 @@ impl Checkpointer {
             if again {
                 if let RowValue::Extent(extent) = row.value {
                     let pages = extent.page_count(page_bytes);
-                    SharedSink(&shared).retire(extent.first, pages);
+                    SharedSink(&shared).retire(extent.first, pages)?;
                 }
             } else {
                 first = false;
@@ -502,6 +518,13 @@ mod tests {
         assert_eq!(many(Retention::Age(Duration::from_nanos(400))), Some(6));
         assert_eq!(many(Retention::Age(Duration::from_nanos(399))), Some(4));
         assert_eq!(many(Retention::Age(Duration::from_nanos(319))), None);
+        let within = |ns, bytes| {
+            let age = Duration::from_nanos(ns);
+            Retention::Within { age, bytes }
+        };
+        assert_eq!(many(within(400, 6 * 8 * 4096)), Some(6));
+        assert_eq!(many(within(400, 5 * 8 * 4096)), Some(5));
+        assert_eq!(many(within(399, 6 * 8 * 4096)), Some(4));
     }
 
     #[test]
@@ -518,5 +541,12 @@ mod tests {
         assert_eq!(gone(Retention::Bytes(0)), 3);
         assert_eq!(gone(Retention::Age(Duration::from_nanos(300))), 0);
         assert_eq!(gone(Retention::Age(Duration::from_nanos(250))), 1);
+        let within = |ns, bytes| {
+            let age = Duration::from_nanos(ns);
+            Retention::Within { age, bytes }
+        };
+        assert_eq!(gone(within(300, 301)), 0);
+        assert_eq!(gone(within(300, 300)), 1);
+        assert_eq!(gone(within(250, 301)), 1);
     }
 }

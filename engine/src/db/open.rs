@@ -23,9 +23,9 @@ use crate::delta::{Delta, DeltaConfig, DeltaWriter};
 use crate::error::{Corruption, Error, Result};
 use crate::format::leaf::RowValue;
 use crate::format::leaf::key_bytes_max;
-use crate::format::meta::{Meta, TreeRoot};
+use crate::format::meta::{HistoryMeta, Meta, TreeRoot};
 use crate::history::{self, History};
-use crate::ids::TableId;
+use crate::ids::{TableId, TxnId};
 use crate::limits;
 use crate::log::{LogWriter, Retainer, ScanStart, Segments, fingerprint, probe};
 use crate::marks::{Mark, reached};
@@ -33,6 +33,7 @@ use crate::pages::Class;
 use crate::pages::store::{Opened, Store, StoreOptions};
 use crate::recovery::{Replayed, replay};
 use crate::retention::Retention;
+use crate::state::StateHash;
 use crate::sync::atomic::{AtomicBool, Ordering};
 use crate::sync::{self, Mutex};
 use crate::tree::cursor::Cursor;
@@ -464,9 +465,16 @@ pub(super) fn store_options(options: &Options, sizes: Option<Sizes>) -> StoreOpt
     // One frozen and one that may grow to twice its size before commits wait; see the pipeline's throttle.
     let deltas = 3 * options.delta_bytes;
     let cache_bytes = options.memory_budget.saturating_sub(deltas + OTHER_BYTES);
+    let history = Some(HistoryMeta {
+        runs: None,
+        horizon: TxnId::ZERO,
+        policy: options.history_of_new(),
+        state: StateHash::default(),
+    });
     StoreOptions {
         page_bytes: options.page_bytes,
         segment_bytes: options.segment_bytes,
+        history: history.filter(|history| history.policy != Retention::None),
         cache_bytes: sizes.map_or(cache_bytes.max(4 << 20), |sizes| sizes.cache_bytes),
         read_only: options.read_only,
     }

@@ -82,7 +82,18 @@ const MEMORY_BUDGET_MAX: usize = 1 << 40;
 /// Cleaning up after less would keep the writer from those who need it.
 const IDLE_AFTER_MIN: Duration = Duration::from_millis(1);
 
+/// What a new database keeps of the past unless it is told.
+const HISTORY_OF_NEW: Retention = Retention::Within {
+    age: Duration::from_secs(3600),
+    bytes: 1 << 30,
+};
+
 impl Options {
+    /// What a database made with these options keeps of the past.
+    pub(crate) fn history_of_new(&self) -> Retention {
+        self.history.unwrap_or(HISTORY_OF_NEW)
+    }
+
     /// The defaults: 512 MiB of memory, 64 MiB of it for buffered changes, 16 KiB pages.
     pub fn new() -> Self {
         Self::default()
@@ -212,7 +223,7 @@ impl Options {
     }
 
     /// How much of the past can be read: see [`Db::begin_read_at`](crate::Db::begin_read_at). Default: what the database
-    /// was last opened with, and [`Retention::None`] for a new one.
+    /// was last opened with, and for a new one an hour or 1 GiB, whichever is less.
     ///
     /// The database remembers it. Versions are kept from the moment on at which it is first asked for; what
     /// [`Retention::None`] gives up is gone. Asked for where it was not kept, it makes the first commit read all rows, for
@@ -220,7 +231,8 @@ impl Options {
     /// writing of it, once and in checkpoints; what is only inserted costs nothing. Bytes are those of the pages that
     /// history takes.
     pub fn history(mut self, retention: Retention) -> Self {
-        self.history = Some(retention);
+        // What the meta page says can be compared with it.
+        self.history = Some(retention.rounded());
         self
     }
 

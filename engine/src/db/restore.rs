@@ -31,9 +31,6 @@ use crate::retention::Retention;
 use crate::tree::merge::{Change, ChangeKind, Forget, merge};
 use crate::txn::shape::Roots;
 
-/// Bytes of rows that are merged at once.
-const SLICE_BYTES: usize = 8 << 20;
-
 /// A database that is being made of backups: see [`Options::restore`].
 #[derive(Debug)]
 pub struct Restore {
@@ -90,7 +87,7 @@ pub(crate) fn restore_in(
     }
     let closed = !planted("a restore opens before all rows are there");
     let opened = create(&world, dir, &store_options(options, world.sizes), closed)?;
-    let mut load = Load::new(opened, header.to);
+    let mut load = Load::new(opened, header.to, options.slice_bytes);
     while reader.next_block()?.is_some() {
         reader.each_row(|row| load.row(row.table, row.key, row.value))?;
     }
@@ -190,10 +187,12 @@ struct Load {
     /// Rows of `table` that are not merged yet: their bytes, and where key and value end.
     bytes: Vec<u8>,
     rows: Vec<(usize, usize)>,
+    /// Bytes of rows that are merged at a time.
+    slice_bytes: u64,
 }
 
 impl Load {
-    fn new(opened: Opened, txn: TxnId) -> Self {
+    fn new(opened: Opened, txn: TxnId, slice_bytes: u64) -> Self {
         Self {
             txn,
             store: Arc::new(opened.store),
@@ -202,11 +201,12 @@ impl Load {
             table: TableId::NAMES,
             bytes: Vec::new(),
             rows: Vec::new(),
+            slice_bytes,
         }
     }
 
     fn row(&mut self, table: TableId, key: &[u8], value: &[u8]) -> Result<()> {
-        if table != self.table || self.bytes.len() >= SLICE_BYTES {
+        if table != self.table || self.bytes.len() as u64 >= self.slice_bytes {
             self.slice()?;
             self.table = table;
         }
@@ -276,7 +276,7 @@ impl Load {
         self.meta.next_table = next_table;
         self.meta.checkpoint_ns = time_ns;
         self.meta.clean = true;
-        let policy = options.history.unwrap_or_default();
+        let policy = options.history_of_new();
         if policy != Retention::None {
             self.meta.history = Some(HistoryMeta {
                 runs: None,

@@ -459,7 +459,7 @@ impl Meta {
             let runs = stored.runs.root();
             let Some(policy) = policy.filter(|kept| *kept != Retention::None || runs.is_some())
             else {
-                return Err(damaged("kind of retention", kind.into(), 4));
+                return Err(damaged("kind of retention", kind.into(), 5));
             };
             Some(HistoryMeta {
                 runs,

@@ -45,19 +45,7 @@ impl Retainer {
     ) -> Lsn {
         let end = segments.end().get();
         let last = segments.locate(lsn).0;
-        let mut from = match self.policy {
-            Retention::None => last,
-            Retention::All => 0,
-            Retention::Bytes(bytes) => segments.locate(Lsn::new(end.saturating_sub(bytes))).0,
-            Retention::Txns(many) => self.first_kept(segments, last, |(txn, _)| {
-                txn.get() > newest.get().saturating_sub(many) + 1
-            }),
-            Retention::Age(age) => {
-                let age = u64::try_from(age.as_nanos()).unwrap_or(u64::MAX);
-                let since = now_ns.saturating_sub(age);
-                self.first_kept(segments, last, |(_, time)| time > since)
-            }
-        };
+        let mut from = self.wanted_from(self.policy, segments, last, (newest, now_ns));
         if let Some(held) = held {
             // What begins in a segment is what comes next at the latest: all before it was acknowledged.
             let wanted = self.first_kept(segments, last, |(txn, _)| txn > held);
@@ -66,6 +54,38 @@ impl Retainer {
         }
         self.begins = self.begins.split_off(&from);
         lsn.min(Lsn::new(from * segments.segment_bytes()))
+    }
+
+    /// The first segment up to `last` that `policy` wants.
+    fn wanted_from(
+        &mut self,
+        policy: Retention,
+        segments: &Arc<Segments>,
+        last: u64,
+        now: (TxnId, u64),
+    ) -> u64 {
+        let (newest, now_ns) = now;
+        match policy {
+            Retention::None => last,
+            Retention::All => 0,
+            Retention::Bytes(bytes) => {
+                let from = segments.end().get().saturating_sub(bytes);
+                segments.locate(Lsn::new(from)).0
+            }
+            Retention::Txns(many) => self.first_kept(segments, last, |(txn, _)| {
+                txn.get() > newest.get().saturating_sub(many) + 1
+            }),
+            Retention::Age(age) => {
+                let age = u64::try_from(age.as_nanos()).unwrap_or(u64::MAX);
+                let since = now_ns.saturating_sub(age);
+                self.first_kept(segments, last, |(_, time)| time > since)
+            }
+            Retention::Within { age, bytes } => {
+                let policies = [Retention::Age(age), Retention::Bytes(bytes)];
+                let from = policies.map(|policy| self.wanted_from(policy, segments, last, now));
+                from[0].max(from[1])
+            }
+        }
     }
 
     /// The first segment before `last` that is kept: that of which the one after it begins with what `keeps` wants, so that

@@ -30,7 +30,7 @@ use crate::cache::{Cache, CacheGuard, CacheOptions, Class, Link, Pin, View};
 use crate::error::{Error, Result};
 use crate::format::check_node;
 use crate::format::free::pages_per_map;
-use crate::format::meta::{COPIES, Meta};
+use crate::format::meta::{COPIES, HistoryMeta, Meta};
 use crate::format::page::{Page, PageError, PageKind};
 use crate::ids::{Generation, LogPosition, Lsn, PageId, PageRef, TableId, TxnId};
 use crate::limits::RUN_PAGES;
@@ -58,6 +58,8 @@ pub(crate) struct StoreOptions {
     pub(crate) page_bytes: u32,
     /// Bytes of a log segment, when creating. An existing file knows its own.
     pub(crate) segment_bytes: u32,
+    /// What is said of history, when creating. An existing file knows its own.
+    pub(crate) history: Option<HistoryMeta>,
     /// Memory for cached pages.
     pub(crate) cache_bytes: usize,
     /// Nothing may be written.
@@ -140,7 +142,7 @@ impl Store {
             next_table: TableId::FIRST_USER,
             names: None,
             roots: None,
-            history: None,
+            history: options.history,
             free_directory: None,
             pages: COPIES,
             clean: true,

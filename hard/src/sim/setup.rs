@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use northstar_io::SyncMethod;
 use northstar_io::sim::{FaultPlan, Image, Shadow, SimDisk, SimOptions};
@@ -87,7 +88,10 @@ impl SimSetup {
                 None,
                 Some(Retention::All),
                 Some(Retention::All),
-                Some(Retention::Bytes(100 << 10)),
+                Some(Retention::Within {
+                    age: Duration::from_secs(3600),
+                    bytes: 100 << 10,
+                }),
                 Some(Retention::Txns(5)),
             ]),
             held_bytes: Rng::new(seed).fork(7).pick(&[0, 0, 40 << 10, 32 << 20]),
@@ -104,10 +108,7 @@ impl SimSetup {
             .log_segment_bytes(self.segment_bytes)
             .log_retention(self.retention)
             .snapshot_held_bytes(self.held_bytes);
-        match self.history {
-            Some(kept) => options.history(kept),
-            None => options,
-        }
+        options.history(self.history.unwrap_or(Retention::None))
     }
 
     /// A disk that begins as `begin`.

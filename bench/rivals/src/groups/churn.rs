@@ -11,18 +11,20 @@ use crate::rival::Op;
 use crate::sample::Sample;
 use crate::units::Unit;
 
+pub(super) const METRICS: &[Metric] = &[
+    Metric::more("rows_per_second", "rows", Unit::PerSecond),
+    P99,
+    Metric::less("disk_bytes_highest", "disk, highest", Unit::Bytes),
+    Metric::less("disk_bytes_after", "disk, after", Unit::Bytes),
+    Metric::less("disk_per_live_byte", "per live byte", Unit::Ratio),
+    Metric::less("written_per_byte", "written per byte", Unit::Ratio),
+];
+
 pub(super) const ROWS: &[Row] = &[Row {
     name: "churn/delete_and_overwrite",
     question: "durable transactions of 1,000: of random rows one in three is deleted, the others overwritten; deleted ones \
                come back",
-    metrics: &[
-        Metric::more("rows_per_second", "rows", Unit::PerSecond),
-        P99,
-        Metric::less("disk_bytes_highest", "disk, highest", Unit::Bytes),
-        Metric::less("disk_bytes_after", "disk, after", Unit::Bytes),
-        Metric::less("disk_per_live_byte", "per live byte", Unit::Ratio),
-        Metric::less("written_per_byte", "written per byte", Unit::Ratio),
-    ],
+    metrics: METRICS,
     run: Run::Loaded(churn),
     once: true,
 }];
@@ -32,7 +34,7 @@ const TXN_ROWS: u64 = 1000;
 /// How often the disk is looked at.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
 
-fn churn(bench: &mut Bench) -> Result<Measured> {
+pub(super) fn churn(bench: &mut Bench) -> Result<Measured> {
     let time = Duration::from_secs_f64(bench.scale.churn_seconds);
     let (mut rng, mut sample) = (bench.rng(0), Sample::new());
     let (mut highest, mut bytes) = (disk_bytes(&bench.dir)?, 0_u64);

@@ -3,6 +3,7 @@
 mod beyond;
 mod churn;
 mod commit;
+mod history;
 mod load;
 mod mixed;
 mod read;
@@ -130,6 +131,17 @@ pub(crate) const GROUPS: &[Group] = &[
         name: "churn",
         rows: churn::ROWS,
         setup: ordinary,
+    },
+    Group {
+        name: "history",
+        rows: history::ROWS,
+        setup: |scale| {
+            let setup = Setup {
+                history: true,
+                ..scale.setup()
+            };
+            (scale.content(), setup)
+        },
     },
     Group {
         name: "reopen",

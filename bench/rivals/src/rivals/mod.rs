@@ -34,7 +34,7 @@ pub(crate) const ENGINES: &[Engine] = &[
         name: "northstar",
         package: "northstardb",
         durable: "Durability::Durable (the default)",
-        notes: "retention: none; the budget counts all of its memory, changes that wait included",
+        notes: "retention: none, but in the rows of history/ the default; the budget counts all of its memory, changes that wait included",
         open: Some(northstar::open),
     },
     Engine {

@@ -3,7 +3,7 @@
 use std::ops::ControlFlow;
 use std::path::Path;
 
-use northstardb::{Db, Options, ReadTxn, Table, WriteBatch};
+use northstardb::{Db, Options, ReadTxn, Retention, Table, WriteBatch};
 
 use crate::error::{Result, engine};
 use crate::generator::Key;
@@ -24,6 +24,10 @@ pub(super) fn open(dir: &Path, setup: &Setup) -> Result<Box<dyn Rival>> {
             .memory_budget(bytes as usize)
             .delta_bytes((bytes / DELTA_PART) as usize),
         None => options.memory_budget(setup.cache_bytes as usize),
+    };
+    let options = match setup.history {
+        true => options,
+        false => options.history(Retention::None),
     };
     let db = options.open(dir).map_err(engine)?;
     let table = db.table("rows").map_err(engine)?;

@@ -3,9 +3,9 @@
 use crate::data::ROW_BYTES;
 use crate::error::{BenchError, Result};
 use crate::floor::AppendFloor;
-use crate::row::{Cost, Ctx, Loaded, Outcome, Row, remove};
+use crate::row::{Cost, Ctx, Loaded, Outcome, Row, plain, remove};
 use crate::sample::{Sample, Until, measure};
-use crate::target::{Durability, Options, WriteBatch};
+use crate::target::{Durability, WriteBatch};
 use crate::units::Unit;
 
 /// The rows about changes.
@@ -74,7 +74,7 @@ fn update_hot(
 /// Question: durable updates of a tenth of the rows, one a transaction, all resident; blocks of 50 alternate with raw appends
 /// and flushes. Not timed: loading. Unit: one update. Bound: the raw append.
 fn point_put_update_10pct_hot(ctx: &mut Ctx) -> Result<Outcome> {
-    let loaded = ctx.loaded("updates", Options::new())?;
+    let loaded = ctx.loaded("updates", plain())?;
     let mut floor = AppendFloor::open(&ctx.scratch)?;
     let (mut all, mut raw, mut version) = (Sample::new(), Sample::new(), 0);
     let before = loaded.db.stats()?;
@@ -108,7 +108,7 @@ fn point_put_update_10pct_hot_txn_100(ctx: &mut Ctx) -> Result<Outcome> {
 }
 
 fn update_together(ctx: &Ctx, size: u64) -> Result<Outcome> {
-    let loaded = ctx.loaded("updates", Options::new())?;
+    let loaded = ctx.loaded("updates", plain())?;
     let (mut all, mut alone, mut version) = (Sample::new(), Sample::new(), 0);
     let mut cost = Cost::default();
     while all.elapsed + alone.elapsed < ctx.time(0.6) {
@@ -141,7 +141,7 @@ fn update_together(ctx: &Ctx, size: u64) -> Result<Outcome> {
 /// the number of rows are right, and that every page is sound. Unit: one row, the checkpoint counts in throughput. Bound: the
 /// overwrites, since both rewrite every leaf.
 fn delete_10pct(ctx: &mut Ctx) -> Result<Outcome> {
-    let loaded = ctx.loaded("delete", Options::new())?;
+    let loaded = ctx.loaded("delete", plain())?;
     let overwritten = change_tenth(ctx, &loaded, 1, |batch, i| {
         let Loaded { table, rows, .. } = &loaded;
         batch.put(table, rows.key(i), rows.value(i, 1));
@@ -256,7 +256,7 @@ fn point_get_zipfian_1m(ctx: &mut Ctx) -> Result<Outcome> {
 /// own; blocks alternate with gets alone. Not timed: loading. Unit: one get or put; the latency is ten's, divided. Bound:
 /// gets at their own speed, puts at that of `append_commit_record`.
 fn mixed_80_20_1m(ctx: &mut Ctx) -> Result<Outcome> {
-    let loaded = ctx.loaded("mixed", Options::new())?;
+    let loaded = ctx.loaded("mixed", plain())?;
     let Loaded { db, table, rows } = &loaded;
     let (mut all, mut gets, mut rng) = (Sample::new(), Sample::new(), ctx.rng(230));
     let mut cost = Cost::default();

@@ -3,9 +3,8 @@
 use crate::child::{Child, Task, check_filled};
 use crate::error::Result;
 use crate::floor::ReadFloor;
-use crate::row::{Ctx, Outcome, Row, remove};
+use crate::row::{Ctx, Outcome, Row, plain, remove};
 use crate::sample::{Sample, Until, measure};
-use crate::target::Options;
 use crate::units::Unit;
 
 /// The rows about opening after a crash, beside `open_after_kill`, whose tail is as long as it gets.
@@ -45,7 +44,7 @@ fn opens(ctx: &Ctx, delta_bytes: u64, load: bool) -> Result<(Sample, u64)> {
         let acknowledged = Child::run_until_killed(&task)?;
         let mut opened = None;
         sample.then(&measure(Until::Ops(1), 1, |_| {
-            opened = Some(Options::new().open(&dir)?);
+            opened = Some(plain().open(&dir)?);
             Ok(())
         })?);
         if let Some(db) = opened {

@@ -14,6 +14,7 @@ const PAGE: usize = 4096;
 
 fn options() -> StoreOptions {
     StoreOptions {
+        history: None,
         segment_bytes: 1 << 20,
         page_bytes: 4096,
         cache_bytes: 64 * PAGE,
@@ -98,7 +99,7 @@ impl World {
         for _ in 0..random.random_range(0..=writes * 2) {
             let from = PageId::new(random.random_range(0..self.meta.pages + 1));
             if let Some((&id, _)) = pages.range(from..).next() {
-                sink.retire(id, 1);
+                sink.retire(id, 1).unwrap();
                 pages.remove(&id);
             }
         }
@@ -207,7 +208,7 @@ fn the_file_shrinks_when_its_end_is_free_and_gives_holes_back() {
         let mut pages = world.newest().clone();
         for (index, &id) in world.newest().keys().enumerate() {
             if !keep(index as u64) {
-                sink.retire(id, 1);
+                sink.retire(id, 1).unwrap();
                 pages.remove(&id);
             }
         }
@@ -372,7 +373,7 @@ fn retiring_what_is_not_in_use_is_an_error_and_changes_nothing() {
             .store
             .begin_write(world.meta.generation.next())
             .unwrap();
-        sink.retire(PageId::new(first), count);
+        sink.retire(PageId::new(first), count).unwrap_err();
         let error = sink.finish().unwrap_err();
         assert!(matches!(error, Error::Corrupt(_)), "{error}");
         world.check(world.meta.generation);
