@@ -26,7 +26,7 @@ pub use decode::{
     crc32c, decode_group, decode_meta, decode_node, decode_page, decode_record, scan_log,
     seal_page,
 };
-pub use parts::{Buffered, KeyFilter, Node, encode_record};
+pub use parts::{Buffered, KeyFilter, Node, encode_record, history_leaf};
 
 /// What the engine keeps for a thread, for a scheduler whose threads share one of the system's by turns: exchanged when
 /// a turn begins and when it ends. Dropping it ends the thread as far as the engine is concerned.

@@ -59,6 +59,7 @@ impl Checkpointer {
         }
         self.check_history(&shape.history, &mut seen, &mut report)?;
         if report.faults.is_empty() {
+            self.check_overlaps(&shape.history, &shape.roots, &mut report.faults)?;
             self.check_names(&shape.roots, &mut report.faults)?;
             report.free_pages = self.store.compare_in_use(&seen, &mut report.faults);
         }

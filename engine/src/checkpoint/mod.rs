@@ -12,6 +12,7 @@ pub(crate) mod check;
 pub(crate) mod feed;
 pub(crate) mod govern;
 mod moments;
+mod overlaps;
 mod past;
 pub(crate) mod roots;
 pub(crate) mod run;

@@ -1,5 +1,6 @@
 //! The version of one key that a transaction saw, from the runs.
 
+use std::cell::Cell;
 use std::ops::Bound;
 
 use northstar_io::planted::planted;
@@ -26,6 +27,24 @@ pub(crate) enum Past<Pin> {
     Extent(ExtentRef),
 }
 
+/// What a thread keeps to look back with, so that it allocates nothing.
+#[derive(Default)]
+struct Buffers {
+    /// The key of history that is looked for.
+    wanted: Vec<u8>,
+    /// One that was found.
+    found: Vec<u8>,
+}
+
+thread_local! {
+    static BUFFERS: Cell<Buffers> = const {
+        Cell::new(Buffers {
+            wanted: Vec::new(),
+            found: Vec::new(),
+        })
+    };
+}
+
 /// The version of `key` seen at `at`, if one of `runs` has it: runs that end after `at`, oldest first.
 ///
 /// # Errors
@@ -37,17 +56,30 @@ pub(crate) fn find<'p, P: PageRead>(
     key: &[u8],
     at: TxnId,
 ) -> Result<Option<Past<P::Pin<'p>>>, PageError> {
-    let mut wanted = Vec::with_capacity(2 * key.len() + 64);
-    key::pack(table, key, &mut wanted);
+    // Taken, not borrowed: reading may wait, and let others on.
+    let mut buffers = BUFFERS.take();
+    let found = find_with(&mut buffers, pages, runs, (table, key), at);
+    BUFFERS.set(buffers);
+    found
+}
+
+fn find_with<'p, P: PageRead>(
+    buffers: &mut Buffers,
+    pages: &'p P,
+    runs: &[Run],
+    (table, key): (TableId, &[u8]),
+    at: TxnId,
+) -> Result<Option<Past<P::Pin<'p>>>, PageError> {
+    let Buffers { wanted, found } = buffers;
+    key::pack(table, key, wanted);
     let packed = wanted.len();
-    key::push_end(at.next(), &mut wanted);
-    let mut found = Vec::with_capacity(wanted.capacity());
+    key::push_end(at.next(), wanted);
     // If there is but one, it is likely to have it.
     let asked = (runs.len() > 1).then(|| filter::hash(&wanted[..packed]));
     for run in runs {
         if let (Some(hash), Some(root)) = (asked, run.filter) {
             let key = (&wanted[..packed], hash);
-            if !filter::may_have(pages, root.page, key, &mut found)? {
+            if !filter::may_have(pages, root.page, key, found)? {
                 continue;
             }
         }
@@ -55,9 +87,9 @@ pub(crate) fn find<'p, P: PageRead>(
         // no version of the key that ended within its span, or all of them ended before.
         let is_key =
             |stored: &[u8]| key::split(stored).is_some_and(|(own, _)| own == &wanted[..packed]);
-        let row = ceiling(pages, run.tree.page, &wanted, &mut found)?;
+        let row = ceiling(pages, run.tree.page, wanted, found)?;
         if let Some((txn, row)) = row {
-            if is_key(&found) {
+            if is_key(found) {
                 let txn = match planted("a version is seen before it was written") {
                     true => at,
                     false => txn,
@@ -68,7 +100,7 @@ pub(crate) fn find<'p, P: PageRead>(
         }
         // It may be the first of the next leaf.
         let mut cursor = Cursor::new(pages, Some(run.tree.page), Class::Point);
-        cursor.seek(Bound::Included(&wanted))?;
+        cursor.seek(Bound::Included(wanted))?;
         if let Some(row) = cursor.row()
             && is_key(row.key)
         {

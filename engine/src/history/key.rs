@@ -74,6 +74,13 @@ pub(crate) fn unpack(packed: &[u8], into: &mut Vec<u8>) -> bool {
     let Some((_, mut rest)) = packed.split_first_chunk::<TABLE_BYTES>() else {
         return false;
     };
+    // Most keys have no zeros.
+    if let Some((key, [0, 0])) = rest.split_last_chunk()
+        && !key.contains(&0)
+    {
+        into.extend_from_slice(key);
+        return true;
+    }
     let mut in_run = false;
     loop {
         match *rest {

@@ -27,11 +27,12 @@ mod find;
 mod keeper;
 mod key;
 mod run;
+mod seen;
 
 pub(crate) use all::{changed_keys, versions};
 pub(crate) use build::{BuiltRun, RunBuilder};
 pub(crate) use cursor::PastCursor;
 pub(crate) use find::{Past, find};
 pub(crate) use keeper::Keeper;
-pub(crate) use key::split as split_key;
+pub(crate) use key::{split as split_key, table_of, unpack};
 pub(crate) use run::{History, Run, check_row, load};

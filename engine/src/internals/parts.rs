@@ -7,8 +7,9 @@ use crate::delta::{
 };
 use crate::format::branch::{Below, Branch, BranchFacts, BranchWriter};
 use crate::format::checksum;
-use crate::format::leaf::{Leaf, LeafFacts, LeafWriter};
-use crate::format::page::Page;
+use crate::format::leaf::{Leaf, LeafFacts, LeafWriter, row_bytes, txn_bytes};
+use crate::format::node::common_prefix;
+use crate::format::page::{HEADER_BYTES, Page};
 use crate::format::record::{OpWriter, encode_frame};
 use crate::ids::{Generation, PageId, PageRef, TableId, TxnId};
 use crate::tree::search::{child_index, row_index};
@@ -82,6 +83,41 @@ impl Node {
         let branch = Branch::view(Page::trusted(&self.0)).ok()?;
         child_index(&branch, key).ok()
     }
+}
+
+/// A leaf of history of `page_bytes` with as many of the rows as fit: the key as stored, who wrote it, the value. Keys rise.
+#[must_use]
+pub fn history_leaf(page_bytes: usize, rows: &[(Vec<u8>, u64, Vec<u8>)]) -> Vec<u8> {
+    let txns = rows.iter().map(|(_, txn, _)| *txn);
+    let txn_min = txns.clone().min().unwrap_or_default();
+    let txn_max = txns.max().unwrap_or_default();
+    let mut room = page_bytes.saturating_sub(HEADER_BYTES);
+    let fits = |(key, _, value): &&(Vec<u8>, u64, Vec<u8>)| {
+        let bytes = row_bytes(key.len(), value.len(), false, txn_bytes(txn_max - txn_min));
+        let left = room.checked_sub(bytes);
+        room = left.unwrap_or_default();
+        left.is_some()
+    };
+    let count = rows.iter().take_while(fits).count();
+    let rows = rows.get(..count).unwrap_or_default();
+    let prefix = match rows {
+        [(first, _, _), .., (last, _, _)] => first.get(..common_prefix(first, last)),
+        _ => None,
+    };
+    let facts = LeafFacts {
+        table: TableId::HISTORY,
+        count,
+        txn_min,
+        txn_max,
+        delete_txn_max: 0,
+    };
+    let mut bytes = vec![0; page_bytes];
+    let mut writer = LeafWriter::new(&mut bytes, facts, prefix.unwrap_or_default());
+    for (key, txn, value) in rows {
+        writer.push(key, *txn, value, false);
+    }
+    writer.finish();
+    bytes
 }
 
 /// Encodes a record of these puts, frame and checksum too; gives its length in bytes.

@@ -73,8 +73,8 @@ impl<W: PageWrite> PageWrite for &mut W {
         (**self).write_extent(pages)
     }
 
-    fn retire(&mut self, first: PageId, count: u32) {
-        (**self).retire(first, count);
+    fn retire(&mut self, first: PageId, count: u32) -> Result<(), PageError> {
+        (**self).retire(first, count)
     }
 }
 
@@ -95,8 +95,8 @@ impl<W: PageWrite> PageWrite for SharedSink<'_, W> {
         self.0.borrow_mut().write_extent(pages)
     }
 
-    fn retire(&mut self, first: PageId, count: u32) {
-        self.0.borrow_mut().retire(first, count);
+    fn retire(&mut self, first: PageId, count: u32) -> Result<(), PageError> {
+        self.0.borrow_mut().retire(first, count)
     }
 }
 
@@ -108,6 +108,7 @@ pub(crate) trait PageWrite {
     fn write(&mut self, page: &mut [u8]) -> Result<PageRef, PageError>;
     /// The same for pages that must be neighbours on disk, at ascending ids: an overflow extent.
     fn write_extent(&mut self, pages: &mut [Box<[u8]>]) -> Result<Vec<PageRef>, PageError>;
-    /// Says that the new tree no longer uses `count` pages from `first` on.
-    fn retire(&mut self, first: PageId, count: u32);
+    /// Says that the new tree no longer uses `count` pages from `first` on. An error if they are not in use, or no more: whoever
+    /// walks a tree whose branches share children ends with it.
+    fn retire(&mut self, first: PageId, count: u32) -> Result<(), PageError>;
 }

@@ -337,7 +337,7 @@ impl PageWrite for PageSink<'_> {
         Ok(refs)
     }
 
-    fn retire(&mut self, first: PageId, count: u32) {
+    fn retire(&mut self, first: PageId, count: u32) -> Result<(), PageError> {
         let span = Span {
             first: first.get(),
             count: u64::from(count),
@@ -345,20 +345,23 @@ impl PageWrite for PageSink<'_> {
         if count > 1 {
             reached(Mark::ExtentRetired);
             if planted("the pages of a replaced value are never free again") {
-                return;
+                return Ok(());
             }
         }
         if !self.store.state().space.retire(span) {
             // The tree names pages that are not in use: it is damaged, and must not be built upon.
-            self.failed.get_or_insert(PageError::Structure {
+            let unused = PageError::Structure {
                 page: first,
                 what: "retired pages in use",
                 found: 0,
                 expected: u64::from(count),
-            });
-        } else if count == 1 && self.store.cache.holds(first) {
+            };
+            return Err(self.failed.get_or_insert(unused).clone());
+        }
+        if count == 1 && self.store.cache.holds(first) {
             self.successors += 1;
         }
+        Ok(())
     }
 }
 

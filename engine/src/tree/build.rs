@@ -9,7 +9,7 @@
 
 use northstar_io::planted::planted;
 
-use super::run::{Child, Children, Packer, RowMeta, Rows, Run};
+use super::run::{Child, Children, Kind, Packer, RowMeta, Rows, Run};
 use crate::format::branch::{Below, BranchFacts, BranchWriter};
 use crate::format::leaf::{LeafFacts, LeafWriter};
 use crate::format::node::{LEVEL_MAX, common_prefix, structure};
@@ -211,27 +211,50 @@ impl<W: PageWrite> Builder<W> {
     }
 
     /// Says that the tree no longer uses a page.
-    pub(super) fn retire(&mut self, page: PageId, count: u32) {
+    ///
+    /// # Errors
+    /// That of the sink, for what was retired before.
+    pub(super) fn retire(&mut self, page: PageId, count: u32) -> Result<(), PageError> {
         self.pages_retired += u64::from(count);
         if let Some((first, pages)) = &mut self.retiring
             && first.get().checked_add(u64::from(*pages)) == Some(page.get())
             && let Some(sum) = pages.checked_add(count)
         {
             *pages = sum;
-            return;
+            return Ok(());
         }
-        self.flush_retired();
+        self.flush_retired()?;
         self.retiring = Some((page, count));
+        Ok(())
     }
 
     /// Hands the last retired run to the sink.
-    pub(super) fn flush_retired(&mut self) {
-        if let Some((first, count)) = self.retiring.take() {
-            self.sink.retire(first, count);
+    ///
+    /// # Errors
+    /// That of the sink.
+    pub(super) fn flush_retired(&mut self) -> Result<(), PageError> {
+        match self.retiring.take() {
+            Some((first, count)) => self.sink.retire(first, count),
+            None => Ok(()),
         }
     }
 
+    /// Refuses keys out of order: they come of a damaged tree, and from the cache a node would be taken as it is.
+    fn check_order<K: Kind>(&self, run: &Run<K>) -> Result<(), PageError> {
+        let Some(index) = run.disorder() else {
+            return Ok(());
+        };
+        let page = Page::trusted(&self.page);
+        Err(structure(
+            page,
+            "order of keys in a new node",
+            index as u64,
+            index as u64 + 1,
+        ))
+    }
+
     fn write_leaf(&mut self, run: Run<Rows>) -> Result<(), PageError> {
+        self.check_order(&run)?;
         let facts = LeafFacts {
             table: self.table,
             count: run.len(),
@@ -286,6 +309,7 @@ impl<W: PageWrite> Builder<W> {
     /// Writes the branches that are ready at level `index + 1`.
     fn drain(&mut self, index: usize) -> Result<(), PageError> {
         while let Some(run) = self.branches[index].take_ready() {
+            self.check_order(&run)?;
             let level = u8::try_from(index + 1).unwrap_or(u8::MAX);
             let facts = BranchFacts {
                 table: self.table,

@@ -122,7 +122,7 @@ pub(crate) fn concat<P: PageRead, W: PageWrite>(
         )?;
     }
     let root = builder.finish()?;
-    builder.flush_retired();
+    builder.flush_retired()?;
     Ok(root.map(|(level, child)| Built {
         tree: tree_of(level, &child),
         pages: builder.pages_written,
@@ -160,7 +160,7 @@ fn attach_below<P: PageRead, W: PageWrite>(
         let child = child_of(&branch, index)?;
         attach_below(pages, builder, child, (level - 1, lowest), &own)?;
     }
-    builder.retire(node.page.id, 1);
+    builder.retire(node.page.id, 1)?;
     Ok(())
 }
 
@@ -192,6 +192,5 @@ fn retire_below<P: PageRead>(
             }
         }
     }
-    sink.retire(node.id, 1);
-    Ok(())
+    sink.retire(node.id, 1)
 }

@@ -25,6 +25,8 @@ use crate::pages::{Class, PagePin, PageRead};
 
 mod scan;
 
+pub(crate) use scan::Between;
+
 /// Leaves asked for ahead, at first and at most.
 const WINDOW_MIN: usize = 4;
 const WINDOW_MAX: usize = 64;

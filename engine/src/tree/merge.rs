@@ -319,7 +319,7 @@ where
         } else {
             self.visit_branch(&Branch::view(pin.page())?, level - 1, lower, upper)?;
         }
-        self.builder.retire(page.id, 1);
+        self.builder.retire(page.id, 1)?;
         Ok(())
     }
 
@@ -539,7 +539,7 @@ where
             .superseded(&self.key, row.txn, row.value, txn)?;
         if !kept && let RowValue::Extent(extent) = row.value {
             let pages = extent.page_count(self.builder.page_bytes());
-            self.builder.retire(extent.first, pages);
+            self.builder.retire(extent.first, pages)?;
         }
         self.rows_delta -= 1;
         Ok(())
@@ -566,12 +566,12 @@ where
                 for index in 0..leaf.count() {
                     if let RowValue::Extent(extent) = leaf.row(index)?.value {
                         let pages = extent.page_count(self.builder.page_bytes());
-                        self.builder.retire(extent.first, pages);
+                        self.builder.retire(extent.first, pages)?;
                     }
                 }
             }
         }
-        self.builder.retire(page.id, 1);
+        self.builder.retire(page.id, 1)?;
         Ok(())
     }
 
@@ -595,9 +595,9 @@ where
                 break;
             }
             root = Some((level - 1, child_of(&branch, 0)?));
-            self.builder.retire(child.page.id, 1);
+            self.builder.retire(child.page.id, 1)?;
         }
-        self.builder.flush_retired();
+        self.builder.flush_retired()?;
         Ok(Merged {
             root: root.map(|(_, child)| child.page),
             level: root.map_or(0, |(level, _)| level),
@@ -612,7 +612,7 @@ where
     fn reopen(&mut self, level: u8, separator: &[u8], child: Child) -> Result<(), MergeError> {
         let pin = self.pages.load(child.page, Class::Once)?;
         check_level(pin.page(), Some(level))?;
-        self.builder.retire(child.page.id, 1);
+        self.builder.retire(child.page.id, 1)?;
         if level == 0 {
             let leaf = Leaf::view(pin.page())?;
             self.builder.lower_region(separator);

@@ -173,6 +173,12 @@ impl<K: Kind> Run<K> {
         })
     }
 
+    /// The first entry whose key is not above the one before.
+    pub(super) fn disorder(&self) -> Option<usize> {
+        let mut later = K::KEYED_FROM + 1..self.len();
+        later.find(|&index| self.key(index - 1) >= self.key(index))
+    }
+
     /// Bytes of page that the entries take.
     pub(super) fn page_bytes(&self) -> usize {
         K::FIXED_BYTES + self.prefix_len + self.body

@@ -155,10 +155,11 @@ impl PageWrite for Sink {
         pages.iter_mut().map(|page| self.write(page)).collect()
     }
 
-    fn retire(&mut self, first: PageId, count: u32) {
+    fn retire(&mut self, first: PageId, count: u32) -> Result<(), PageError> {
         let end = first.get().saturating_add(count.into());
         self.retired
             .extend(first.get()..end.min(first.get() + 10_000));
+        Ok(())
     }
 }
 

@@ -5,10 +5,25 @@ use std::ops::ControlFlow;
 
 use super::{Cursor, Place, Way};
 use crate::format::leaf::{Leaf, RowValue};
-use crate::format::node::{Suffix, strip};
+use crate::format::node::{Suffix, strip, structure};
 use crate::format::page::PageError;
 use crate::ids::TxnId;
 use crate::pages::{PagePin, PageRead};
+
+/// Rows from elsewhere that a scan puts between those of a tree.
+pub(crate) trait Between {
+    /// The key of the next one; each is above the one before. `None` behind the last.
+    fn key(&self) -> Option<&[u8]>;
+
+    /// Has `visit` see the next one; unless it breaks, goes on to the one behind.
+    ///
+    /// # Errors
+    /// A page that cannot be read or contradicts itself.
+    fn visit(
+        &mut self,
+        visit: &mut impl FnMut(&[u8], RowValue<'_>) -> ControlFlow<()>,
+    ) -> Result<ControlFlow<()>, PageError>;
+}
 
 impl<P: PageRead> Cursor<'_, P> {
     /// Visits the row under the cursor and those after it, until `visit` breaks or the rows end. The cursor then is
@@ -84,75 +99,103 @@ impl<P: PageRead> Cursor<'_, P> {
         }
     }
 
-    /// Visits those rows from the one under the cursor on that were written at or before `at`, up to the first row at or above
-    /// `bound`, until `visit` breaks. The cursor then is before the row that broke, before the first one at or above `bound`, or
-    /// behind the last one.
+    /// Visits those rows from the one under the cursor on that were written at or before `at`, and those of `others`, in the
+    /// order of their keys, until `visit` breaks or both have ended.
     ///
     /// # Errors
     /// A page that cannot be read or contradicts itself.
-    pub(crate) fn scan_below(
+    pub(crate) fn scan_merging(
         &mut self,
-        bound: Option<&[u8]>,
         at: TxnId,
+        others: &mut impl Between,
         visit: &mut impl FnMut(&[u8], RowValue<'_>) -> ControlFlow<()>,
-    ) -> Result<ControlFlow<()>, PageError> {
-        let broke = self.attempt(|cursor| {
-            while matches!(cursor.place, Place::On | Place::Before) {
+    ) -> Result<(), PageError> {
+        self.attempt(|cursor| {
+            while cursor.place == Place::On {
                 let mut key = std::mem::take(&mut cursor.key);
-                let outcome = cursor.scan_leaf_below(bound, at, &mut key, visit);
+                let outcome = cursor.merge_leaf(at, others, &mut key, visit);
                 cursor.key = key;
-                if let Some(broke) = outcome? {
-                    cursor.place = Place::Before;
-                    return Ok(broke);
+                if outcome?.is_break() {
+                    return Ok(false);
                 }
                 cursor.step(Way::Forward)?;
             }
+            while others.key().is_some() && others.visit(visit)?.is_continue() {}
             Ok(false)
-        })?;
-        Ok(match broke {
-            true => ControlFlow::Break(()),
-            false => ControlFlow::Continue(()),
         })
+        .map(drop)
     }
 
-    /// Says whether `visit` broke; `None` if the leaf ended.
-    fn scan_leaf_below(
+    fn merge_leaf(
         &mut self,
-        bound: Option<&[u8]>,
         at: TxnId,
+        others: &mut impl Between,
         key: &mut Vec<u8>,
         visit: &mut impl FnMut(&[u8], RowValue<'_>) -> ControlFlow<()>,
-    ) -> Result<Option<bool>, PageError> {
+    ) -> Result<ControlFlow<()>, PageError> {
         let Some(pin) = &self.leaf else {
-            return Ok(Some(false));
+            return Ok(ControlFlow::Break(()));
         };
         let leaf = Leaf::view(pin.page())?;
         let prefix = leaf.prefix();
-        let bound = match bound.map(|bound| strip(bound, prefix)) {
-            Some(Err(Ordering::Less)) => return Ok(Some(false)),
-            Some(Ok(rest)) => Some(Suffix::of(rest)),
-            Some(Err(Ordering::Equal | Ordering::Greater)) | None => None,
-        };
         key.clear();
         key.extend_from_slice(prefix);
-        loop {
-            let row = leaf.row(self.index)?;
-            if let Some(bound) = &bound
-                && row.suffix.compare(bound).is_ge()
-            {
-                return Ok(Some(false));
+        let mut limit = Limit::of(others.key(), prefix);
+        for index in self.index..leaf.count() {
+            let row = leaf.row(index)?;
+            loop {
+                match limit.order(&row.suffix) {
+                    Ordering::Less => break,
+                    Ordering::Equal if row.txn <= at => {
+                        return Err(structure(leaf.page(), "rows of one key", 2, 1));
+                    }
+                    Ordering::Equal | Ordering::Greater => {}
+                }
+                if others.visit(visit)?.is_break() {
+                    return Ok(ControlFlow::Break(()));
+                }
+                limit = Limit::of(others.key(), prefix);
             }
             if row.txn <= at {
                 key.truncate(prefix.len());
                 row.suffix.append_to(key);
                 if visit(key, row.value).is_break() {
-                    return Ok(Some(true));
+                    return Ok(ControlFlow::Break(()));
                 }
             }
-            if self.index + 1 >= leaf.count() {
-                return Ok(None);
-            }
-            self.index += 1;
+        }
+        self.index = leaf.count().saturating_sub(1);
+        Ok(ControlFlow::Continue(()))
+    }
+}
+
+/// Where a key lies among the rows of a leaf.
+enum Limit<'k> {
+    /// Before all of them.
+    First,
+    /// At this suffix.
+    At(Suffix<'k>),
+    /// Behind all of them, or there is none.
+    Last,
+}
+
+impl<'k> Limit<'k> {
+    #[inline]
+    fn of(key: Option<&'k [u8]>, prefix: &[u8]) -> Self {
+        match key.map(|key| strip(key, prefix)) {
+            Some(Ok(rest)) => Self::At(Suffix::of(rest)),
+            Some(Err(Ordering::Less)) => Self::First,
+            Some(Err(Ordering::Equal | Ordering::Greater)) | None => Self::Last,
+        }
+    }
+
+    /// How a row compares with it.
+    #[inline]
+    fn order(&self, suffix: &Suffix<'_>) -> Ordering {
+        match self {
+            Self::First => Ordering::Greater,
+            Self::At(limit) => suffix.compare(limit),
+            Self::Last => Ordering::Less,
         }
     }
 }
