@@ -4,10 +4,11 @@
 //! count. Zero bytes at the end of a file are left out of the copy and put back by [`restore`].
 //!
 //! - [`damage`]: what each kind of damage to them must be answered with.
-//! - `kinds`: the one that holds every kind of structure.
+//! - `kinds`: the one that holds every kind of structure; `past`: the one with history.
 
 pub mod damage;
 mod kinds;
+mod past;
 
 use std::path::Path;
 
@@ -38,10 +39,12 @@ pub enum Content {
     /// Small pages and segments, and every kind of structure: trees of three levels, many tables, extents, free pages, a
     /// log of several segments with every operation in it.
     Kinds,
+    /// Small pages, and history: runs with filters, and states of the past.
+    Past,
 }
 
 /// Every set, oldest first. Sets are added, never rewritten.
-pub const SETS: [Set; 3] = [
+pub const SETS: [Set; 4] = [
     // Meta pages say nothing of segments.
     Set {
         name: "v0",
@@ -58,6 +61,11 @@ pub const SETS: [Set; 3] = [
         name: "v0_kinds",
         segment_bytes: 64 << 10,
         content: Content::Kinds,
+    },
+    Set {
+        name: "v0_past",
+        segment_bytes: 64 << 10,
+        content: Content::Past,
     },
 ];
 
@@ -104,6 +112,7 @@ impl Content {
         match self {
             Self::Rows => TABLES.map(|name| (name.to_owned(), rows(name))).into(),
             Self::Kinds => kinds::tables(),
+            Self::Past => past::tables(),
         }
     }
 
@@ -115,6 +124,7 @@ impl Content {
         match self {
             Self::Rows => write_rows(dir, to),
             Self::Kinds => kinds::write(dir, to),
+            Self::Past => past::write(dir, to),
         }
     }
 }
@@ -222,6 +232,9 @@ pub fn differences(db: &Db, content: Content) -> northstardb::Result<Vec<String>
                 "table {name} has {found_len} rows, expected {len}, or they differ"
             ));
         }
+    }
+    if content == Content::Past {
+        found.extend(past::differences(db)?);
     }
     Ok(found)
 }

@@ -459,6 +459,9 @@ fn kills(seeds: Range<u64>) -> Result<Tally, Failure> {
         tally.add("of these while opening", done.while_opening);
         tally.add("of these while closing", done.while_closing);
         tally.add("transactions", done.acknowledged);
+        tally.add("earlier states read", done.past);
+        tally.add("transactions followed", done.followed);
+        tally.add("backups", done.backups);
         tally.add("rows compared", done.rows);
     }
     Ok(tally)

@@ -33,6 +33,7 @@ pub mod crash;
 pub mod exec;
 #[cfg(feature = "internals")]
 pub mod fuzz;
+#[cfg(feature = "internals")]
 pub mod golden;
 #[cfg(feature = "internals")]
 pub mod jobs;

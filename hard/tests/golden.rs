@@ -80,7 +80,7 @@ fn a_writer_of_this_version_makes_the_same_rows() {
         set.content.write(&made, &copied).unwrap();
         let segment_bytes = match set.content {
             Content::Rows => 4 << 20,
-            Content::Kinds => set.segment_bytes,
+            Content::Kinds | Content::Past => set.segment_bytes,
         };
         let now = Set {
             segment_bytes,
@@ -117,6 +117,8 @@ fn tables_of_damage_name_every_structure_and_no_answer_is_wrong() {
         "leaf of names",
         "leaf of roots",
         "leaf of rows",
+        "leaf of history",
+        "leaf of runs",
         "branch of names, level 1",
         "branch of roots, level 1",
         "branch of rows, level 2",

@@ -3,8 +3,9 @@
 use std::io::Write;
 use std::path::PathBuf;
 
-use northstardb::{Backend, CommitHandle, Db, Error, Table};
+use northstardb::{Backend, CommitHandle, Db, Error, LogFilter, Subscriber, Table};
 
+use super::beside::CHILD;
 use super::{COUNTER_TABLE, Life};
 use crate::exec::{Ended, Executor};
 use crate::ops::{End, Stream};
@@ -91,6 +92,9 @@ pub fn live(life: &Life, round: u64, txns: u64, say: Say<'_>) -> Result<(), Fail
     let mut stream = life.stream(round);
     let mut aside = Rng::new(life.seed).fork(round);
     let mut pending = Vec::new();
+    let log = exec.db.log().during("log")?;
+    let subscribed = log.subscribe(CHILD, log.next(), LogFilter::all());
+    let mut follower = subscribed.during("subscribe")?;
     for number in 1..=txns {
         perform(
             &mut exec,
@@ -104,10 +108,26 @@ pub fn live(life: &Life, round: u64, txns: u64, say: Say<'_>) -> Result<(), Fail
             let db: Db = exec.db.clone();
             db.checkpoint().during("checkpoint")?;
         }
+        if aside.chance(3) {
+            follow(&mut follower, say)?;
+        }
     }
     wait(&mut pending, say)?;
     say(&format!("closing {}", status(&exec.db)?))?;
     exec.db.close().during("close")
+}
+
+/// Reads what was committed, and acknowledges it.
+fn follow(follower: &mut Subscriber, say: Say<'_>) -> Result<(), Failure> {
+    let mut last = None;
+    while let Some(found) = follower.try_next().during("read the log")? {
+        last = Some(found.txn_id());
+    }
+    let Some(last) = last else {
+        return Ok(());
+    };
+    follower.acknowledge(last).during("acknowledge")?;
+    say(&format!("followed {} .", last.next().get()))
 }
 
 fn perform(

@@ -7,8 +7,9 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Mutex, PoisonError, mpsc};
 use std::time::Duration;
 
-use northstardb::{Backend, Db, Options, TxnId};
+use northstardb::{Backend, Db, Options, Retention, TxnId};
 
+use super::beside::{Beside, Found};
 use super::child::parse_counter;
 use super::{COUNTER_TABLE, Plan, TXNS_MAX, Totals};
 use crate::compare::compare_whole;
@@ -31,6 +32,8 @@ pub struct Life {
     pub(super) backend: Backend,
     delta_bytes: usize,
     page_bytes: u32,
+    pub(super) history: Retention,
+    pub(super) log_retention: Retention,
     /// What children are denied, in the words of `nshard child --under`.
     pub under: Option<String>,
     /// Children may meet errors of the disk: then they say so and are done.
@@ -43,6 +46,7 @@ pub struct Stand {
     round: u64,
     number: u64,
     state: State,
+    beside: Beside,
 }
 
 /// When a child dies.
@@ -74,7 +78,7 @@ impl Life {
     /// The one of that seed, in `dir`.
     #[must_use]
     pub fn of(dir: &Path, seed: u64) -> Self {
-        let mut rng = Rng::new(seed).fork(1);
+        let (mut rng, mut aside) = (Rng::new(seed).fork(1), Rng::new(seed).fork(3));
         let page_bytes = rng.pick(&[4096, 16384, 16384]);
         let mut shape = Shape::random(&mut rng).for_pages(page_bytes);
         shape.value_bytes_max = shape.value_bytes_max.min(20_000);
@@ -86,6 +90,16 @@ impl Life {
             backend: rng.pick(&[Backend::Plain, Backend::Auto, Backend::Auto]),
             delta_bytes: rng.pick(&[DELTA_BYTES_LEAST, 256 << 10, 2 << 20]),
             page_bytes,
+            history: aside.pick(&[
+                Retention::None,
+                Retention::All,
+                Retention::All,
+                Retention::Within {
+                    age: Duration::from_secs(3600),
+                    bytes: 4 << 20,
+                },
+            ]),
+            log_retention: aside.pick(&[Retention::None, Retention::None, Retention::All]),
             under: None,
             may_fail: false,
         }
@@ -98,6 +112,8 @@ impl Life {
             .delta_bytes(self.delta_bytes)
             .page_bytes(self.page_bytes)
             .memory_budget(BUDGET_LEAST)
+            .history(self.history)
+            .log_retention(self.log_retention)
             .buffered_flush(Duration::from_millis(2))
     }
 
@@ -236,6 +252,12 @@ impl Life {
                     heard.opened = true;
                     heard.status = words.collect::<Vec<_>>().join(" ");
                 }
+                Some("followed") => {
+                    if let (Some(Ok(txn)), Some(".")) = (words.next().map(str::parse), words.next())
+                    {
+                        heard.followed = txn;
+                    }
+                }
                 Some("failed") => heard.failed = words.next().map(str::to_owned),
                 Some("ack") => {
                     // A line may be cut short by the kill: only a whole one ends in a full stop.
@@ -307,6 +329,16 @@ impl Life {
         let opened = self.options().open(&self.dir);
         let db = opened.during("open after the kill")?;
         let exec = self.compare(db, round, heard, stand, totals)?;
+        let at = exec.db.begin_read().during("begin_read")?.txn_id();
+        let found = Found {
+            db: &exec.db,
+            life: self,
+            at,
+            state: &stand.state,
+        };
+        let mut rng = Rng::new(self.seed).fork(3000 + round);
+        stand.beside.heard(TxnId::new(heard.followed));
+        stand.beside.check(&found, &mut rng, totals)?;
         // Some rounds stop cleanly in between, some leave the log as it is.
         if round.is_multiple_of(3) {
             exec.db.close().during("close")
@@ -422,6 +454,8 @@ pub struct Heard {
     pub last: u64,
     /// Its id.
     pub txn: u64,
+    /// Its subscriber has acknowledged all before.
+    pub followed: u64,
 }
 
 /// How a child ended.

@@ -4,12 +4,14 @@
 //! One database lives through many rounds. In each, a child opens it, tells the parent, and performs the random
 //! transactions of that round; each puts its round and number under one key. The parent reads acknowledgements from
 //! a pipe, kills the child at a random moment (while it opens, soon after, in the middle, while it closes), opens
-//! the database itself, replays the same transactions into the model up to the number found, and compares everything.
+//! the database itself, replays the same transactions into the model up to the number found, and compares everything:
+//! the newest state, earlier ones, what the commit stream comes to, and backups (`beside`).
 //!
 //! - Limit: `SIGKILL` leaves what the kernel was given, so this shows process crashes. Power loss needs the
 //!   simulated disk.
 //! - Spec: HD-001.
 
+mod beside;
 mod child;
 mod life;
 
@@ -64,6 +66,12 @@ pub struct Totals {
     pub beyond: u64,
     /// Rows compared.
     pub rows: u64,
+    /// Earlier states compared.
+    pub past: u64,
+    /// Transactions read from the commit stream.
+    pub followed: u64,
+    /// Backups, whole ones and increments.
+    pub backups: u64,
     /// Databases used.
     pub databases: u64,
 }
@@ -77,6 +85,9 @@ impl Totals {
         self.acknowledged += other.acknowledged;
         self.beyond += other.beyond;
         self.rows += other.rows;
+        self.past += other.past;
+        self.followed += other.followed;
+        self.backups += other.backups;
         self.databases += other.databases;
     }
 }

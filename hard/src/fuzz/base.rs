@@ -1,5 +1,6 @@
 //! Sound databases that inputs change: made by the engine itself, the same in every process.
 
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
@@ -52,29 +53,70 @@ pub fn data_path() -> PathBuf {
     Path::new(DIR).join("data")
 }
 
-/// All of them.
+/// The first byte of an input from which on it changes the one with history; below, those without take turns.
+pub const PAST_FROM: u8 = 250;
+
+/// The one that an input changes.
+#[must_use]
+pub fn chosen(byte: u8) -> &'static Base {
+    let bases = bases();
+    let without = bases.len() - 1;
+    &bases[if byte < PAST_FROM {
+        usize::from(byte) % without
+    } else {
+        without
+    }]
+}
+
+/// The one with history.
+#[must_use]
+pub fn with_past() -> &'static Base {
+    chosen(u8::MAX)
+}
+
+/// All of them, the one with history last.
 ///
 /// # Panics
 /// If the engine cannot make them.
 pub fn bases() -> &'static [Base] {
     static BASES: OnceLock<Vec<Base>> = OnceLock::new();
     BASES.get_or_init(|| {
-        let fills: [(usize, Fill_); 4] = [
-            (1 << 10, tail),
-            (64 << 10, log_only),
-            (16 << 10, closed),
-            (64 << 10, deep),
+        let fills: [(usize, Retention, Fill_); 5] = [
+            (1 << 10, Retention::None, tail),
+            (64 << 10, Retention::None, log_only),
+            (16 << 10, Retention::None, closed),
+            (64 << 10, Retention::None, deep),
+            (64 << 10, Retention::All, past),
         ];
-        let made = fills.map(|(delta_bytes, fill)| make(delta_bytes, fill));
+        let made = fills.map(|(delta_bytes, history, fill)| make(delta_bytes, history, fill));
         made.into_iter()
             .collect::<Result<_>>()
             .expect("a disk without faults")
     })
 }
 
+impl Base {
+    /// The leaves of runs and of their filters.
+    #[must_use]
+    pub fn history_leaves(&self) -> Vec<usize> {
+        let pages = self.data.chunks(PAGE_BYTES).enumerate();
+        let leaves = pages.filter(|(_, page)| is_leaf_of(HISTORY, page));
+        leaves.map(|(number, _)| number).collect()
+    }
+}
+
+/// The tables of versions and of runs.
+const HISTORY: u32 = 2;
+pub(super) const RUNS: u32 = 3;
+
+/// Whether a page is a leaf of a table.
+pub(super) fn is_leaf_of(table: u32, page: &[u8]) -> bool {
+    page[6] == 2 && repair::word(page, 20) == table && repair::word(page, 0) != 0
+}
+
 type Fill_ = fn(Db) -> Result<Option<Db>>;
 
-fn make(delta_bytes: usize, fill: Fill_) -> Result<Base> {
+fn make(delta_bytes: usize, history: Retention, fill: Fill_) -> Result<Base> {
     let setup = SimSetup {
         shape: Shape {
             keys: 10,
@@ -92,7 +134,7 @@ fn make(delta_bytes: usize, fill: Fill_) -> Result<Base> {
         patient: false,
         database: u128::from(DATABASE) | 5 << 64,
         retention: Retention::None,
-        history: None,
+        history: Some(history),
         held_bytes: 0,
         followed: false,
     };
@@ -211,6 +253,28 @@ fn deep(db: Db) -> Result<Option<Db>> {
     Ok(Some(db))
 }
 
+/// Runs of history, one of them with a filter, large values and a table that is gone in them.
+fn past(db: Db) -> Result<Option<Db>> {
+    let rows = |numbers: Range<u32>, len| numbers.map(move |n| (format!("key {n:03}"), len));
+    put(&db, "one", rows(0..240, 8))?;
+    put(&db, "two", (1..4).map(|n| (format!("{n}"), 3_000 * n)))?;
+    db.checkpoint()?;
+    put(&db, "one", rows(0..240, 3))?;
+    db.checkpoint()?;
+    put(&db, "one", rows(20..60, 5))?;
+    put(&db, "two", (1..3).map(|n| (format!("{n}"), 10)))?;
+    put(&db, "one", rows(30..50, 6))?;
+    db.checkpoint()?;
+    let table = db.open_table("one")?;
+    let mut batch = WriteBatch::new();
+    batch.delete_range(&table, b"key 035".to_vec()..b"key 045".to_vec());
+    db.commit(batch)?;
+    db.drop_table("two")?;
+    db.checkpoint()?;
+    put(&db, "one", rows(40..42, 7))?;
+    Ok(Some(db))
+}
+
 /// Finds who names whom: by the sixteen bytes of id, checksum and generation.
 fn references(data: &[u8]) -> Vec<Reference> {
     let pages: Vec<&[u8]> = data.chunks_exact(PAGE_BYTES).collect();
@@ -283,11 +347,13 @@ mod tests {
             .chunks(PAGE_BYTES)
             .map(|page| (page[6] == 3, page[7]));
         assert!(top.max() >= Some((true, 2)), "levels");
-        for (base, least) in bases.iter().zip([20, 0, 3, 60]) {
+        for (base, least) in bases.iter().zip([20, 0, 3, 60, 30]) {
             assert!(base.references.len() >= least, "{}", base.references.len());
         }
         assert!(bases[3].references.iter().any(|reference| reference.extent));
-        for base in [&bases[0], &bases[1], &bases[3]] {
+        let leaves = with_past().history_leaves();
+        assert!(leaves.len() >= 5, "{leaves:?}");
+        for base in [&bases[0], &bases[1], &bases[3], with_past()] {
             assert_eq!(
                 base.log.get(base.start.0..base.start.0 + 4),
                 Some(&b"NSLG"[..])

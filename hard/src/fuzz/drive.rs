@@ -190,7 +190,7 @@ fn one(programs: &Path, target: Target, length: Length) -> Result<Tally, Failure
             .arg(format!("-rss_limit_mb={MEMORY_MB}"))
             .arg(format!("-timeout={HANG_SECONDS}"))
             .args(["-print_final_stats=1", "-detect_leaks=0"]);
-        if matches!(target, Target::Log | Target::Database) {
+        if matches!(target, Target::Log | Target::History | Target::Database) {
             // They have so many edges that weighing rare ones costs more than it finds.
             command.arg("-entropic=0");
         }

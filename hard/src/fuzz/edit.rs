@@ -3,13 +3,19 @@
 //! The first byte chooses the [`Base`], the second what is repaired: pages (1), the log (2). Then come changes, each a
 //! byte for its kind and its numbers. All bytes mean something, and numbers are taken modulo what is there: so nearly
 //! every input changes something real.
+//!
+//! [`history`] reads the rows of a leaf of history instead.
 
 use std::collections::BTreeSet;
 
 use northstar_io::sim::Image;
+use northstardb::internals::{history_leaf, seal_page};
 
-use super::base::{Base, PAGE_BYTES, Reference, bases, data_path, extent_sum};
-use super::{SEGMENT_BYTES, repair};
+use super::base::{
+    Base, PAGE_BYTES, PAST_FROM, RUNS, Reference, chosen, data_path, extent_sum, is_leaf_of,
+    with_past,
+};
+use super::{DATABASE, SEGMENT_BYTES, repair};
 use crate::rng::Rng;
 
 /// Most changes of one input.
@@ -145,20 +151,9 @@ struct Edits {
 #[must_use]
 pub fn apply(bytes: &[u8]) -> Changed {
     let mut input = Input(bytes);
-    let bases = bases();
-    let base = &bases[input.byte() % bases.len()];
+    let base = chosen(input.small());
     let flags = input.byte();
-    let mut edits = Edits {
-        base,
-        data: base.data.clone(),
-        log: base.log.clone(),
-        references: base.references.clone(),
-        touched: BTreeSet::new(),
-        data_len: None,
-        cut: Vec::new(),
-        removed: Vec::new(),
-        data_removed: false,
-    };
+    let mut edits = Edits::of(base);
     let repair_pages = flags & 1 == 0;
     for _ in 0..EDITS_MAX {
         if input.0.is_empty() {
@@ -176,7 +171,82 @@ pub fn apply(bytes: &[u8]) -> Changed {
     edits.image()
 }
 
+/// Reads rows, and puts them in place of those of a leaf of history.
+///
+/// The first byte chooses the leaf. Of each row come what its key is, what wrote it, what ended it, and the length of its value.
+#[must_use]
+pub fn history(bytes: &[u8]) -> Changed {
+    let base = with_past();
+    let mut input = Input(bytes);
+    let leaves = base.history_leaves();
+    let page = leaves[input.byte() % leaves.len()];
+    // What is not so small is among the largest there are.
+    let txn = |byte: u8| match byte {
+        0xf0.. => u64::MAX - u64::from(u8::MAX - byte),
+        _ => u64::from(byte),
+    };
+    let mut rows = Vec::new();
+    while !input.0.is_empty() {
+        let (kind, from, to) = (input.small(), txn(input.small()), txn(input.small()));
+        let value = input.byte() * 9;
+        let key = match kind % 16 {
+            0 => input.take(usize::from(kind / 16)).to_vec(),
+            1 => [b"\0\0\0\0one\0\0", &to.to_be_bytes()[..]].concat(),
+            2 | 3 => {
+                // Of any table, with any bytes, packed or not.
+                let (table, len) = (input.small(), input.byte() % 8);
+                let key = input.take(len);
+                [&[0, 0, 0, table], key, &[0, 0], &to.to_be_bytes()].concat()
+            }
+            _ => {
+                let key = format!("key {:03}", input.byte());
+                [b"\0\0\0\x10", key.as_bytes(), &[0, 0], &to.to_be_bytes()].concat()
+            }
+        };
+        rows.push((key, from, vec![kind; value]));
+    }
+    rows.sort();
+    rows.dedup_by(|a, b| a.0 == b.0);
+    let mut edits = Edits::of(base);
+    if !rows.is_empty() {
+        let old = &base.data[page * PAGE_BYTES..][..PAGE_BYTES];
+        let mut leaf = history_leaf(PAGE_BYTES, &rows);
+        seal_page(&mut leaf, page as u64, repair::word(old, 16), DATABASE);
+        let count = u64::from(u16::from_le_bytes([leaf[24], leaf[25]]));
+        edits.write(page, 0, &leaf);
+        edits.references.retain(|reference| reference.page != page);
+        edits.count_rows(page, count);
+    }
+    edits.repair_pages();
+    edits.image()
+}
+
 impl Edits {
+    fn of(base: &'static Base) -> Self {
+        Self {
+            base,
+            data: base.data.clone(),
+            log: base.log.clone(),
+            references: base.references.clone(),
+            touched: BTreeSet::new(),
+            data_len: None,
+            cut: Vec::new(),
+            removed: Vec::new(),
+            data_removed: false,
+        }
+    }
+
+    /// Makes the root of a run that is one leaf say how many rows there are.
+    fn count_rows(&mut self, leaf: usize, count: u64) {
+        let of_leaf = |of: &&Reference| of.to == leaf;
+        for reference in self.references.clone().iter().filter(of_leaf) {
+            let named_by = &self.data[reference.page * PAGE_BYTES..][..PAGE_BYTES];
+            if is_leaf_of(RUNS, named_by) {
+                self.write(reference.page, reference.at + 16, &count.to_le_bytes());
+            }
+        }
+    }
+
     fn page(&self, number: usize) -> usize {
         number % (self.data.len() / PAGE_BYTES).max(1)
     }
@@ -387,7 +457,7 @@ pub(super) fn mutate(data: &mut [u8], size: usize, rng: &mut Rng) -> usize {
     let mut bytes = data[..size].to_vec();
     bytes.resize(bytes.len().max(2), 0);
     match rng.below(10) {
-        0 => bytes[0] = byte(rng),
+        0 => bytes[0] = if rng.chance(25) { PAST_FROM } else { byte(rng) },
         1 => bytes[1] = if rng.chance(80) { 0 } else { byte(rng) },
         2 => bytes.truncate(2 + rng.index(bytes.len() - 1)),
         _ => {
@@ -416,9 +486,10 @@ mod tests {
 
     #[test]
     fn nothing_changed_is_the_base_and_any_bytes_are_changes() {
-        for base in 0..4 {
+        for base in [0, 1, 2, 3, PAST_FROM] {
             assert!(apply(&[base]).same, "{base}");
         }
+        assert!(history(&[]).same);
         let mut rng = Rng::new(1);
         let mut changed = 0;
         for _ in 0..300 {
@@ -426,5 +497,13 @@ mod tests {
             changed += u32::from(!apply(&bytes).same);
         }
         assert!(changed > 200, "{changed}");
+        // A version of a key that has none in the last run, but a row.
+        let version = [0, 15, 1, 2, 0, 200];
+        let leaves = with_past().history_leaves();
+        assert!((0..leaves.len()).all(|leaf| {
+            let mut version = version;
+            version[0] = u8::try_from(leaf).unwrap_or(0);
+            !history(&version).same
+        }));
     }
 }

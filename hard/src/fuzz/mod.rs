@@ -53,6 +53,9 @@ pub enum Target {
     Log,
     /// A backup: restored, it is what its end says; what is refused cannot be opened. See [`backup`].
     Backup,
+    /// Runs of history, as rows in place of those of a run or of a filter: the database they are in is treated as a
+    /// [`Target::Database`] is, and states of the past are read in every way. See [`edit::history`].
+    History,
     /// A whole database, as changes to a sound one: opened for reading only, it stays as it is; opened, read, checked,
     /// written to and opened again. See [`database`].
     Database,
@@ -60,7 +63,7 @@ pub enum Target {
 
 impl Target {
     /// All.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Meta,
         Self::Page,
         Self::Node,
@@ -68,6 +71,7 @@ impl Target {
         Self::Group,
         Self::Log,
         Self::Backup,
+        Self::History,
         Self::Database,
     ];
 
@@ -82,6 +86,7 @@ impl Target {
             Self::Group => "group",
             Self::Log => "log",
             Self::Backup => "backup",
+            Self::History => "history",
             Self::Database => "database",
         }
     }
@@ -107,7 +112,7 @@ impl Target {
             Self::Record => 4 << 10,
             Self::Log => 32 << 10,
             Self::Backup => 8 << 10,
-            Self::Database => 512,
+            Self::History | Self::Database => 512,
         }
     }
 
@@ -119,7 +124,7 @@ impl Target {
             Self::Meta | Self::Page | Self::Node | Self::Record | Self::Group => 2,
             Self::Log => 4,
             // Opening what was restored takes as much as opening any database.
-            Self::Backup | Self::Database => 17,
+            Self::Backup | Self::History | Self::Database => 17,
         }
     }
 
@@ -133,6 +138,7 @@ impl Target {
             Self::Page => 100_000,
             Self::Log => 25_000,
             Self::Backup | Self::Database => 2_000,
+            Self::History => 600,
         }
     }
 
@@ -155,6 +161,7 @@ impl Target {
             Self::Group => group(data),
             Self::Log => log(data),
             Self::Backup => backup::run(data),
+            Self::History => database::hold(&edit::history(data)),
             Self::Database => database::run(data),
         }
     }

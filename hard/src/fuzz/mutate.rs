@@ -101,7 +101,7 @@ fn fix(target: Target, data: &mut [u8], rng: &mut Rng) {
             repair::backup(data);
         }
         // Its inputs say themselves what is to be repaired.
-        Target::Database => {}
+        Target::History | Target::Database => {}
     }
 }
 

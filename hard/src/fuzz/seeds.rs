@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::base::{PAGE_BYTES, bases};
+use super::base::{PAGE_BYTES, PAST_FROM, bases};
 use super::{DATABASE, Target, repair};
 use crate::rng::Rng;
 use crate::{During, Failure};
@@ -54,9 +54,24 @@ pub fn of(target: Target) -> Vec<Vec<u8>> {
             vec![log, cut, torn]
         }
         Target::Backup => super::backup::saved().map(<[u8]>::to_vec).to_vec(),
+        Target::History => {
+            let mut rng = Rng::new(8);
+            let rows = |rng: &mut Rng, leaf| {
+                let mut input = vec![leaf];
+                for _ in 0..=rng.below(12) {
+                    let [kind, from, span] = [rng.below(256), 1 + rng.below(40), 1 + rng.below(9)];
+                    let row = [kind, from, from + span, rng.below(4), rng.below(256)];
+                    input.extend(row.map(|part| u8::try_from(part).unwrap_or(0)));
+                }
+                input
+            };
+            let mut inputs: Vec<Vec<u8>> = (0..40).map(|leaf| rows(&mut rng, leaf)).collect();
+            inputs.push(Vec::new());
+            inputs
+        }
         Target::Database => {
             let mut rng = Rng::new(7);
-            let mut inputs: Vec<Vec<u8>> = (0..4).map(|base| vec![base, 0]).collect();
+            let mut inputs: Vec<Vec<u8>> = [0, 1, 2, 3, PAST_FROM].map(|base| vec![base, 0]).into();
             for number in 0..60_u8 {
                 let mut input = vec![0; target.max_len()];
                 input[0] = number;

@@ -8,12 +8,15 @@
 use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
+use northstar_io::{Choice, NativeDisk, NativeOptions, SyncMethod};
+use northstardb::internals::{self, Nanos, World};
 use northstardb::{Db, Error, Options, WriteBatch};
 
 use super::{Set, differences, options, restore};
 use crate::checksum::{crc32c, repair_page};
-use crate::{During, Failure};
+use crate::{During, Failure, clock};
 
 /// Bytes of a group's header, and of a record's.
 const GROUP_HEADER: usize = 64;
@@ -187,6 +190,12 @@ fn kind_of(page: &[u8]) -> Option<String> {
     let whose = match number::<4>(page, 20) {
         0 => "names",
         1 => "roots",
+        2 => "history",
+        3 => "runs",
+        4 => "times",
+        5 => "tags",
+        6 => "tagged",
+        7 => "states",
         _ => "rows",
     };
     match (page[6], page[7]) {
@@ -430,6 +439,30 @@ pub fn answer(dir: &Path, set: Set) -> Result<String, Failure> {
     }
 }
 
+/// The machine's disk. What answers depend on otherwise, whether the engine knows how this machine makes writes durable, is given.
+fn world() -> World {
+    let begun = clock::now();
+    let nanos: Nanos = Arc::new(move || {
+        let passed = begun.elapsed().as_nanos();
+        1 + u64::try_from(passed).unwrap_or(u64::MAX - 1)
+    });
+    let native = NativeOptions {
+        uring: Choice::Never,
+        direct: true,
+    };
+    World {
+        disk: NativeDisk::new(native),
+        wall: Arc::clone(&nanos),
+        monotonic: nanos,
+        threads: true,
+        database: 1,
+        sync_method: SyncMethod::WriteThenSync,
+        cache_bytes: 4 << 20,
+        delta_address_bytes: 64 << 20,
+        slice_bytes: 8 << 20,
+    }
+}
+
 /// Opens and does something: what it found in words, or the error of the opening.
 fn attempt(
     dir: &Path,
@@ -440,7 +473,7 @@ fn attempt(
         let text = crate::chain(error);
         text.replace(&dir.display().to_string(), "DIR")
     };
-    let db = options.open(dir).map_err(|error| say(&error))?;
+    let db = internals::open(options, dir, world()).map_err(|error| say(&error))?;
     Ok(match work(&db) {
         Ok(found) if found.is_empty() => WHOLE.to_owned(),
         Ok(mut found) => {

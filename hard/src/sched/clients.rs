@@ -62,6 +62,8 @@ pub struct Book {
     pub checkpoints: u64,
     /// Transactions that followers of the log were shown.
     pub followed: u64,
+    /// Backups.
+    pub saved: Vec<Vec<u8>>,
     attempts: u64,
 }
 
@@ -543,7 +545,7 @@ pub fn follow(stage: &Stage, mut rng: Rng) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Asks for checkpoints, and lets the engine check itself.
+/// Asks for checkpoints, saves, and lets the engine check itself.
 ///
 /// # Errors
 /// A broken promise, or an error of the engine.
@@ -552,6 +554,12 @@ pub fn tend(stage: &Stage, mut rng: Rng) -> Result<(), Failure> {
         if rng.chance(70) {
             stage.db.checkpoint().during("checkpoint")?;
             stage.book().checkpoints += 1;
+        } else if rng.chance(30) {
+            let mut bytes = Vec::new();
+            let made = stage.db.backup(&mut bytes).during("backup")?;
+            // What was saved may not be lost.
+            stage.know(made.to);
+            stage.book().saved.push(bytes);
         } else {
             let report = stage.db.check().during("check")?;
             // A page that cannot be read is a fault of the disk here, not of what is on it.

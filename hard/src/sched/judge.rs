@@ -2,15 +2,16 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
+use std::ops::Bound;
 use std::sync::Arc;
 
 use northstar_io::sim::{Event, Image, Shadow, SimDisk};
 use northstardb::{Db, TxnId};
 
 use super::clients::{Answer, Book, CLOSED, Seen};
-use super::setting::{Setting, Sizes};
+use super::setting::{Setting, Sizes, TABLES};
 use crate::compare::{compare_names, compare_present};
-use crate::exec::{Executor, Pair};
+use crate::exec::{Executor, Pair, Pairs, View, tables_of};
 use crate::model::{Bytes, Draft, State};
 use crate::ops::{Edit, table_name};
 use crate::rng::Rng;
@@ -46,6 +47,7 @@ pub fn judge(setting: &Setting, sizes: Sizes, book: &Book, left: &Left) -> Resul
             "{found:?} was found, {known:?} was known to be durable, check found {faults:?}\n  {cut}"
         )));
     }
+    let saved = restored(setting, sizes, &book.saved)?;
     let known: BTreeMap<TxnId, &[Edit]> = book
         .committed
         .iter()
@@ -54,7 +56,7 @@ pub fn judge(setting: &Setting, sizes: Sizes, book: &Book, left: &Left) -> Resul
     if known.len() < book.committed.len() {
         return Err(Failure::Broken("two commits have one id".to_owned()));
     }
-    let seen = book.seen.iter().map(|seen| seen.at);
+    let seen = book.seen.iter().chain(&saved).map(|seen| seen.at);
     let newest = known.keys().copied().chain(seen).chain([found]).max();
     let newest = newest.unwrap_or(found);
     let ids = (setting.at.get() + 1..=newest.get()).map(TxnId::new);
@@ -68,8 +70,9 @@ pub fn judge(setting: &Setting, sizes: Sizes, book: &Book, left: &Left) -> Resul
         all.extend(gaps.iter().zip(order).map(|(txn, nth)| (*txn, tried[*nth])));
         let history = History::of(setting, &all);
         let fits = history.explain(&book.seen).and_then(|rows| {
+            let saved = history.explain(&saved)?;
             let kept = history.survive(setting, sizes, left)?;
-            Ok(rows + kept)
+            Ok(rows + saved + kept)
         });
         match fits {
             Ok(rows) => {
@@ -95,6 +98,28 @@ pub fn judge(setting: &Setting, sizes: Sizes, book: &Book, left: &Left) -> Resul
             tried.len()
         ))
     }))
+}
+
+/// What backups come to when they are restored: all rows of each table.
+fn restored(setting: &Setting, sizes: Sizes, saved: &[Vec<u8>]) -> Result<Vec<Seen>, Failure> {
+    let mut seen = Vec::new();
+    for backup in saved {
+        let db = setting.restore(sizes, backup)?;
+        let read = db.begin_read().during("begin_read of what was restored")?;
+        let handles = tables_of(&read)?;
+        for slot in 0..TABLES {
+            let rows = match handles.get(&table_name(slot)) {
+                Some(table) => read.prefixed(table, &[]).during("read what was restored")?,
+                None => Pairs::new(),
+            };
+            seen.push(Seen {
+                at: read.txn_id(),
+                slot,
+                what: Answer::Rows(Bound::Unbounded, Bound::Unbounded, rows),
+            });
+        }
+    }
+    Ok(seen)
 }
 
 /// Every way to take `many` of `tried` one after the other, those that are the same taken once.

@@ -171,6 +171,22 @@ impl Setting {
     /// # Errors
     /// The engine's.
     pub fn open(&self, disk: &Arc<SimDisk>, sizes: Sizes, threads: bool) -> Result<Db, Failure> {
+        let (options, world) = self.placed(disk, sizes, threads);
+        internals::open(options, Path::new(DIR), world).during("open")
+    }
+
+    /// Makes a database of a backup, on a disk of its own.
+    ///
+    /// # Errors
+    /// The engine's.
+    pub fn restore(&self, sizes: Sizes, backup: &[u8]) -> Result<Db, Failure> {
+        let disk = Self::quiet_disk(Image::with_dir(Path::new("disk")));
+        let (options, world) = self.placed(&disk, sizes, false);
+        let restored = internals::restore(options, Path::new(DIR), world, backup);
+        Ok(restored.during("restore")?.finish())
+    }
+
+    fn placed(&self, disk: &Arc<SimDisk>, sizes: Sizes, threads: bool) -> (Options, World) {
         let clock = |step: u64| -> Nanos {
             if threads {
                 return Arc::new(move || explorer::look_at_clock(step));
@@ -200,6 +216,6 @@ impl Setting {
             delta_address_bytes: 1 << 20,
             slice_bytes: sizes.slice_bytes,
         };
-        internals::open(options, Path::new(DIR), world).during("open")
+        (options, world)
     }
 }
