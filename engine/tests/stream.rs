@@ -486,6 +486,13 @@ fn retention_keeps_what_it_says_and_little_more() {
     assert_eq!(run(Retention::Age(Duration::from_secs(3600))), 101);
     assert!(run(Retention::Age(Duration::ZERO)) < 12);
     assert!(run(Retention::Bytes(0)) < 12);
+    let within = |secs, bytes| {
+        let age = Duration::from_secs(secs);
+        run(Retention::Within { age, bytes })
+    };
+    assert!(within(3600, 0) < 12);
+    assert!(within(0, 1 << 30) < 12);
+    assert_eq!(within(3600, 1 << 30), 101);
 }
 
 #[test]

@@ -13,9 +13,9 @@ use crate::txn::shape::Roots;
 
 impl Checkpointer {
     /// Goes over the versions of all runs in the order of their keys and ends. Each is to begin no earlier than the one before it
-    /// has ended, or to be the same: two runs may hold one version. The tree's row is to be no earlier than the last.
+    /// has ended, or to have the same begin and end: two runs may hold one version. The tree's row is to be no earlier than the last.
     ///
-    /// - Cost: a step for each version, and a search for each key.
+    /// - Cost: a look at each run for each version, and a search for each key.
     pub(super) fn check_overlaps(
         &self,
         history: &History,

@@ -75,6 +75,11 @@ impl Db {
     }
 
     pub(crate) fn memory_with(options: &Options) -> Result<Self> {
+        // What is kept of the past would take memory beyond the budget.
+        let options = &Options {
+            history: Some(options.history.unwrap_or_default()),
+            ..options.clone()
+        };
         let mut world = World::of(MemoryDisk::new());
         world.sync_method = Some(SyncMethod::None);
         open_in(options, Path::new("/memory"), world)

@@ -223,13 +223,15 @@ impl Options {
     }
 
     /// How much of the past can be read: see [`Db::begin_read_at`](crate::Db::begin_read_at). Default: what the database
-    /// was last opened with, and for a new one an hour or 1 GiB, whichever is less.
+    /// was last opened with; for a new one an hour or 1 GiB, whichever is less; for one in memory nothing.
     ///
     /// The database remembers it. Versions are kept from the moment on at which it is first asked for; what
     /// [`Retention::None`] gives up is gone. Asked for where it was not kept, it makes the first commit read all rows, for
     /// the digest of the state ([`Db::state_hashes`](crate::Db::state_hashes)). It costs room in the data file for what is overwritten or deleted, and the
     /// writing of it, once and in checkpoints; what is only inserted costs nothing. Bytes are those of the pages that
-    /// history takes.
+    /// history takes. What one checkpoint supersedes is kept or let go as a whole, however much it is: so a large range delete
+    /// or a dropped table takes as much room again, until it is old enough; [`Retention::None`] gives it back with the
+    /// next checkpoint.
     pub fn history(mut self, retention: Retention) -> Self {
         // What the meta page says can be compared with it.
         self.history = Some(retention.rounded());
@@ -245,7 +247,8 @@ impl Options {
         Db::open_with(&self.checked()?, path.as_ref())
     }
 
-    /// Opens a new, empty database in memory: the same engine over a disk that is gone with it.
+    /// Opens a new, empty database in memory: the same engine over a disk that is gone with it. It keeps no history unless that
+    /// is asked for: pages of the past are memory beyond the budget.
     ///
     /// # Errors
     /// [`Error::InvalidOption`].

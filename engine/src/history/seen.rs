@@ -113,6 +113,18 @@ impl<'p, P: PageRead> Seen<'p, P> {
         let copies = others
             .take_while(|index| self.key_of(**index) == first)
             .count();
+        // Copies were written by the same transaction.
+        let written_by = |index: &usize| {
+            let run = self.runs.get(*index);
+            run.and_then(RunCursor::row).map(|row| row.txn)
+        };
+        let same = self.order.get(..=copies).unwrap_or_default();
+        let differ =
+            |two: &[usize]| matches!(two, [one, other] if written_by(one) != written_by(other));
+        if same.windows(2).any(differ) {
+            self.order.clear();
+            return Err(seen_twice(None));
+        }
         // From the last one on, so that none of them moves before its turn.
         (0..=copies).rev().try_for_each(|place| self.step(place))
     }

@@ -62,8 +62,8 @@ pub struct Book {
     pub checkpoints: u64,
     /// Transactions that followers of the log were shown.
     pub followed: u64,
-    /// Backups.
-    pub saved: Vec<Vec<u8>>,
+    /// Backups, each with the transaction whose state it is of.
+    pub saved: Vec<(TxnId, Vec<u8>)>,
     attempts: u64,
 }
 
@@ -559,7 +559,7 @@ pub fn tend(stage: &Stage, mut rng: Rng) -> Result<(), Failure> {
             let made = stage.db.backup(&mut bytes).during("backup")?;
             // What was saved may not be lost.
             stage.know(made.to);
-            stage.book().saved.push(bytes);
+            stage.book().saved.push((made.to, bytes));
         } else {
             let report = stage.db.check().during("check")?;
             // A page that cannot be read is a fault of the disk here, not of what is on it.

@@ -101,11 +101,21 @@ pub fn judge(setting: &Setting, sizes: Sizes, book: &Book, left: &Left) -> Resul
 }
 
 /// What backups come to when they are restored: all rows of each table.
-fn restored(setting: &Setting, sizes: Sizes, saved: &[Vec<u8>]) -> Result<Vec<Seen>, Failure> {
+fn restored(
+    setting: &Setting,
+    sizes: Sizes,
+    saved: &[(TxnId, Vec<u8>)],
+) -> Result<Vec<Seen>, Failure> {
     let mut seen = Vec::new();
-    for backup in saved {
+    for (to, backup) in saved {
         let db = setting.restore(sizes, backup)?;
         let read = db.begin_read().during("begin_read of what was restored")?;
+        if read.txn_id() != *to {
+            return Err(Failure::Broken(format!(
+                "a backup of {to:?} was restored to {:?}",
+                read.txn_id()
+            )));
+        }
         let handles = tables_of(&read)?;
         for slot in 0..TABLES {
             let rows = match handles.get(&table_name(slot)) {

@@ -22,7 +22,7 @@ pub enum Note {
     /// What came after this transaction was lost, and may not come back.
     Cut(TxnId),
     /// What came after this transaction was not found, because the disk gave other bytes of the log than it has. Until something
-    /// else is committed in its place, it may be found again.
+    /// else is begun in its place, it may be found again.
     Hidden(TxnId),
 }
 
