@@ -4,8 +4,11 @@
 //! as a named subscriber, what was committed since its last acknowledgement, which must come to the same rows; asks how far the
 //! child's own subscriber had come; and adds an increment to a backup, which now and then is restored.
 
+use std::sync::PoisonError;
+
 use northstardb::{Db, Error, LogFilter, Retention, Tail, TxnId};
 
+use super::life::SPAWNING;
 use super::{COUNTER_TABLE, Life, Totals};
 use crate::compare::compare_whole;
 use crate::exec::{Handles, tables_of};
@@ -236,6 +239,8 @@ impl Beside {
         // Not beside the database: what a test's own file system cannot do is of no interest here.
         let elsewhere = tempfile::tempdir().during("make a directory to restore to")?;
         let dir = elsewhere.path().join("restored");
+        // A restore opens what it has made and locked: no child may hold a copy of that meanwhile.
+        let _spawning = SPAWNING.lock().unwrap_or_else(PoisonError::into_inner);
         let restore = found.life.options().restore(&dir, &*saved.full);
         let mut restore = restore.during("restore")?;
         for bytes in &saved.increments {

@@ -20,6 +20,10 @@ use crate::rng::Rng;
 use crate::run::{BUDGET_LEAST, DELTA_BYTES_LEAST};
 use crate::{During, Failure, chain};
 
+/// Held while a child is started: until it has spoken, it may still hold copies of every open file, and with them the lock of a
+/// database that another job has open.
+pub(super) static SPAWNING: Mutex<()> = Mutex::new(());
+
 /// One database and its parameters, all drawn from its seed.
 #[derive(Debug, Clone)]
 pub struct Life {
@@ -207,10 +211,8 @@ impl Life {
     /// Starts a child, listens, kills it.
     fn child(&self, round: u64, txns: u64, moment: Moment) -> Result<Heard, Failure> {
         let backend = format!("{:?}", self.backend).to_lowercase();
-        // One at a time, until it has spoken: before that a child may still hold copies of every open file, and with
-        // them the lock of a database that another job has open. The end of `spawn` is no proof: the kernel lets the
-        // parent go on before it closes them.
-        static SPAWNING: Mutex<()> = Mutex::new(());
+        // One at a time, until it has spoken. The end of `spawn` is no proof: the kernel lets the parent go on before it
+        // closes what the child has copies of.
         let spawning = SPAWNING.lock().unwrap_or_else(PoisonError::into_inner);
         let mut child = Command::new(&self.program)
             .arg("child")
