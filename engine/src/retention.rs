@@ -22,7 +22,7 @@ pub enum Retention {
     /// Everything, for ever.
     All,
     /// What was committed during the last `age`, as far as the last `bytes` hold it: whichever is less. Both are rounded up, to
-    /// seconds and to 4 KiB.
+    /// seconds and to 4 KiB, and no more than 136 years and 16 TiB.
     Within {
         /// How long, by the wall clock.
         age: Duration,

@@ -37,7 +37,7 @@ pub struct Setup {
     /// The whole memory budget.
     pub memory_budget: usize,
     /// What is kept of superseded versions, if it is said.
-    pub history: Option<Retention>,
+    pub history: Retention,
     /// Bytes of pages that open snapshots keep before they are moved.
     pub pages_held_bytes: u64,
     /// Some tables are made without history.
@@ -66,14 +66,14 @@ impl Setup {
             page_bytes,
             memory_budget: rng.pick(&[BUDGET_LEAST, 64 << 20]),
             history: rng.pick(&[
-                None,
-                Some(Retention::All),
-                Some(Retention::All),
-                Some(Retention::Txns(40)),
-                Some(Retention::Within {
+                Retention::None,
+                Retention::All,
+                Retention::All,
+                Retention::Txns(40),
+                Retention::Within {
                     age: Duration::from_secs(3600),
                     bytes: 1 << 20,
-                }),
+                },
             ]),
             pages_held_bytes: rng.pick(&[0, 0, 256 << 10, 32 << 20]),
             unkept: Rng::new(seed).fork(7).chance(30),
@@ -102,7 +102,7 @@ impl Setup {
 
     /// The options to open with.
     pub fn options(&self) -> Options {
-        let options = Options::new()
+        Options::new()
             .backend(self.backend)
             .delta_bytes(self.delta_bytes)
             .page_bytes(self.page_bytes)
@@ -110,8 +110,8 @@ impl Setup {
             .snapshot_held_bytes(self.pages_held_bytes)
             .log_retention(self.log_retention)
             .log_segment_bytes(self.segment_bytes)
-            .subscriber_log_bytes(self.held_bytes);
-        options.history(self.history.unwrap_or(Retention::None))
+            .subscriber_log_bytes(self.held_bytes)
+            .history(self.history)
     }
 }
 

@@ -128,26 +128,30 @@ impl Limit {
 
 /// How many of the oldest runs a policy lets go: `newest` is the last transaction, `now_ns` the time.
 fn let_go(runs: &[Run], policy: Retention, newest: TxnId, now_ns: u64, page_bytes: u64) -> usize {
-    if let Retention::Within { age, bytes } = policy {
-        let gone = [Retention::Age(age), Retention::Bytes(bytes)]
-            .map(|policy| let_go(runs, policy, newest, now_ns, page_bytes));
-        return gone[0].max(gone[1]);
-    }
     let mut bytes = pages_of(runs) * page_bytes;
-    let gone = |run: &&Run| match policy {
+    let gone = |run: &&Run| {
+        bytes -= run.pages * page_bytes;
+        is_gone(run, policy, (newest, now_ns), bytes)
+    };
+    runs.iter().take_while(gone).count()
+}
+
+/// Whether a policy lets go of a run behind which so many bytes are left.
+fn is_gone(run: &Run, policy: Retention, now: (TxnId, u64), left: u64) -> bool {
+    let (newest, now_ns) = now;
+    match policy {
         Retention::None => true,
-        Retention::All | Retention::Within { .. } => false,
+        Retention::All => false,
         Retention::Txns(many) => run.to.get() <= newest.get().saturating_sub(many),
         Retention::Age(age) => {
             let age = u64::try_from(age.as_nanos()).unwrap_or(u64::MAX);
             run.made_ns < now_ns.saturating_sub(age)
         }
-        Retention::Bytes(most) => {
-            bytes -= run.pages * page_bytes;
-            bytes >= most
-        }
-    };
-    runs.iter().take_while(gone).count()
+        Retention::Bytes(most) => left >= most,
+        Retention::Within { age, bytes } => [Retention::Age(age), Retention::Bytes(bytes)]
+            .into_iter()
+            .any(|policy| is_gone(run, policy, now, left)),
+    }
 }
 
 /// How many of the youngest runs one checkpoint has left.

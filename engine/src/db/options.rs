@@ -170,7 +170,7 @@ impl Options {
     /// How much of the past is kept in the commit log, for those who read it: see [`Log`](crate::Log). Default
     /// [`Retention::None`]. It holds while the database is open with it, and costs room on the disk, not time.
     pub fn log_retention(mut self, retention: Retention) -> Self {
-        self.log_retention = retention;
+        self.log_retention = retention.rounded();
         self
     }
 

@@ -23,11 +23,10 @@ use super::world::World;
 use crate::checkpoint::roots::merge_roots;
 use crate::error::{Corruption, Error, Result};
 use crate::format::backup::Kind;
-use crate::format::meta::{HistoryMeta, Meta};
+use crate::format::meta::Meta;
 use crate::ids::{LogPosition, TableId, TxnId};
 use crate::pages::store::{Opened, Store};
 use crate::pages::write::PageSink;
-use crate::retention::Retention;
 use crate::tree::merge::{Change, ChangeKind, Forget, merge};
 use crate::txn::shape::Roots;
 
@@ -93,7 +92,7 @@ pub(crate) fn restore_in(
     }
     let backup = reader.finish()?;
     load.slice()?;
-    load.finish(&backup, options, (header.next_table, header.time_ns))?;
+    load.finish(&backup, (header.next_table, header.time_ns))?;
     secure_names(dir, &*disk).map_err(Error::Io)?;
     // Whoever opens it in between opens what was restored.
     drop(lock);
@@ -261,12 +260,7 @@ impl Load {
     }
 
     /// Says that the state of the backup is there, in both slots.
-    fn finish(
-        mut self,
-        backup: &Backup,
-        options: &Options,
-        (next_table, time_ns): (TableId, u64),
-    ) -> Result<()> {
+    fn finish(mut self, backup: &Backup, (next_table, time_ns): (TableId, u64)) -> Result<()> {
         self.meta.restoring = false;
         self.meta.tree_txn = backup.to;
         self.meta.log_start = LogPosition {
@@ -276,14 +270,9 @@ impl Load {
         self.meta.next_table = next_table;
         self.meta.checkpoint_ns = time_ns;
         self.meta.clean = true;
-        let policy = options.history_of_new();
-        if policy != Retention::None {
-            self.meta.history = Some(HistoryMeta {
-                runs: None,
-                horizon: backup.to,
-                policy,
-                state: backup.state.unwrap_or_default(),
-            });
+        if let Some(history) = &mut self.meta.history {
+            history.horizon = backup.to;
+            history.state = backup.state.unwrap_or_default();
         }
         let store = Arc::clone(&self.store);
         for _slot in 0..2 {

@@ -57,9 +57,10 @@ pub(crate) fn find<'p, P: PageRead>(
     at: TxnId,
 ) -> Result<Option<Past<P::Pin<'p>>>, PageError> {
     // Taken, not borrowed: reading may wait, and let others on.
-    let mut buffers = BUFFERS.take();
+    let mut buffers = BUFFERS.try_with(Cell::take).unwrap_or_default();
     let found = find_with(&mut buffers, pages, runs, (table, key), at);
-    BUFFERS.set(buffers);
+    // Of a thread that is about to end, there is nothing to keep.
+    BUFFERS.try_with(|kept| kept.set(buffers)).ok();
     found
 }
 

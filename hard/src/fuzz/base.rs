@@ -134,7 +134,7 @@ fn make(delta_bytes: usize, history: Retention, fill: Fill_) -> Result<Base> {
         patient: false,
         database: u128::from(DATABASE) | 5 << 64,
         retention: Retention::None,
-        history: Some(history),
+        history,
         held_bytes: 0,
         followed: false,
     };

@@ -74,17 +74,6 @@ impl Allowed {
     }
 }
 
-/// Whether the disk gave other bytes of the log than it has. If it did so while the log was searched for its end, that may have been
-/// found too early, before transactions that nobody had acknowledged.
-pub fn hides(injected: &Injected) -> bool {
-    let mut parts = injected.path.components();
-    parts.any(|part| part.as_os_str() == "log")
-        && matches!(
-            injected.fault,
-            Fault::MisdirectedRead(_) | Fault::Stale | Fault::Flipped(_)
-        )
-}
-
 /// Errors that a caller gets for what a disk did, not for what it asked.
 const fn speaks_of_the_disk(error: &Error) -> bool {
     matches!(

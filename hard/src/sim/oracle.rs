@@ -21,9 +21,6 @@ pub enum Note {
     Acked(TxnId),
     /// What came after this transaction was lost, and may not come back.
     Cut(TxnId),
-    /// What came after this transaction was not found, because the disk gave other bytes of the log than it has. Until something
-    /// else is begun in its place, it may be found again.
-    Hidden(TxnId),
 }
 
 /// A transaction that may be found, and what it leaves.
@@ -41,8 +38,6 @@ pub struct Begun {
 #[derive(Debug, Clone)]
 pub struct Oracle {
     states: BTreeMap<TxnId, (Arc<State>, Option<TxnId>)>,
-    /// Those that may come back.
-    hidden: BTreeMap<TxnId, (Arc<State>, Option<TxnId>)>,
     acked: TxnId,
     /// What faults so far allow.
     pub allowed: Allowed,
@@ -52,7 +47,6 @@ impl Default for Oracle {
     fn default() -> Self {
         Self {
             states: BTreeMap::from([(TxnId::ZERO, (Arc::default(), None))]),
-            hidden: BTreeMap::new(),
             acked: TxnId::ZERO,
             allowed: Allowed::default(),
         }
@@ -64,24 +58,15 @@ impl Oracle {
     pub fn note(&mut self, note: &Note) {
         match note {
             Note::Begun(Some(Begun { txn, state, place })) => {
-                self.hidden.clear();
                 self.states.insert(*txn, (Arc::clone(state), *place));
             }
             Note::Begun(None) => {}
             Note::Acked(txn) => self.acked = self.acked.max(*txn),
             Note::Cut(txn) => {
-                self.end_at(*txn);
-                self.hidden.clear();
+                self.states.retain(|at, _| at <= txn);
+                self.acked = self.acked.min(*txn);
             }
-            Note::Hidden(txn) => self.end_at(*txn),
         }
-    }
-
-    /// What was found ends with `txn`.
-    fn end_at(&mut self, txn: TxnId) {
-        self.states.append(&mut self.hidden);
-        self.hidden = self.states.split_off(&txn.next());
-        self.acked = self.acked.min(txn);
     }
 
     /// The last transaction that must be there.
@@ -116,19 +101,15 @@ impl Oracle {
         })
     }
 
-    fn known(&self, at: TxnId) -> Option<&(Arc<State>, Option<TxnId>)> {
-        self.states.get(&at).or_else(|| self.hidden.get(&at))
-    }
-
     /// The state right after `at`, if it is remembered.
     #[must_use]
     pub fn state(&self, at: TxnId) -> Option<Arc<State>> {
-        self.known(at).map(|(state, _)| Arc::clone(state))
+        self.states.get(&at).map(|(state, _)| Arc::clone(state))
     }
 
     /// Where the subscriber is after `at`.
     #[must_use]
     pub fn place(&self, at: TxnId) -> Option<TxnId> {
-        self.known(at).and_then(|(_, place)| *place)
+        self.states.get(&at).and_then(|(_, place)| *place)
     }
 }

@@ -153,7 +153,7 @@ fn without_slot(slot: u64, rng: &mut Rng, setup: &SimSetup, image: &Image) -> Op
 fn before_last(story: &Story, groups: usize) -> TxnId {
     let acked = story.notes.iter().filter_map(|note| match note {
         Note::Acked(txn) => Some(*txn),
-        Note::Begun(_) | Note::Cut(_) | Note::Hidden(_) => None,
+        Note::Begun(_) | Note::Cut(_) => None,
     });
     let mut acked: Vec<TxnId> = acked.collect();
     acked.sort_unstable();

@@ -42,7 +42,7 @@ pub struct SimSetup {
     /// What is kept of the log.
     pub retention: Retention,
     /// What is kept of superseded versions, if it is said.
-    pub history: Option<Retention>,
+    pub history: Retention,
     /// Bytes of pages that open snapshots keep before they are moved.
     pub held_bytes: u64,
     /// Somebody follows the log under a name.
@@ -84,15 +84,15 @@ impl SimSetup {
                 Retention::Txns(5),
             ]),
             history: Rng::new(seed).fork(5).pick(&[
-                None,
-                None,
-                Some(Retention::All),
-                Some(Retention::All),
-                Some(Retention::Within {
+                Retention::None,
+                Retention::None,
+                Retention::All,
+                Retention::All,
+                Retention::Within {
                     age: Duration::from_secs(3600),
                     bytes: 100 << 10,
-                }),
-                Some(Retention::Txns(5)),
+                },
+                Retention::Txns(5),
             ]),
             held_bytes: Rng::new(seed).fork(7).pick(&[0, 0, 40 << 10, 32 << 20]),
             followed: !Rng::new(seed).fork(6).chance(72),
@@ -101,14 +101,14 @@ impl SimSetup {
 
     /// The options to open with.
     pub fn options(&self) -> Options {
-        let options = Options::new()
+        Options::new()
             .memory_budget(64 << 20)
             .delta_bytes(self.delta_bytes)
             .page_bytes(self.page_bytes)
             .log_segment_bytes(self.segment_bytes)
             .log_retention(self.retention)
-            .snapshot_held_bytes(self.held_bytes);
-        options.history(self.history.unwrap_or(Retention::None))
+            .snapshot_held_bytes(self.held_bytes)
+            .history(self.history)
     }
 
     /// A disk that begins as `begin`.

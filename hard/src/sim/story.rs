@@ -6,7 +6,7 @@ use northstar_io::sim::{Event, FaultPlan, Injected, Shadow, SimDisk};
 use northstardb::internals;
 use northstardb::{Db, Error, ReadTxn, TxnId};
 
-use super::allow::{Allowed, hides};
+use super::allow::Allowed;
 use super::oracle::{Begun, Note, Oracle};
 use super::setup::SimSetup;
 use crate::compare::{compare_names, compare_present, compare_whole};
@@ -242,18 +242,13 @@ impl Teller {
         self.reading = None;
         self.exec = None;
         self.halted = false;
-        let faults = self.disk.atlas().len();
         let db = self.setup.open(&self.disk).during("open")?;
         let at = db.begin_read().during("begin_read")?.txn_id();
         self.allowed();
-        let hidden = self.disk.atlas()[faults..].iter().any(hides);
         self.latest = (*self.oracle.expect(at)?).clone();
         self.place = self.oracle.place(at);
         // Whatever was found is durable before anybody is shown it.
-        self.note(match hidden {
-            true => Note::Hidden(at),
-            false => Note::Cut(at),
-        });
+        self.note(Note::Cut(at));
         self.note(Note::Acked(at));
         let exec = Executor::new(db, self.setup.shape.key_style)?;
         self.exec = Some(exec);
