@@ -453,12 +453,13 @@ pub(crate) mod tests {
     #[test]
     fn a_result_comes_back_as_it_was_written() {
         let dir = tempfile::tempdir().unwrap();
-        record().write(dir.path()).unwrap();
+        let written = record();
+        written.write(dir.path()).unwrap();
         let all = Record::read_all(dir.path()).unwrap();
         let read = &all["bench/log/commit_solo_durable"][0];
         assert_eq!(
             serde_json::to_value(read).unwrap(),
-            serde_json::to_value(record()).unwrap()
+            serde_json::to_value(written).unwrap()
         );
     }
 
