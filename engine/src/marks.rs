@@ -68,6 +68,7 @@ marks! {
     FileTrimmed: "the end of the data file was given back",
     FilePunched: "a hole in the data file was given back",
     CheckpointFull: "a checkpoint met a full disk",
+    RoomMade: "a checkpoint on a full disk let go of history that had expired",
     CheckpointFailed: "a checkpoint failed and halted the writer",
     SyncFailed: "a sync of the data file failed",
     MetaUnread: "a meta page that was written did not read back",

@@ -355,6 +355,48 @@ fn put(db: &Db, table: &Table, number: u64) -> TxnId {
 }
 
 #[test]
+fn a_subscriber_is_acknowledged_in_the_database_that_it_follows_and_in_no_other() {
+    let [one, other] = [(); 2].map(|()| {
+        let db = small().memory().unwrap();
+        let table = db.table("t").unwrap();
+        (0..20).for_each(|number| _ = put(&db, &table, number));
+        db
+    });
+    let subscribe = |db: &Db| {
+        let log = db.log().unwrap();
+        log.subscribe("s", TxnId::new(1), LogFilter::all()).unwrap()
+    };
+    let (mut own, foreign) = (subscribe(&one), subscribe(&other));
+    assert_eq!(numbers(&mut own, 10).len(), 10);
+    let through = TxnId::new(own.position().get() - 1);
+    let mut txn = other.begin_write().unwrap();
+    let refused = txn.acknowledge(&mut own, through);
+    assert!(
+        matches!(refused, Err(Error::UnknownTable { .. })),
+        "{refused:?}"
+    );
+    txn.commit().unwrap();
+    let position = |db: &Db| db.log().unwrap().subscribers().unwrap()[0].position;
+    assert_eq!(position(&other), foreign.acknowledged());
+    own.acknowledge(through).unwrap();
+    assert_eq!(position(&one), through.next());
+}
+
+#[test]
+fn an_increment_from_a_state_that_is_not_there_is_refused() {
+    let db = small().memory().unwrap();
+    let table = db.table("t").unwrap();
+    let last = put(&db, &table, 1);
+    for since in [last.get() + 1, u64::MAX - 1, u64::MAX] {
+        let refused = db.backup_since(TxnId::new(since), Vec::new());
+        assert!(
+            matches!(refused, Err(Error::NotInLog { .. })),
+            "{refused:?}"
+        );
+    }
+}
+
+#[test]
 fn a_subscriber_goes_on_where_it_acknowledged_across_reopening() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("db");

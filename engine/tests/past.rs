@@ -280,7 +280,7 @@ fn history_begins_where_it_is_first_asked_for() {
 }
 
 #[test]
-fn an_open_snapshot_outlives_its_history() {
+fn what_an_open_snapshot_reads_is_kept_beyond_what_policy_keeps() {
     let db = kept().history(Retention::Txns(1)).memory().unwrap();
     let table = db.table("t").unwrap();
     load(&db, &table, 0..300, 100);
@@ -288,13 +288,66 @@ fn an_open_snapshot_outlives_its_history() {
     load(&db, &table, 0..300, 200);
     db.checkpoint().unwrap();
     let read = db.begin_read_at(then).unwrap();
-    for round in 0..10 {
-        load(&db, &table, 0..300, 300 + round);
-        db.checkpoint().unwrap();
+    let rounds = || {
+        for round in 0..10 {
+            load(&db, &table, 0..300, 300 + round);
+            db.checkpoint().unwrap();
+        }
+    };
+    rounds();
+    assert!(db.stats().unwrap().horizon_txn <= then);
+    let again = db.begin_read_at(then).unwrap();
+    for read in [&read, &again] {
+        assert_eq!(rows(read, &table), loaded(0..300, 100));
     }
+    drop((read, again));
+    rounds();
     let gone = db.begin_read_at(then);
     assert!(matches!(gone, Err(Error::SnapshotGone { .. })), "{gone:?}");
-    assert_eq!(rows(&read, &table), loaded(0..300, 100));
+}
+
+#[test]
+fn the_horizon_moves_where_nothing_is_superseded() {
+    let tag = |number: u64| format!("tag {number}");
+    for (policy, kept_txns) in [
+        (Retention::Txns(50), Some(50)),
+        (Retention::Age(Duration::ZERO), Some(0)),
+        (Retention::All, None),
+    ] {
+        let db = kept().history(policy).memory().unwrap();
+        let table = db.table("t").unwrap();
+        let begin = db.begin_read().unwrap().txn_id().get();
+        for number in 1..=400_u64 {
+            let mut txn = db.begin_write().unwrap();
+            txn.put(&table, number.to_be_bytes(), "row").unwrap();
+            txn.set_tag(tag(number).as_bytes()).unwrap();
+            txn.commit().unwrap();
+            if number % 100 == 0 {
+                // So that these were committed in another millisecond than what follows.
+                std::thread::sleep(Duration::from_millis(3));
+                db.checkpoint().unwrap();
+            }
+        }
+        db.checkpoint().unwrap();
+        let last = begin + 400;
+        let stats = db.stats().unwrap();
+        assert_eq!(stats.history_runs, 0);
+        let horizon = stats.horizon_txn.get();
+        match kept_txns {
+            Some(many) => assert!(
+                (last - many - 100..=last - many).contains(&horizon),
+                "{policy:?}: {horizon} of {last}"
+            ),
+            None => assert_eq!(horizon, 0),
+        }
+        let found = |number| db.begin_read_at_tag(tag(number)).unwrap();
+        assert_eq!(found(7).is_none(), kept_txns.is_some(), "{policy:?}");
+        if kept_txns == Some(50) {
+            let read = found(380).unwrap();
+            assert_eq!(rows(&read, &table).len(), 380);
+        }
+        assert_eq!(db.check().unwrap().faults, [""; 0]);
+    }
 }
 
 #[test]

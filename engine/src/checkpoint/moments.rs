@@ -46,6 +46,34 @@ impl Checkpointer {
         self.change(TableId::TAGGED, changes, &[], roots, sink)
     }
 
+    /// The last transaction of `first..=last` that is known to have been committed by `moment`, or `first`.
+    pub(super) fn last_before(
+        &self,
+        moment: u64,
+        (first, last): (TxnId, TxnId),
+        roots: &Roots,
+    ) -> Result<TxnId> {
+        let mut times = self.walk(roots, TableId::TIMES);
+        let (mut there, mut later) = (first, last.next());
+        while there.next() < later {
+            let middle = TxnId::new(there.get().midpoint(later.get()));
+            times.seek_back(Bound::Included(&middle.get().to_be_bytes()))?;
+            let time = times.row().map(|row| row.value);
+            // A time that cannot be read lets nothing go.
+            let by_then = match time {
+                Some(RowValue::Inline(bytes)) => bytes
+                    .first_chunk()
+                    .is_some_and(|bytes| u64::from_be_bytes(*bytes) <= moment),
+                Some(RowValue::Extent(_)) | None => false,
+            };
+            match by_then {
+                true => there = middle,
+                false => later = middle,
+            }
+        }
+        Ok(there)
+    }
+
     /// Tags, in order, whose last transaction is before `horizon`.
     fn tags_before(&self, roots: &Roots, horizon: TxnId) -> Result<Vec<Vec<u8>>> {
         let mut tags = Vec::new();

@@ -29,6 +29,7 @@ use crate::state::StateHash;
 use crate::tree::bulk::{concat, retire_nodes};
 use crate::tree::cursor::Cursor;
 use crate::tree::merge::{Change, ChangeKind, Forget, RangeDelete, merge};
+use crate::txn::shape::Roots;
 
 /// Runs of one size class at the young end that become one while commits go on, and while they do not.
 const MERGED_TOGETHER: usize = 8;
@@ -203,6 +204,71 @@ impl Checkpointer {
         history
     }
 
+    /// Whether there are runs that neither policy nor an open snapshot keeps.
+    pub(super) fn lets_go(&self, history: &History) -> bool {
+        self.expired(history) > 0
+    }
+
+    /// How many of the oldest runs neither policy nor an open snapshot keeps.
+    fn expired(&self, history: &History) -> usize {
+        let newest = self.shapes.shared.visible();
+        let page_bytes = self.store.page_bytes() as u64;
+        let now = self.clock.wall_ns();
+        let gone = let_go(&history.runs, self.history_policy, newest, now, page_bytes);
+        let Some(oldest) = self.oldest_that_looks_back(history) else {
+            return gone;
+        };
+        let gone = &history.runs[..gone];
+        let kept = gone.partition_point(|run| run.to <= oldest);
+        // Whoever may not hold so many pages may not hold so much of history either.
+        let held = pages_of(&gone[kept..]) * page_bytes;
+        match self.allowance.ended_from.is_some_and(|most| held > most) {
+            true => gone.len(),
+            false => kept,
+        }
+    }
+
+    /// The oldest open snapshot that can be moved to history, or was: what it reads stays.
+    fn oldest_that_looks_back(&self, history: &History) -> Option<TxnId> {
+        let mut oldest = None;
+        self.shapes.shared.registry.each_open(|open| {
+            let has = open.txn >= history.horizon && Some(open.txn) > self.whole_after;
+            if has && open.place.is_some() && oldest.is_none_or(|txn| open.txn < txn) {
+                oldest = Some(open.txn);
+            }
+        });
+        oldest
+    }
+
+    /// Moves the horizon where policy wants it although no run says so: nothing was superseded for long.
+    pub(super) fn pass_by_what_is_whole(&self, history: &mut History, roots: &Roots) -> Result<()> {
+        if !history.runs.is_empty() || !self.keeps_history() {
+            return Ok(());
+        }
+        let wanted = self.first_wanted(self.history_policy, history.horizon, roots)?;
+        let oldest = self.oldest_that_looks_back(history);
+        // Of later transactions the trees hold a part, or nothing.
+        let most = oldest
+            .unwrap_or(TxnId::MAX)
+            .min(self.meta.log_start.last_txn);
+        history.horizon = history.horizon.max(wanted.min(most));
+        Ok(())
+    }
+
+    /// The first state that a policy keeps, by the number of transactions and by their times, or `from`.
+    fn first_wanted(&self, policy: Retention, from: TxnId, roots: &Roots) -> Result<TxnId> {
+        let newest = self.shapes.shared.visible();
+        match policy {
+            Retention::None | Retention::All | Retention::Bytes(_) => Ok(from),
+            Retention::Txns(many) => Ok(TxnId::new(newest.get().saturating_sub(many)).max(from)),
+            Retention::Age(age) | Retention::Within { age, .. } => {
+                let age = u64::try_from(age.as_nanos()).unwrap_or(u64::MAX);
+                let moment = self.clock.wall_ns().saturating_sub(age);
+                self.last_before(moment, (from, newest), roots)
+            }
+        }
+    }
+
     /// Lets go of the runs that policy does not keep, and merges young ones. Says whether it changed anything.
     pub(super) fn tend(
         &self,
@@ -214,10 +280,7 @@ impl Checkpointer {
             return Ok(false);
         }
         let number = history.next_number();
-        let newest = self.shapes.shared.visible();
-        let page_bytes = self.store.page_bytes() as u64;
-        let now = self.clock.wall_ns();
-        let gone = let_go(&history.runs, self.history_policy, newest, now, page_bytes);
+        let gone = self.expired(history);
         for run in history.runs.drain(..gone) {
             reached(Mark::RunDropped);
             if !planted("the horizon stays where it was") {
@@ -234,7 +297,7 @@ impl Checkpointer {
             together,
             pages,
             policy: self.history_policy,
-            page_bytes,
+            page_bytes: self.store.page_bytes() as u64,
             horizon: history.horizon,
         };
         let alike = one_checkpoint(&history.runs);

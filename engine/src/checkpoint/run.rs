@@ -116,7 +116,14 @@ impl Checkpointer {
         loop {
             // A slice that fails leaves the place where it began for the next try.
             let mut next = self.next.clone();
-            self.merged += self.slice(&frozen, &tables, &mut next, (boundary, last))?;
+            let merged = match self.slice(&frozen, &tables, &mut next, (boundary, last)) {
+                Err(Error::Full { .. }) if self.make_room()? => {
+                    next.clone_from(&self.next);
+                    self.slice(&frozen, &tables, &mut next, (boundary, last))
+                }
+                other => other,
+            };
+            self.merged += merged?;
             if next.0 == tables.len() {
                 break;
             }
@@ -365,7 +372,9 @@ impl Checkpointer {
 
     /// Flips the meta page without a change, so that the older slot and its log let go of their pages.
     fn empty_flip(&mut self, tending: Tending) -> Result<()> {
-        if self.shapes.load().history.runs.is_empty() || self.history_is_damaged {
+        if !self.keeps_history() && self.shapes.load().history.runs.is_empty()
+            || self.history_is_damaged
+        {
             return self.flip_tending(Tending::Nothing);
         }
         match self.flip_tending(tending) {
@@ -381,6 +390,26 @@ impl Checkpointer {
         }
     }
 
+    /// On a full disk: lets go of what policy does not keep any more. Says whether it let go of anything.
+    fn make_room(&mut self) -> Result<bool> {
+        let before = self.shapes.load().history.horizon;
+        if self.history_is_damaged || !self.lets_go(&self.shapes.load().history) {
+            return Ok(false);
+        }
+        // Twice, since the older slot names what the first has let go.
+        for tending in [Tending::Drop, Tending::Nothing] {
+            match self.empty_flip(tending) {
+                Err(Error::Full { .. }) => return Ok(false),
+                flipped => flipped?,
+            }
+        }
+        let more = self.shapes.load().history.horizon > before;
+        if more {
+            reached(Mark::RoomMade);
+        }
+        Ok(more)
+    }
+
     fn flip_tending(&mut self, tending: Tending) -> Result<()> {
         self.pipeline.check_running()?;
         self.reclaim();
@@ -392,6 +421,9 @@ impl Checkpointer {
         };
         let horizon = history.horizon;
         let tended = self.tend(&mut history, &mut sink, tending)?;
+        if tending != Tending::Nothing {
+            self.pass_by_what_is_whole(&mut history, &roots)?;
+        }
         let state = self.present_state(&roots)?;
         let mut tended_roots = Roots::clone(&roots);
         // A session without history may have left times and tags behind: those of one that begins are its own.
@@ -408,7 +440,7 @@ impl Checkpointer {
         self.shapes.publish(|shape| {
             shape.generation = generation;
             shape.roots = Arc::new(roots);
-            if tended {
+            if tended || history.horizon > horizon {
                 shape.history = Arc::new(history);
             }
         });
@@ -476,4 +508,78 @@ fn range_deletes(frozen: &Delta, table: TableId) -> Vec<RangeDelete<'_>> {
         .collect();
     ranges.sort_by(|a, b| a.from.cmp(b.from));
     ranges
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+    use std::sync::Arc;
+
+    use northstar_io::sim::{FaultPlan, Image, SimDisk, SimOptions};
+
+    use crate::Db;
+    use crate::db::batch::WriteBatch;
+    use crate::db::open::open_in;
+    use crate::db::options::Options;
+    use crate::db::world::World;
+    use crate::error::{Error, Result};
+    use crate::retention::Retention;
+
+    fn put(db: &Db, keys: u32, byte: u8) -> Result<()> {
+        let table = db.table("t")?;
+        let mut batch = WriteBatch::new();
+        for key in 0..keys {
+            batch.put(&table, key.to_be_bytes(), vec![byte; 900]);
+        }
+        db.commit(batch).map(drop)
+    }
+
+    /// The least room, in steps, with which all rows can be written anew and merged while so many transactions are kept.
+    fn least_room(kept: u64) -> u64 {
+        let dir = Path::new("disk/db");
+        let options = Options::new().history(Retention::Txns(kept));
+        let options = options.page_bytes(4096).log_segment_bytes(64 << 10);
+        let options = options.checked().unwrap();
+        let open = |image: Image, room_bytes| {
+            let faults = FaultPlan {
+                room_bytes,
+                ..FaultPlan::default()
+            };
+            let disk = SimDisk::new(SimOptions {
+                faults,
+                ..SimOptions::new(image)
+            });
+            let db = open_in(&options, dir, World::of(Arc::<SimDisk>::clone(&disk)))?;
+            Ok::<_, Error>((db, disk))
+        };
+        let (db, disk) = open(Image::with_dir(dir), None).unwrap();
+        put(&db, 300, 1).unwrap();
+        put(&db, 300, 2).unwrap();
+        db.close().unwrap();
+        let merged = |room: &u64| {
+            let done = open(disk.image(), Some(*room)).and_then(|(db, _)| {
+                // From here on, none of what the second transaction ended is kept.
+                (0..8).try_for_each(|byte| put(&db, 1, byte))?;
+                put(&db, 300, 3)?;
+                db.checkpoint()?;
+                Ok(db)
+            });
+            match done {
+                Ok(db) => {
+                    assert_eq!(db.check().unwrap().faults, [""; 0], "{room} bytes");
+                    true
+                }
+                Err(Error::Full { .. }) => false,
+                Err(other) => panic!("{room} bytes: {other}"),
+            }
+        };
+        let mut rooms = (64..).map(|steps| steps * (16 << 10));
+        rooms.find(merged).unwrap()
+    }
+
+    #[test]
+    fn what_has_expired_is_room_on_a_full_disk() {
+        let (little, all) = (least_room(4), least_room(1000));
+        assert!(little + (150 << 10) < all, "{little} and {all}");
+    }
 }

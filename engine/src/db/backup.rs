@@ -2,6 +2,7 @@
 //!
 //! - Spec: BK-001 to BK-004, SE-023.
 
+use std::collections::BTreeMap;
 use std::io::{Read, Write};
 use std::ops::ControlFlow;
 use std::panic::Location;
@@ -23,6 +24,7 @@ use crate::format::record::{Record, encode_frame};
 use crate::ids::{TableId, TxnId};
 use crate::state::StateHash;
 use crate::txn::snapshot::Snapshot;
+use crate::txn::table::decode_entry;
 
 /// What a backup holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -140,7 +142,9 @@ impl Db {
             true => since.next(),
             false => since,
         };
-        let mut tail = log.tail(since.next(), LogFilter::every_transaction())?;
+        // Behind the newest nothing is found, whatever its number.
+        let first = since.min(TxnId::new(u64::MAX - 1)).next();
+        let mut tail = log.tail(first, LogFilter::every_transaction())?;
         let header = Header {
             kind: Kind::Increment,
             database: engine.database_id,
@@ -314,6 +318,8 @@ pub(super) struct BackupReader<R> {
     end: Option<End>,
     /// The last row: tables and keys rise.
     last: Option<(TableId, Vec<u8>)>,
+    /// The tables that have names, by number: those come first.
+    named: BTreeMap<TableId, TableId>,
     /// The transaction that comes next.
     next: TxnId,
     state: StateHash,
@@ -334,6 +340,7 @@ impl<R: Read> BackupReader<R> {
             count: 0,
             end: None,
             last: None,
+            named: BTreeMap::new(),
             next: header.from.next(),
             state: StateHash::default(),
         })
@@ -381,13 +388,22 @@ impl<R: Read> BackupReader<R> {
                 None => true,
                 Some((table, key)) => (*table, &**key) < place,
             };
-            let is_user = row.table.was_given_out(self.header.next_table);
-            let is_known = is_user || [TableId::NAMES, TableId::SUBSCRIBERS].contains(&row.table);
+            let is_known = match row.table {
+                TableId::NAMES => {
+                    let name = String::from_utf8_lossy(row.key);
+                    let id = decode_entry(&name, row.value)
+                        .map_err(|error| damaged_at(at, error.to_string()))?;
+                    let is_given = id.was_given_out(self.header.next_table);
+                    is_given && self.named.insert(id.number(), id).is_none()
+                }
+                TableId::SUBSCRIBERS => true,
+                table => self.named.get(&table.number()) == Some(&table),
+            };
             if !rises || !is_known {
                 return Err(damaged_at(
                     at,
                     format!(
-                        "a row of {:?} is not above the one before it, or its table was never given out",
+                        "a row of {:?} is not above the one before it, or its table has no name of its own",
                         row.table
                     ),
                 ));
@@ -479,4 +495,53 @@ fn read_exact(from: &mut impl Read, bytes: &mut [u8], at: u64) -> Result<()> {
         }
         io_error(IoKind::Read, at, &error)
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::txn::table::encode_entry;
+
+    #[test]
+    fn rows_of_tables_without_a_name_of_their_own_are_damage() {
+        let id = TableId::new;
+        let verified = |rows: &[(TableId, &str, Vec<u8>)]| {
+            let header = Header {
+                kind: Kind::Full,
+                database: 7,
+                next_table: id(20),
+                from: TxnId::ZERO,
+                to: TxnId::new(5),
+                time_ns: 1,
+            };
+            let mut bytes = Vec::new();
+            let mut writer = BackupWriter::begin(&mut bytes, header).unwrap();
+            let mut state = StateHash::default();
+            for (table, key, value) in rows {
+                writer.row(*table, key.as_bytes(), value).unwrap();
+                state.add(*table, key.as_bytes(), value);
+            }
+            writer.finish(state).unwrap();
+            Backup::verify(&*bytes).map(|found| found.count)
+        };
+        let name = |name, table| (TableId::NAMES, name, encode_entry(table).to_vec());
+        let row = |table| (table, "key", b"value".to_vec());
+        let one = name("one", id(16));
+        let found = verified(&[one.clone(), name("two", id(19)), row(id(16)), row(id(19))]);
+        assert_eq!(found.unwrap(), 4);
+        for rows in [
+            &[one.clone(), row(id(17))][..],
+            &[one.clone(), name("two", id(16))],
+            &[one.clone(), name("two", id(16 | 1 << 30))],
+            &[one.clone(), row(id(16 | 1 << 30))],
+            &[one.clone(), name("two", id(20))],
+            &[one.clone(), name("two", id(5))],
+            &[(TableId::NAMES, "one", vec![16, 0, 0, 0])],
+            &[row(id(16))],
+        ] {
+            let found = verified(rows);
+            let told = matches!(&found, Err(Error::Corrupt(damage)) if damage.file == "backup");
+            assert!(told, "{rows:?}: {found:?}");
+        }
+    }
 }

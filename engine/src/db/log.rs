@@ -84,7 +84,7 @@ impl Log {
     /// [`Error::NotInLog`], [`Error::UnknownTable`] for a table of another database, [`Error::Corrupt`], [`Error::Io`].
     pub fn tail(&self, from: TxnId, filter: LogFilter) -> Result<Tail> {
         let engine = &self.engine;
-        let instance = engine.shapes.shared.tables.instance;
+        let instance = self.instance();
         if let Some(table) = filter.wanted.iter().find(|want| want.instance != instance) {
             return Err(Error::UnknownTable {
                 name: table.name.clone(),
@@ -161,6 +161,11 @@ impl Log {
 
     pub(super) fn snapshot(&self) -> Result<Snapshot> {
         Snapshot::newest(&self.engine.shapes, None)
+    }
+
+    /// What tells this open database from all others.
+    pub(super) fn instance(&self) -> u64 {
+        self.engine.shapes.shared.tables.instance
     }
 
     fn not_in_log(&self, asked: TxnId) -> Result<Error> {

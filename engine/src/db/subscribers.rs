@@ -183,7 +183,7 @@ impl WriteTxn {
     ///
     /// # Errors
     /// [`Error::InvalidOption`] for a transaction that the subscriber was not given yet, [`Error::UnknownTable`] if it
-    /// was unsubscribed; as [`WriteTxn::put`].
+    /// was unsubscribed, or follows another database; as [`WriteTxn::put`].
     pub fn acknowledge(&mut self, subscriber: &mut Subscriber, through: TxnId) -> Result<()> {
         let given = subscriber.tail.position();
         if through >= given {
@@ -193,7 +193,13 @@ impl WriteTxn {
                 expected: format!("one before {given}, which was not given yet"),
             });
         }
-        let Some((position, _)) = self.subscriber(&subscriber.name)? else {
+        let own = self.snapshot.shape().shared.tables.instance;
+        let known = match subscriber.tail.log().instance() == own {
+            true => self.subscriber(&subscriber.name)?,
+            // One of the same name may be here, too.
+            false => None,
+        };
+        let Some((position, _)) = known else {
             return Err(Error::UnknownTable {
                 name: format!("of the subscriber {}", subscriber.name),
             });

@@ -1,13 +1,17 @@
 //! What the faults that happened allow an engine that keeps its promises to do.
 //!
 //! Without a fault: nothing but success. A fault that the disk reported allows errors while it runs, and nothing once the
-//! disk is sound again: all that was acknowledged must be there. Only a disk that said "done" and lied allows more.
+//! disk is sound again: all that was acknowledged must be there. Only a disk that said "done" and lied allows more, and one
+//! that lied twice about the same place of the log: what is twice the same is believed to be its end.
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
 
 use northstar_io::sim::{Fault, Injected};
 use northstardb::Error;
 
 /// See the module.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Allowed {
     /// Operations may fail with an error that says so.
     pub errors: bool,
@@ -15,6 +19,8 @@ pub struct Allowed {
     pub damage: bool,
     /// Later, on a sound disk: what was acknowledged last may be missing.
     pub shorter: bool,
+    /// Files of the log, and offsets there, of which a read gave other bytes than were written.
+    lied_about: BTreeSet<(PathBuf, u64)>,
 }
 
 impl Allowed {
@@ -28,19 +34,21 @@ impl Allowed {
             // Time alone breaks nothing.
             Fault::Slow(_) => {}
             // The rest of a short transfer follows, unless nothing moves at all.
-            Fault::Short(_)
-            | Fault::Error(_)
-            | Fault::ErrorAfter(_)
-            | Fault::SyncFails(..)
-            | Fault::MisdirectedRead(_)
-            | Fault::Stale
-            | Fault::Flipped(_) => self.errors = true,
-            Fault::SyncLies => {
-                *self = Self {
-                    errors: true,
-                    damage: true,
-                    shorter: true,
+            Fault::Short(_) | Fault::Error(_) | Fault::ErrorAfter(_) | Fault::SyncFails(..) => {
+                self.errors = true
+            }
+            Fault::MisdirectedRead(_) | Fault::Stale | Fault::Flipped(_) => {
+                self.errors = true;
+                let first = |allowed: &mut Self| {
+                    let place = (injected.path.clone(), injected.offset);
+                    allowed.lied_about.insert(place)
                 };
+                self.shorter |= log && !first(self);
+            }
+            Fault::SyncLies => {
+                self.errors = true;
+                self.damage = true;
+                self.shorter = true;
             }
             // Of a data file, the page is refused, and its meta page has a second copy and an elder.
             Fault::Misdirected(_) | Fault::Lost => {
@@ -48,16 +56,6 @@ impl Allowed {
                 self.damage = true;
                 self.shorter |= log;
             }
-        }
-    }
-
-    /// All that either allows.
-    #[must_use]
-    pub const fn or(self, other: Self) -> Self {
-        Self {
-            errors: self.errors || other.errors,
-            damage: self.damage || other.damage,
-            shorter: self.shorter || other.shorter,
         }
     }
 

@@ -38,6 +38,8 @@ pub struct Begun {
 #[derive(Debug, Clone)]
 pub struct Oracle {
     states: BTreeMap<TxnId, (Arc<State>, Option<TxnId>)>,
+    /// What a disk that lied about the log's end has hidden: it comes back, unless something is written there.
+    hidden: BTreeMap<TxnId, (Arc<State>, Option<TxnId>)>,
     acked: TxnId,
     /// What faults so far allow.
     pub allowed: Allowed,
@@ -47,6 +49,7 @@ impl Default for Oracle {
     fn default() -> Self {
         Self {
             states: BTreeMap::from([(TxnId::ZERO, (Arc::default(), None))]),
+            hidden: BTreeMap::new(),
             acked: TxnId::ZERO,
             allowed: Allowed::default(),
         }
@@ -59,11 +62,15 @@ impl Oracle {
         match note {
             Note::Begun(Some(Begun { txn, state, place })) => {
                 self.states.insert(*txn, (Arc::clone(state), *place));
+                self.hidden.clear();
             }
             Note::Begun(None) => {}
             Note::Acked(txn) => self.acked = self.acked.max(*txn),
             Note::Cut(txn) => {
-                self.states.retain(|at, _| at <= txn);
+                let mut beyond = self.states.split_off(&txn.next());
+                if self.allowed.shorter {
+                    self.hidden.append(&mut beyond);
+                }
                 self.acked = self.acked.min(*txn);
             }
         }
@@ -104,12 +111,16 @@ impl Oracle {
     /// The state right after `at`, if it is remembered.
     #[must_use]
     pub fn state(&self, at: TxnId) -> Option<Arc<State>> {
-        self.states.get(&at).map(|(state, _)| Arc::clone(state))
+        self.known(at).map(|(state, _)| Arc::clone(state))
     }
 
     /// Where the subscriber is after `at`.
     #[must_use]
     pub fn place(&self, at: TxnId) -> Option<TxnId> {
-        self.states.get(&at).and_then(|(_, place)| *place)
+        self.known(at).and_then(|(_, place)| *place)
+    }
+
+    fn known(&self, at: TxnId) -> Option<&(Arc<State>, Option<TxnId>)> {
+        self.states.get(&at).or_else(|| self.hidden.get(&at))
     }
 }

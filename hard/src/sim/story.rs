@@ -222,7 +222,7 @@ impl Teller {
             self.oracle.allowed.after(injected);
         }
         self.atlas_seen = atlas.len();
-        self.oracle.allowed
+        self.oracle.allowed.clone()
     }
 
     fn may_fail_with(&mut self, error: &Error) -> bool {
