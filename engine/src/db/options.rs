@@ -216,7 +216,8 @@ impl Options {
     }
 
     /// Bytes of superseded pages from which on a snapshot that cannot be moved is ended: its pages are reused, and reading
-    /// what was in them answers [`Error::SnapshotGone`]. So much of history may be kept for snapshots beyond policy, too. Default: never, whatever it holds; [`Db::holders`](crate::Db::holders) tells who holds what.
+    /// what was in them answers [`Error::SnapshotGone`]. So much of history may be kept for snapshots beyond policy, too.
+    /// Default: never, whatever it holds; [`Db::holders`](crate::Db::holders) tells who holds what.
     pub fn snapshot_limit_bytes(mut self, at_most: Option<u64>) -> Self {
         self.snapshot_limit_bytes = at_most;
         self

@@ -35,7 +35,7 @@ impl Allowed {
             Fault::Slow(_) => {}
             // The rest of a short transfer follows, unless nothing moves at all.
             Fault::Short(_) | Fault::Error(_) | Fault::ErrorAfter(_) | Fault::SyncFails(..) => {
-                self.errors = true
+                self.errors = true;
             }
             Fault::MisdirectedRead(_) | Fault::Stale | Fault::Flipped(_) => {
                 self.errors = true;

@@ -38,7 +38,7 @@ pub struct Begun {
 #[derive(Debug, Clone)]
 pub struct Oracle {
     states: BTreeMap<TxnId, (Arc<State>, Option<TxnId>)>,
-    /// What a disk that lied about the log's end has hidden: it comes back, unless something is written there.
+    /// What a disk that lied about the log's end has hidden: it may come back until something is durable in its place.
     hidden: BTreeMap<TxnId, (Arc<State>, Option<TxnId>)>,
     acked: TxnId,
     /// What faults so far allow.
@@ -62,10 +62,14 @@ impl Oracle {
         match note {
             Note::Begun(Some(Begun { txn, state, place })) => {
                 self.states.insert(*txn, (Arc::clone(state), *place));
-                self.hidden.clear();
             }
             Note::Begun(None) => {}
-            Note::Acked(txn) => self.acked = self.acked.max(*txn),
+            Note::Acked(txn) => {
+                self.acked = self.acked.max(*txn);
+                if self.hidden.keys().next().is_some_and(|first| first <= txn) {
+                    self.hidden.clear();
+                }
+            }
             Note::Cut(txn) => {
                 let mut beyond = self.states.split_off(&txn.next());
                 if self.allowed.shorter {
@@ -74,6 +78,16 @@ impl Oracle {
                 self.acked = self.acked.min(*txn);
             }
         }
+    }
+
+    /// The same, should what was hidden have come back in the place of what was begun since. `None` if nothing was.
+    #[must_use]
+    pub fn with_hidden(&self) -> Option<Self> {
+        let (first, _) = self.hidden.first_key_value()?;
+        let mut back = self.clone();
+        back.states.split_off(first);
+        back.states.append(&mut back.hidden);
+        Some(back)
     }
 
     /// The last transaction that must be there.
@@ -111,16 +125,12 @@ impl Oracle {
     /// The state right after `at`, if it is remembered.
     #[must_use]
     pub fn state(&self, at: TxnId) -> Option<Arc<State>> {
-        self.known(at).map(|(state, _)| Arc::clone(state))
+        self.states.get(&at).map(|(state, _)| Arc::clone(state))
     }
 
     /// Where the subscriber is after `at`.
     #[must_use]
     pub fn place(&self, at: TxnId) -> Option<TxnId> {
-        self.known(at).and_then(|(_, place)| *place)
-    }
-
-    fn known(&self, at: TxnId) -> Option<&(Arc<State>, Option<TxnId>)> {
-        self.states.get(&at).or_else(|| self.hidden.get(&at))
+        self.states.get(&at).and_then(|(_, place)| *place)
     }
 }

@@ -245,6 +245,11 @@ impl Teller {
         let db = self.setup.open(&self.disk).during("open")?;
         let at = db.begin_read().during("begin_read")?.txn_id();
         self.allowed();
+        if let Some(back) = self.oracle.with_hidden()
+            && self.oracle.state(at).is_none()
+        {
+            self.oracle = back;
+        }
         self.latest = (*self.oracle.expect(at)?).clone();
         self.place = self.oracle.place(at);
         // Whatever was found is durable before anybody is shown it.

@@ -49,6 +49,21 @@ pub fn verify(
     rng: &mut Rng,
     look: Look,
 ) -> Result<Found, Failure> {
+    let Some(back) = oracle.with_hidden() else {
+        return verify_one(setup, image, oracle, rng, look);
+    };
+    let found = verify_one(setup, image.clone(), oracle, rng, look);
+    found.or_else(|_| verify_one(setup, image, &back, rng, look))
+}
+
+/// The same, of what was not hidden.
+fn verify_one(
+    setup: &SimSetup,
+    image: Image,
+    oracle: &Oracle,
+    rng: &mut Rng,
+    look: Look,
+) -> Result<Found, Failure> {
     let disk = setup.disk(
         Shadow::new(image),
         look.trace || look.again,
