@@ -60,13 +60,18 @@ pub(crate) enum Begin {
 enum Request {
     /// Run a row.
     Row { name: String, repeat: u32 },
-    /// Commit transactions for a row whose processes end.
-    Fill { name: String, repeat: u32 },
-    /// Compare what is there with what so many of these transactions made.
+    /// Commit transactions for a row whose processes end; if it goes on, until it is killed.
+    Fill {
+        name: String,
+        repeat: u32,
+        goes_on: bool,
+    },
+    /// Compare what is there with what so many of these transactions made, or more if it was killed.
     CheckFilled {
         name: String,
         repeat: u32,
         txns: u64,
+        killed: bool,
     },
     /// Close the database and end.
     Close,
@@ -128,10 +133,14 @@ impl Child {
         self.measured()
     }
 
-    /// Commits transactions for a row whose processes end; gives how many.
-    pub(crate) fn fill(&mut self, name: &str, repeat: u32) -> Result<u64> {
+    /// Commits transactions for a row whose processes end; gives how many. If it `goes_on`, it is committing more by then.
+    pub(crate) fn fill(&mut self, name: &str, repeat: u32, goes_on: bool) -> Result<u64> {
         let name = name.to_owned();
-        self.ask(&Request::Fill { name, repeat })?;
+        self.ask(&Request::Fill {
+            name,
+            repeat,
+            goes_on,
+        })?;
         match self.answer()? {
             Answer::Count(count) => Ok(count),
             other @ (Answer::Measured(_) | Answer::Wrong(_) | Answer::Failed(_)) => {
@@ -141,9 +150,19 @@ impl Child {
     }
 
     /// Compares what is there with what [`Child::fill`] did in a process that is no more.
-    pub(crate) fn check_filled(&mut self, name: &str, repeat: u32, txns: u64) -> Result<Measured> {
+    pub(crate) fn check_filled(
+        &mut self,
+        name: &str,
+        repeat: u32,
+        (txns, killed): (u64, bool),
+    ) -> Result<Measured> {
         let name = name.to_owned();
-        self.ask(&Request::CheckFilled { name, repeat, txns })?;
+        self.ask(&Request::CheckFilled {
+            name,
+            repeat,
+            txns,
+            killed,
+        })?;
         self.measured()
     }
 
@@ -244,6 +263,19 @@ pub(crate) fn serve(json: &str) -> Result<()> {
         let request =
             serde_json::from_str(&line).map_err(|error| Error::Child(error.to_string()))?;
         let last = matches!(request, Request::Close);
+        if let Request::Fill {
+            name,
+            repeat,
+            goes_on,
+        } = request
+        {
+            bench.begin(&name, repeat);
+            let filled = fill(&bench, goes_on, |txns| say(&Answer::Count(txns)));
+            if filled.is_err() {
+                say(&answer_of(filled.map(|()| Answer::Count(0))))?;
+            }
+            continue;
+        }
         say(&answer_of(answer(&mut bench, request)))?;
         if last {
             break;
@@ -310,13 +342,15 @@ fn answer(bench: &mut Bench, request: Request) -> Result<Answer> {
             }
             Ok(Answer::Measured(measured))
         }
-        Request::Fill { name, repeat } => {
+        Request::Fill { .. } => Err(Error::Child("it answers by itself".to_owned())),
+        Request::CheckFilled {
+            name,
+            repeat,
+            txns,
+            killed,
+        } => {
             bench.begin(&name, repeat);
-            Ok(Answer::Count(fill(bench)?))
-        }
-        Request::CheckFilled { name, repeat, txns } => {
-            bench.begin(&name, repeat);
-            Ok(Answer::Measured(check_filled(bench, txns)?))
+            Ok(Answer::Measured(check_filled(bench, txns, killed)?))
         }
         Request::Close => {
             bench.close()?;

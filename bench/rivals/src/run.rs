@@ -239,6 +239,9 @@ fn alone(
     Ok(measured)
 }
 
+/// How long a process that is to be killed has been committing by itself.
+const KILLED_AFTER: Duration = Duration::from_millis(50);
+
 /// One process fills and ends, another opens.
 fn reopened(
     plan: &Plan,
@@ -251,13 +254,18 @@ fn reopened(
     let path = dir(plan, group, engine.name);
     remove(&path)?;
     let (mut first, _) = Child::start(&task(plan, group, engine, &path, Begin::Load))?;
-    let txns = first.fill(row.name, repeat)?;
+    let txns = first.fill(row.name, repeat, killed)?;
     match killed {
-        true => first.kill()?,
+        true => {
+            // Some commits later, in the middle of one.
+            std::thread::sleep(KILLED_AFTER);
+            first.kill()?;
+        }
         false => first.close()?,
     }
     let (mut second, mut measured) = Child::start(&task(plan, group, engine, &path, Begin::Open))?;
-    measured.rows_checked = second.check_filled(row.name, repeat, txns)?.rows_checked;
+    let filled = second.check_filled(row.name, repeat, (txns, killed))?;
+    measured.rows_checked = filled.rows_checked;
     second.close()?;
     remove(&path)?;
     Ok(measured)
