@@ -77,7 +77,7 @@ pub(crate) fn write(
     let mut name = path.file_name().unwrap_or_default().to_owned();
     name.push(".part");
     let part = path.with_file_name(name);
-    let backup = write_part(db, &part, since.map(|since| since.to)).inspect_err(|_| {
+    let backup = write_part(db, &part, since.as_ref()).inspect_err(|_| {
         // Half a backup helps nobody.
         std::fs::remove_file(&part).ok();
     })?;
@@ -91,14 +91,20 @@ pub(crate) fn write(
     report::print(&figures(&backup), json, out)
 }
 
-fn write_part(db: &Db, part: &Path, since: Option<TxnId>) -> Result<Backup, Failure> {
+fn write_part(db: &Db, part: &Path, since: Option<&Backup>) -> Result<Backup, Failure> {
     let failed = |error| Failure::file(part, error);
     let mut file = BufWriter::with_capacity(BUFFER_BYTES, File::create(part).map_err(failed)?);
     let backup = match since {
         None => db.backup(&mut file),
-        Some(since) => db.backup_since(since, &mut file),
+        Some(since) => db.backup_since(since.to, &mut file),
     };
     let backup = backup.during(|| "cannot back the database up".to_owned())?;
+    if let Some(since) = since.filter(|since| since.database != backup.database) {
+        return Err(Failure::Use(format!(
+            "what it is to lead on from is of database {:032x}, this is {:032x}",
+            since.database, backup.database
+        )));
+    }
     let file = file
         .into_inner()
         .map_err(|error| failed(error.into_error()))?;

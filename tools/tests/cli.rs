@@ -364,6 +364,13 @@ fn a_database_is_backed_up_restored_and_replayed() {
     );
     let wrong = northstar(&db, &["backup", "verify", more, full]);
     assert_eq!(wrong.status.code(), Some(1), "{}", text(&wrong));
+    // Another database has other transactions of the same numbers.
+    let (other, stray) = (place("other"), place("stray"));
+    assert!(northstar(&other, &import).status.success());
+    let stray = stray.to_str().unwrap();
+    let wrong = northstar(&other, &["backup", "write", stray, "--after", full]);
+    assert_eq!(wrong.status.code(), Some(2), "{}", text(&wrong));
+    assert!(!Path::new(stray).exists());
 
     let verified = json(&northstar(&db, &["replay", "--verify", "--json"]));
     assert_eq!(verified["verdict"], "identical", "{verified}");

@@ -459,7 +459,9 @@ impl Checkpointer {
 
     /// Nobody commits: gives free space back to the file system.
     pub(crate) fn tidy(&mut self) -> Result<()> {
-        if self.tidied {
+        // History grows older while nobody commits.
+        let expires = || !self.history_is_damaged && self.lets_go(&self.shapes.load().history);
+        if self.tidied && !expires() {
             return Ok(());
         }
         let flipped = (0..TIDY_FLIPS).try_for_each(|_| self.empty_flip(Tending::Idle));
