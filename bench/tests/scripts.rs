@@ -74,11 +74,13 @@ fn a_night_goes_on_after_a_failure_and_ends_with_the_worst() {
     program(&target.join("release/nshard"), nshard);
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../perf-scripts/nightly/nightly.sh");
     let path = std::env::var("PATH").unwrap();
+    let kept = dir.path().join("kept");
     let night = |hard: &str, noisy: &str| {
         drop(std::fs::remove_file(&log));
         let output = Command::new("bash")
             .arg(&script)
-            .arg(dir.path().join("kept"))
+            .arg(&kept)
+            .env("NSBENCH_PROFILE", "ci")
             .env("PATH", format!("{}:{path}", bin.display()))
             .env("CARGO_TARGET_DIR", &target)
             .env("LOG", &log)
@@ -96,7 +98,7 @@ fn a_night_goes_on_after_a_failure_and_ends_with_the_worst() {
         "nsbench doctor",
         "nshard nightly",
         "nsbench run --repeats 5",
-        "-baseline",
+        "nsbench capture-baseline --baselines",
         "nsbench report",
     ];
     let mut rest = called.as_str();
@@ -107,6 +109,19 @@ fn a_night_goes_on_after_a_failure_and_ends_with_the_worst() {
         rest = after;
     }
     assert!(called.contains("--history"), "{called}");
+    // The nights' baseline is their own: what is tracked stays as it is, or the next night would refuse what it had changed.
+    let baselines = kept.canonicalize().unwrap().join("baselines/ci");
+    let own = format!("-baseline --baselines {} --repeats 5", baselines.display());
+    assert!(called.contains(&own), "{called}");
+    let of_a_row = baselines.join("ci/log");
+    std::fs::create_dir_all(&of_a_row).unwrap();
+    std::fs::write(of_a_row.join("x_r000.json"), "{}").unwrap();
+    let (_, called) = night("0", "none");
+    let own = format!(
+        "refresh-baselines --baselines {} --repeats 5",
+        baselines.display()
+    );
+    assert!(called.contains(&own), "{called}");
     let (code, called) = night("0", "run");
     assert_eq!(code, Some(3), "{called}");
     let (code, called) = night("1", "run");

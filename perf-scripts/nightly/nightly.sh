@@ -2,12 +2,16 @@
 # nightly.sh [KEEP]
 #
 # One night's work, from a clean checkout: hardening goes on where its ledger says, every row runs several times and is kept
-# below KEEP (default: target/nightly) by date and commit, the kept baseline is replaced unless it would become worse, and a page
-# shows tonight beside the nights before. It answers: did anything break or become slower since yesterday?
+# below KEEP (default: target/nightly) by date and commit, each row of KEEP's own baseline is replaced if no number of it is worse,
+# and a page shows tonight beside the nights before. It answers: did anything break or become slower than it was?
+#
+# The baseline of the nights is KEEP/baselines/<profile asked for>, not the checkout's: that stays clean, as a baseline is measured
+# from a clean commit only. The first night measures it. It is this machine's; after a change of machine, or for a loss that
+# is accepted: nsbench refresh-baselines --baselines KEEP/baselines/<profile> --accept.
 #
 # What it is told by variables: NSBENCH_PROFILE (auto), NIGHTLY_REPEATS (5), NIGHTLY_HARD_MINUTES (240), NIGHTLY_KEEP_DAYS (90),
-# NSBENCH_DIR (where databases are put). Exits with 1 if hardening found something or a critical row became worse, with 3 if
-# the machine was too noisy to tell; everything is done all the same, and the page is written.
+# NSBENCH_DIR (where databases are put). Exits with 1 if hardening found something, a row failed, or a critical row became worse
+# or is missing; with 3 if that cannot be told; everything is done all the same, and the page is written.
 
 source "$(dirname "$0")/../common.sh"
 [[ ${1:-} == -h || ${1:-} == --help ]] && usage
@@ -44,10 +48,12 @@ step "$nshard" nightly --minutes "${NIGHTLY_HARD_MINUTES:-240}" --ledger "$keep/
 step "$nsbench" run --repeats "$repeats" --json "$tonight/results"
 
 # A baseline is measured anew by itself: only a clean commit of a machine that fits its profile may make one.
-if compgen -G "baselines/*/*/*.json" >/dev/null; then
-    step "$nsbench" refresh-baselines --repeats "$repeats"
+asked=${NSBENCH_PROFILE:-auto}
+baselines=$keep/baselines/${asked//\//_}
+if compgen -G "$baselines/*/*/*.json" >/dev/null; then
+    step "$nsbench" refresh-baselines --baselines "$baselines" --repeats "$repeats"
 else
-    step "$nsbench" capture-baseline --repeats "$repeats"
+    step "$nsbench" capture-baseline --baselines "$baselines" --repeats "$repeats"
 fi
 
 # Each night's results lie in a directory of their own, one level down.
