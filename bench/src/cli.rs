@@ -1,19 +1,21 @@
 //! The command line.
 
-use std::io::Write;
+use std::collections::BTreeSet;
+use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::atomic::{AtomicU8, Ordering};
 
+use clap::builder::FalseyValueParser;
 use clap::{Args, Parser, Subcommand};
+use serde::{Deserialize, Serialize};
 
 use crate::compare::Thresholds;
 use crate::csv;
 use crate::error::{BenchError, Result};
-use crate::gate;
+use crate::gate::{self, BaselineArgs, Keep};
 use crate::list;
-use crate::machine::{Git, Machine};
 use crate::planting;
-use crate::profile::Profile;
 use crate::results::Record;
 use crate::row::Row;
 use crate::run::run;
@@ -26,9 +28,13 @@ use crate::versus::{self, VersusArgs};
 const EXIT_CODES: &str = "\
 Exit codes:
   0  done; the gate passed, nothing became worse
-  1  a row failed, a figure was missed with --check, a row became worse, or something else went wrong
-  2  bad use: an unknown row, option, profile or file
-  3  the machine was too noisy to tell
+  1  a row failed, a figure was missed with --check, something else went wrong, or the output could not be written;
+     compare: a row became worse; gate: a critical row became worse, or it or one of its numbers is missing
+  2  bad use: an unknown row, option, profile or file, or results that cannot be compared
+  3  the machine was too noisy to tell, or there are too few repeats; gate: also if a critical row of the baseline was
+     skipped, or the baseline is of another kind of machine
+
+A reader of the output that goes away (| head) changes no exit code.
 
 Colours are shown on a terminal only; NO_COLOR turns them off, CLICOLOR_FORCE on.";
 
@@ -78,11 +84,11 @@ enum Command {
     Gate(GateArgs),
     /// Measure and keep what later runs are held against.
     CaptureBaseline(BaselineArgs),
-    /// Measure anew and replace a kept baseline, unless it would become worse.
+    /// Measure anew, and replace each row of a kept baseline of which no number became worse; exits as the gate does.
     RefreshBaselines {
         #[command(flatten)]
         baseline: BaselineArgs,
-        /// Replace it even where it becomes worse.
+        /// Replace every row, also by what is worse or of another machine, and remove rows that are no more.
         #[arg(long)]
         accept: bool,
     },
@@ -126,7 +132,7 @@ enum Command {
     },
 }
 
-#[derive(Debug, Clone, Args)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Args, Serialize, Deserialize)]
 pub(crate) struct SelectArgs {
     /// Only rows whose name contains this; a whole name, from `bench/` on, is that row alone.
     #[arg(long, env = "NSBENCH_FILTER", value_name = "SUBSTR")]
@@ -148,15 +154,15 @@ pub(crate) struct RunArgs {
         value_name = "PROFILE"
     )]
     pub(crate) profile: String,
-    /// Write the results, one JSON file for each row and repeat, below this directory (default: `nsbench-results` in
-    /// the build's target directory, where those of the run before are removed).
+    /// Write the results, one JSON file for each row and repeat, below this directory, where older ones of the same rows are
+    /// removed (default: `nsbench-results` in the build's target directory, where all of the run before are removed).
     #[arg(long, env = "NSBENCH_JSON", value_name = "DIR")]
     pub(crate) json: Option<PathBuf>,
     /// Put the databases below this directory (default: the build's target directory); removed afterwards.
     #[arg(long, env = "NSBENCH_DIR", value_name = "SCRATCH")]
     pub(crate) dir: Option<PathBuf>,
     /// Smaller and shorter: about a minute. Figures are then indications.
-    #[arg(long, env = "NSBENCH_QUICK")]
+    #[arg(long, env = "NSBENCH_QUICK", value_parser = FalseyValueParser::new())]
     pub(crate) quick: bool,
     /// Where everything random starts.
     #[arg(long, env = "NSBENCH_SEED", default_value_t = 1, value_name = "N")]
@@ -198,6 +204,26 @@ pub(crate) struct RunArgs {
 }
 
 impl RunArgs {
+    /// Of a whole run at full size, as a baseline is of.
+    pub(crate) fn full(select: &SelectArgs, repeats: u32, json: &Path, dir: Option<&Path>) -> Self {
+        Self {
+            select: select.clone(),
+            profile: "auto".to_owned(),
+            json: Some(json.to_owned()),
+            dir: dir.map(Path::to_path_buf),
+            quick: false,
+            seed: 1,
+            repeats,
+            minutes: None,
+            threads: None,
+            warmup_ops: 0,
+            warmup_ns: 0,
+            csv: false,
+            check: false,
+            tiny: false,
+        }
+    }
+
     /// The words that say the same to another process.
     pub(crate) fn words(&self) -> Vec<String> {
         let mut words = Vec::new();
@@ -304,24 +330,6 @@ struct GateArgs {
     limits: LimitArgs,
 }
 
-#[derive(Debug, Args)]
-struct BaselineArgs {
-    /// Which profile.
-    #[arg(long, default_value = "auto", value_name = "PROFILE")]
-    profile: String,
-    /// Where baselines are kept, each in a directory named as its profile.
-    #[arg(long, default_value = "baselines", value_name = "DIR")]
-    baselines: PathBuf,
-    /// Runs of each row.
-    #[arg(long, default_value_t = 5, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1000))]
-    repeats: u32,
-    /// Put the databases below this directory.
-    #[arg(long, env = "NSBENCH_DIR", value_name = "SCRATCH")]
-    dir: Option<PathBuf>,
-    #[command(flatten)]
-    select: SelectArgs,
-}
-
 /// What a command came to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Ended {
@@ -356,8 +364,11 @@ pub(crate) fn main() -> ExitCode {
             limits,
         }) => gate::show(&before, &after, &limits.thresholds(), all),
         Some(Command::Gate(args)) => judge(&args),
-        Some(Command::CaptureBaseline(args)) => capture(&args, None),
-        Some(Command::RefreshBaselines { baseline, accept }) => capture(&baseline, Some(accept)),
+        Some(Command::CaptureBaseline(args)) => gate::capture(&args, Keep::New),
+        Some(Command::RefreshBaselines { baseline, accept }) => {
+            let keep = if accept { Keep::Accepted } else { Keep::Better };
+            gate::capture(&baseline, keep)
+        }
         Some(Command::GateTest(args)) => {
             scratch_in(&default_dir()).and_then(|scratch| planting::test(&args, scratch.path()))
         }
@@ -377,31 +388,45 @@ pub(crate) fn main() -> ExitCode {
         Some(Command::Tool(tool)) => tool.run(),
         Some(Command::Child { task }) => crate::child::serve(&task).map(|()| Ended::Met),
     };
-    match done {
-        Ok(Ended::Met) => ExitCode::SUCCESS,
-        Ok(Ended::Regressed) => ExitCode::from(1),
-        Ok(Ended::Noisy) => ExitCode::from(3),
+    let code = match done {
+        // Whoever waits for the output has not got it, whatever it says.
+        Ok(_) if OUTPUT.load(Ordering::Relaxed) == FAILED => 1,
+        Ok(Ended::Met) => 0,
+        Ok(Ended::Regressed) => 1,
+        Ok(Ended::Noisy) => 3,
         Err(error) => {
             complain(&format!("nsbench: {error}"));
-            ExitCode::from(error.exit_code())
+            error.exit_code()
         }
-    }
+    };
+    ExitCode::from(code)
 }
+
+/// What became of standard output: it is written to, its reader has gone away, or it could not be written.
+static OUTPUT: AtomicU8 = AtomicU8::new(OPEN);
+const OPEN: u8 = 0;
+const GONE: u8 = 1;
+const FAILED: u8 = 2;
 
 /// A line on standard error; nobody is left to tell if that fails.
 pub(crate) fn complain(text: &str) {
     drop(writeln!(anstream::stderr(), "{text}"));
 }
 
-/// Text on standard output. A reader that has gone away ends the process quietly, as `| head` expects.
+/// Text on standard output. Once its reader has gone away nothing more is printed, and the exit code stays what it would be; an
+/// output that cannot be written makes it 1.
 pub(crate) fn say(text: &str) {
+    // Alone: a late value prints into a closed pipe once more.
+    if OUTPUT.load(Ordering::Relaxed) != OPEN {
+        return;
+    }
     let mut out = anstream::stdout();
-    if out
-        .write_all(text.as_bytes())
-        .and_then(|()| out.flush())
-        .is_err()
-    {
-        std::process::exit(0);
+    if let Err(error) = out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        let gone = error.kind() == ErrorKind::BrokenPipe;
+        OUTPUT.store(if gone { GONE } else { FAILED }, Ordering::Relaxed);
+        if !gone {
+            complain(&format!("nsbench: standard output: {error}"));
+        }
     }
 }
 
@@ -425,25 +450,52 @@ impl SelectArgs {
     /// The rows that are meant.
     pub(crate) fn rows(&self) -> Result<Vec<Row>> {
         let mut rows = suites::all();
+        let names: BTreeSet<&str> = rows.iter().map(|row| row.name).collect();
+        let chosen = self.choose(&names);
+        rows.retain(|row| chosen.contains(row.name));
+        match rows.is_empty() {
+            true => Err(self.no_row()),
+            false => Ok(rows),
+        }
+    }
+
+    /// The names that are meant, of rows of whatever build.
+    pub(crate) fn choose<'a>(&self, names: &BTreeSet<&'a str>) -> BTreeSet<&'a str> {
+        let mut chosen = names.clone();
         if let Some(suite) = &self.suite {
-            rows.retain(|row| row.suite() == suite);
+            chosen.retain(|name| name.split('/').nth(1) == Some(suite));
         }
         if let Some(filter) = &self.filter {
             // A whole name means that row, though others begin with it.
-            let exact = rows.iter().any(|row| row.name == filter);
-            rows.retain(|row| row.name == filter || (!exact && row.name.contains(filter.as_str())));
+            let exact = chosen.contains(filter.as_str());
+            chosen.retain(|name| name == filter || (!exact && name.contains(filter.as_str())));
         }
-        if rows.is_empty() {
-            let asked = [self.suite.as_deref(), self.filter.as_deref()];
-            return Err(BenchError::NoRow(
-                asked
-                    .into_iter()
-                    .flatten()
-                    .collect::<Vec<_>>()
-                    .join(" and "),
-            ));
-        }
-        Ok(rows)
+        chosen
+    }
+
+    /// Every row is meant.
+    pub(crate) fn is_all(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// What several selections ask for, in words; `None` where one of them is for everything.
+    pub(crate) fn words_of_all(all: &[Self]) -> Option<String> {
+        let words = |one: &Self| {
+            let parts = [("--suite", &one.suite), ("--filter", &one.filter)];
+            let parts = parts.into_iter();
+            let given =
+                parts.filter_map(|(flag, value)| Some(format!("{flag} {}", value.as_ref()?)));
+            given.collect::<Vec<_>>().join(" ")
+        };
+        let narrow = !all.iter().any(Self::is_all);
+        narrow.then(|| all.iter().map(words).collect::<Vec<_>>().join(", "))
+    }
+
+    /// Nothing is called as was asked.
+    pub(crate) fn no_row(&self) -> BenchError {
+        let asked = [self.suite.as_deref(), self.filter.as_deref()];
+        let asked: Vec<&str> = asked.into_iter().flatten().collect();
+        BenchError::NoRow(asked.join(" and "))
     }
 }
 
@@ -469,90 +521,26 @@ fn judge(args: &GateArgs) -> Result<Ended> {
     let Some(other) = &args.against else {
         let results = args.results.clone();
         let results = results.unwrap_or_else(|| gate::latest(&default_dir()));
-        return gate::against_baseline(args.baseline.as_deref(), &results, &limits);
+        return gate::against_baseline(args.baseline.as_deref(), &results, &args.select, &limits);
     };
     let scratch = scratch_in(&default_dir())?;
-    let mut arguments = vec!["--profile".to_owned(), args.profile.clone()];
-    if args.quick {
-        arguments.push("--quick".to_owned());
-    }
-    let rows = args.select.rows_to_run()?;
-    gate::against_build(
-        other,
-        &rows,
-        &arguments,
-        args.repeats,
-        scratch.path(),
-        &limits,
-    )
-}
-
-/// Measures what is kept: `refresh` replaces what is there, if it did not become worse or that is accepted.
-fn capture(args: &BaselineArgs, refresh: Option<bool>) -> Result<Ended> {
-    let scratch = scratch_in(&args.dir.clone().unwrap_or_else(default_dir))?;
-    let machine = Machine::read(scratch.path());
-    let (profile, _) = Profile::find(&args.profile, &machine)?;
-    if let Some(why) = profile.unfit(&machine) {
-        return Err(BenchError::Profile {
-            name: profile.name,
-            why: format!("no baseline from this machine: {why}"),
-        });
-    }
-    let kept = args.baselines.join(&profile.name);
-    if cfg!(debug_assertions) || Git::read().is_some_and(|git| git.dirty) {
-        return Err(BenchError::Incomparable(
-            "a baseline is measured by a release build of a clean commit".to_owned(),
-        ));
-    }
-    if refresh.is_none() && kept.exists() {
-        return Err(BenchError::Incomparable(format!(
-            "{} exists; refresh-baselines replaces it",
-            kept.display()
-        )));
-    }
-    let measured = scratch.path().join("baseline");
-    let run_args = RunArgs {
-        select: args.select.clone(),
-        profile: profile.name,
-        json: Some(measured.clone()),
-        dir: args.dir.clone(),
-        quick: false,
-        seed: 1,
-        repeats: args.repeats,
-        minutes: None,
-        threads: None,
-        warmup_ops: 0,
-        warmup_ns: 0,
-        csv: false,
-        check: false,
-        tiny: false,
+    // The other build is started elsewhere.
+    let whole = |path: &Path| path.canonicalize().map_err(BenchError::file(path));
+    let profile = match args.profile.ends_with(".toml") {
+        true => whole(Path::new(&args.profile))?.display().to_string(),
+        false => args.profile.clone(),
     };
-    if run(&run_args)? != Ended::Met {
-        return Ok(Ended::Regressed);
+    let mut words = vec!["--profile".to_owned(), profile];
+    if args.quick {
+        words.push("--quick".to_owned());
     }
-    if let Some(accept) = refresh {
-        let limits = Thresholds::default();
-        let compared = gate::against_baseline(Some(&kept), &measured, &limits)?;
-        if compared != Ended::Met && !accept {
-            say("the baseline stays as it is; --accept replaces it all the same\n");
-            return Ok(compared);
-        }
-    }
-    let measured = Record::read_all(&measured)?;
-    if kept.exists() {
-        // Of a row that was measured anew no older repeat stays.
-        for (name, records) in Record::read_all(&kept)? {
-            for old in records.iter().filter(|_| measured.contains_key(&name)) {
-                let path = old.path(&kept);
-                std::fs::remove_file(&path).map_err(BenchError::file(&path))?;
-            }
-        }
-    }
-    for record in measured.into_values().flatten() {
-        record.write(&kept)?;
-    }
-    say(&format!("kept in {}\n", kept.display()));
-    Ok(Ended::Met)
+    let asked = gate::Asked {
+        select: &args.select,
+        words: &words,
+        repeats: args.repeats,
+        scratch: &whole(scratch.path())?,
+    };
+    gate::against_build(other, &asked, &limits)
 }
 
 fn validate(paths: &[PathBuf]) -> Result<Ended> {

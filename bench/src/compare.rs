@@ -2,8 +2,10 @@
 //!
 //! A shift of medians counts only beyond the larger of a threshold and three times the spread of the repeats (the median
 //! absolute deviation, of the side where it is larger). A shift beyond the threshold and within the spread is not judged:
-//! the machine was too noisy to tell. Times need five repeats on both sides; counts do not depend on the machine and
-//! need one. Spec: `benchmarks_v0`.
+//! the machine was too noisy to tell. Times and ratios need five repeats on both sides; with fewer the spread is not known,
+//! so only what is worse by three thresholds is called worse, and what is worse by one is not decided. Counts need
+//! one repeat; those that follow the clock (flushes of group commits) are judged by their spread like the rest.
+//! Spec: `benchmarks_v0`.
 
 use std::collections::BTreeMap;
 
@@ -14,10 +16,17 @@ use crate::row::is_critical;
 use crate::stats::{median, spread};
 use crate::units::{Unit, show};
 
-/// Repeats without which a time is not judged.
+/// Repeats without which the spread of a time or a ratio is not known.
 pub(crate) const REPEATS_MIN: usize = 5;
+/// Thresholds that a time or a ratio must exceed where there are fewer.
+const FEW_REPEATS: f64 = 3.0;
 /// Spreads that a shift must exceed.
 const SPREADS: f64 = 3.0;
+/// Allocations and flushes an operation that are nothing beside larger numbers. Of smaller ones as much again is let pass,
+/// since a fixed number of them divided by the operations of a time follows the machine.
+const COUNTS_LEAST: f64 = 0.005;
+/// And that are nothing beside 0.
+const COUNTS_NOTHING: f64 = 0.0001;
 
 /// Relative shifts that are let pass.
 #[derive(Debug, Clone, Copy)]
@@ -68,15 +77,41 @@ struct Series {
     /// More is better.
     rising: bool,
     threshold: f64,
-    /// Differences below this are nothing.
-    least: f64,
+    least: Least,
     values: Vec<f64>,
 }
+
+/// Differences that are nothing, however large a share they are.
+#[derive(Debug, Clone, Copy)]
+struct Least {
+    /// Beside a large number.
+    most: f64,
+    /// Beside 0. Between the two: as much as the number itself.
+    nothing: f64,
+}
+
+impl Least {
+    /// The same beside every number.
+    const fn of(difference: f64) -> Self {
+        Self {
+            most: difference,
+            nothing: difference,
+        }
+    }
+}
+
+const NONE: Least = Least::of(0.0);
+const COUNTS: Least = Least {
+    most: COUNTS_LEAST,
+    nothing: COUNTS_NOTHING,
+};
 
 impl Series {
     /// The shift of a median that is let pass in quiet.
     fn threshold_of(&self, median: f64) -> f64 {
-        (self.threshold * median.abs()).max(self.least)
+        let Least { most, nothing } = self.least;
+        let least = most.min(median.abs().max(nothing));
+        (self.threshold * median.abs()).max(least)
     }
 }
 
@@ -89,8 +124,23 @@ pub(crate) enum Finding {
     Better,
     /// Worse, beyond doubt.
     Worse,
-    /// The shift is within the spread, or there are too few repeats.
+    /// The shift is within the spread.
     Noisy,
+    /// Perhaps worse: there are too few repeats to know the spread.
+    TooFew,
+}
+
+impl Finding {
+    /// As tables say it.
+    pub(crate) fn words(self) -> &'static str {
+        match self {
+            Self::Same => "same",
+            Self::Better => "better",
+            Self::Worse => "worse",
+            Self::Noisy => "too noisy to tell",
+            Self::TooFew => "too few repeats to tell",
+        }
+    }
 }
 
 /// One number of one row, before and after.
@@ -156,32 +206,44 @@ fn series(records: &[Record], limits: &Thresholds) -> BTreeMap<String, Series> {
         let timed = instructions.is_none();
         add(
             "throughput".to_owned(),
-            number(Kind::Time, Unit::PerSecond, true, limits.throughput, 0.0),
+            number(Kind::Time, Unit::PerSecond, true, limits.throughput, NONE),
             timed.then_some(results.ops_per_sec),
         );
         add(
             "p99".to_owned(),
-            number(Kind::Time, Unit::Nanos, false, limits.p99, 0.0),
+            number(Kind::Time, Unit::Nanos, false, limits.p99, NONE),
             timed.then_some(results.latency_ns.p99),
         );
         add(
             "instructions/op".to_owned(),
-            number(Kind::Count, Unit::Count, false, limits.instructions, 1.0),
+            number(
+                Kind::Count,
+                Unit::Count,
+                false,
+                limits.instructions,
+                Least::of(1.0),
+            ),
             instructions,
         );
         add(
             "allocations/op".to_owned(),
-            number(Kind::Count, Unit::Count, false, limits.counts, 0.005),
+            number(Kind::Count, Unit::Count, false, limits.counts, COUNTS),
             Some(results.allocs_per_op),
         );
         add(
             "fsyncs/txn".to_owned(),
-            number(Kind::Count, Unit::Count, false, limits.fsyncs, 0.005),
+            number(Kind::Count, Unit::Count, false, limits.fsyncs, COUNTS),
             results.fsyncs_per_txn,
         );
         add(
             "written/op".to_owned(),
-            number(Kind::Count, Unit::Bytes, false, limits.counts, 1.0),
+            number(
+                Kind::Count,
+                Unit::Bytes,
+                false,
+                limits.counts,
+                Least::of(1.0),
+            ),
             results.io.map(|io| per_op(io.bytes_written)),
         );
         for floor in &results.floors {
@@ -189,7 +251,7 @@ fn series(records: &[Record], limits: &Thresholds) -> BTreeMap<String, Series> {
             let rising = floor.unit.ends_with("per_second") || floor.unit == "ratio";
             add(
                 format!("times {}", floor.what),
-                number(Kind::Ratio, Unit::Ratio, rising, limits.floor, 0.0),
+                number(Kind::Ratio, Unit::Ratio, rising, limits.floor, NONE),
                 Some(floor.ratio),
             );
         }
@@ -203,14 +265,24 @@ fn judge(before: &Series, after: &Series) -> (f64, f64, f64, Finding) {
     let worse = if before.rising { old - new } else { new - old };
     let spread = SPREADS * spread(&before.values).max(spread(&after.values));
     let threshold = before.threshold_of(old);
-    let allowed = threshold.max(spread);
-    let few = before.values.len().min(after.values.len()) < REPEATS_MIN;
-    let finding = match before.kind {
-        Kind::Time | Kind::Ratio if few && worse.abs() > threshold => Finding::Noisy,
-        _ if worse > allowed => Finding::Worse,
-        _ if -worse > allowed => Finding::Better,
-        _ if worse > threshold => Finding::Noisy,
-        Kind::Time | Kind::Ratio | Kind::Count => Finding::Same,
+    let few =
+        before.kind != Kind::Count && before.values.len().min(after.values.len()) < REPEATS_MIN;
+    let least = if few {
+        FEW_REPEATS * threshold
+    } else {
+        threshold
+    };
+    let allowed = least.max(spread);
+    let finding = if worse > allowed {
+        Finding::Worse
+    } else if -worse > allowed {
+        Finding::Better
+    } else if worse <= threshold {
+        Finding::Same
+    } else if few {
+        Finding::TooFew
+    } else {
+        Finding::Noisy
     };
     (old, new, allowed, finding)
 }
@@ -244,6 +316,50 @@ pub(crate) fn compare(
                 after,
                 allowed,
             });
+        }
+    }
+    all
+}
+
+/// Numbers of rows on both sides that some repeat now lacks: a row's name and a number's.
+pub(crate) fn lacking(
+    before: &BTreeMap<String, Vec<Record>>,
+    after: &BTreeMap<String, Vec<Record>>,
+) -> Vec<(String, String)> {
+    let limits = Thresholds::default();
+    let mut all = Vec::new();
+    for (bench, old) in before {
+        let Some(new) = after.get(bench) else {
+            continue;
+        };
+        let found = series(new, &limits);
+        for (metric, series) in series(old, &limits) {
+            let now = found.get(&metric).map_or(0, |found| found.values.len());
+            // A number that not every repeat had before need not be in every one now.
+            let always = series.values.len() == old.len();
+            if now == 0 || always && now < new.len() {
+                all.push((bench.clone(), metric));
+            }
+        }
+    }
+    all
+}
+
+/// The numbers of a row whose medians became worse, by however little, and those that it lacks.
+pub(crate) fn worsened(before: &[Record], after: &[Record]) -> Vec<String> {
+    let limits = Thresholds::default();
+    let found = series(after, &limits);
+    let mut all = Vec::new();
+    for (metric, old) in series(before, &limits) {
+        let Some(new) = found.get(&metric) else {
+            all.push(format!("{metric} is missing"));
+            continue;
+        };
+        let (was, is) = (median(&old.values), median(&new.values));
+        let worse = if old.rising { is < was } else { is > was };
+        if worse {
+            let (was, is) = (show(was, old.unit), show(is, old.unit));
+            all.push(format!("{metric} {was} to {is}"));
         }
     }
     all
@@ -292,11 +408,9 @@ pub(crate) fn table(all: &[Compared], whole: bool) -> String {
             show(one.after, one.unit),
             format!("{:+.1} %", 100.0 * one.shift()),
             format!("± {}", show(one.allowed, one.unit)),
-            match one.finding {
-                Finding::Same => "same",
-                Finding::Better => "better",
-                Finding::Worse => "WORSE",
-                Finding::Noisy => "too noisy to tell",
+            match one.finding == Finding::Worse {
+                true => "WORSE",
+                false => one.finding.words(),
             }
             .to_owned(),
         ]);
@@ -317,7 +431,7 @@ mod tests {
             unit: Unit::Nanos,
             rising: false,
             threshold: 0.10,
-            least: 0.0,
+            least: NONE,
             values: values.to_vec(),
         }
     }
@@ -334,7 +448,20 @@ mod tests {
         assert_eq!(finding(&[85.0, 84.0, 86.0, 85.0, 85.0]), Finding::Better);
         // The same shift as above, and a spread that could have made it.
         assert_eq!(finding(&[90.0, 112.0, 130.0, 101.0, 120.0]), Finding::Noisy);
-        assert_eq!(finding(&[112.0]), Finding::Noisy);
+    }
+
+    #[test]
+    fn few_repeats_find_what_is_much_worse_and_doubt_only_what_may_be() {
+        let one = |value| times(&[value]);
+        let finding = |after: f64| judge(&one(100.0), &one(after)).3;
+        assert_eq!(finding(1000.0), Finding::Worse, "ten times");
+        assert_eq!(finding(131.0), Finding::Worse);
+        assert_eq!(finding(112.0), Finding::TooFew);
+        assert_eq!(finding(108.0), Finding::Same);
+        assert_eq!(finding(88.0), Finding::Same);
+        assert_eq!(finding(50.0), Finding::Better, "much better is no doubt");
+        let swinging = times(&[100.0, 160.0, 60.0, 130.0, 70.0]);
+        assert_eq!(judge(&swinging, &one(140.0)).3, Finding::TooFew);
     }
 
     #[test]
@@ -342,7 +469,7 @@ mod tests {
         let count = |value| Series {
             kind: Kind::Count,
             threshold: 0.05,
-            least: 0.005,
+            least: COUNTS,
             ..times(&[value])
         };
         assert_eq!(judge(&count(0.0), &count(0.0)).3, Finding::Same);
@@ -350,5 +477,29 @@ mod tests {
         assert_eq!(judge(&count(2.0), &count(2.09)).3, Finding::Same);
         assert_eq!(judge(&count(2.0), &count(2.2)).3, Finding::Worse);
         assert_eq!(judge(&count(2.0), &count(1.0)).3, Finding::Better);
+    }
+
+    #[test]
+    fn small_counts_that_grow_manyfold_are_found_and_those_that_swing_are_judged_by_their_spread() {
+        let flushes = |values: &[f64]| Series {
+            kind: Kind::Count,
+            threshold: 0.0,
+            least: COUNTS,
+            ..times(values)
+        };
+        let buffered = flushes(&[0.000_741, 0.000_747, 0.000_765, 0.000_75, 0.000_746]);
+        let finding = |after: f64| judge(&buffered, &flushes(&[after])).3;
+        assert_eq!(finding(0.005_25), Finding::Worse, "seven times");
+        assert_eq!(finding(0.001), Finding::Same, "a slower machine");
+        assert_eq!(
+            judge(&flushes(&[0.0]), &flushes(&[0.001])).3,
+            Finding::Worse
+        );
+        // Group commits: the kept spread is large, so a shift within three of it is a doubt, and one beyond is none.
+        let groups = flushes(&[0.30, 0.34, 0.36, 0.32, 0.38]);
+        let finding = |after: f64| judge(&groups, &flushes(&[after])).3;
+        assert_eq!(finding(0.342), Finding::Same);
+        assert_eq!(finding(0.39), Finding::Noisy);
+        assert_eq!(finding(0.41), Finding::Worse);
     }
 }

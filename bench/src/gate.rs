@@ -2,194 +2,108 @@
 //!
 //! Two ways to ask. Against a kept baseline, times are not judged where the profile says that its machines are noisy: there
 //! the ratios to floors of the same run decide, and what is counted. Against another build of this program, both are run
-//! in turn, row by row, so that what the machine does meets both: then times are judged too.
+//! in turn, row by row, so that what the machine does meets both: then times are judged too. Either way what is not there
+//! does not pass: a critical row or number that was measured before must be measured again.
 //! Spec: `benchmarks_v0`.
+
+mod against;
+mod baseline;
+mod comparable;
+mod decision;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
 
-use crate::cli::{Ended, say};
-use crate::compare::{Compared, Finding, Kind, Thresholds, compare, table, unmatched};
-use crate::error::{BenchError, Result};
+use crate::cli::{Ended, SelectArgs, say};
+use crate::compare::{Finding, Thresholds, compare, lacking, table, unmatched};
+use crate::error::Result;
 use crate::results::Record;
-use crate::row::Row;
+use crate::summary::Summary;
 
-type Results = BTreeMap<String, Vec<Record>>;
+pub(crate) use against::{Asked, against_build};
+pub(crate) use baseline::{BaselineArgs, Keep, capture};
+pub(crate) use comparable::check as comparable;
+pub(crate) use decision::{Decision, Ends, Judged, decide};
 
-/// Holds two directories of results against each other, and shows what shifted.
+/// Records of rows, by the rows' names.
+pub(crate) type Results = BTreeMap<String, Vec<Record>>;
+
+/// Holds two directories of results against each other, and shows what shifted. Any row decides, critical or not.
 pub(crate) fn show(before: &Path, after: &Path, limits: &Thresholds, whole: bool) -> Result<Ended> {
     let (before, after) = (Record::read_all(before)?, Record::read_all(after)?);
+    if let Some(other) = comparable(&before, &after)? {
+        say(&format!("{other}: times and ratios say little\n\n"));
+    }
     let all = compare(&before, &after, limits);
     say(&table(&all, whole));
-    say(&missing(&before, &after));
-    Ok(ended(&all, &|_| true, false))
-}
-
-/// Holds results against a baseline.
-pub(crate) fn against_baseline(
-    baseline: Option<&Path>,
-    results: &Path,
-    limits: &Thresholds,
-) -> Result<Ended> {
-    let after = Record::read_all(results)?;
-    let profile = after
-        .values()
-        .flatten()
-        .map(|record| record.profile.name.clone())
-        .next();
-    let profile = profile.unwrap_or_default();
-    let baseline =
-        baseline.map_or_else(|| Path::new("baselines").join(&profile), Path::to_path_buf);
-    let before = Record::read_all(&baseline)?;
-    comparable(&before, &after)?;
-    let times = profile != "ci";
-    let judged = |one: &Compared| times || one.kind != Kind::Time;
-    if !times {
-        say("profile ci: times are shown and not judged; ratios to floors and counts are\n\n");
-    }
-    let all = compare(&before, &after, limits);
-    say(&table(&all, false));
-    say(&missing(&before, &after));
-    Ok(tell(ended(&all, &judged, true)))
-}
-
-/// Runs rows of another build and of this one in turn, and holds them against each other.
-pub(crate) fn against_build(
-    other: &Path,
-    rows: &[Row],
-    arguments: &[String],
-    repeats: u32,
-    scratch: &Path,
-    limits: &Thresholds,
-) -> Result<Ended> {
-    let here = std::env::current_exe().map_err(BenchError::file(Path::new("nsbench")))?;
-    let sides = [("before", other), ("after", here.as_path())];
-    let known = names(other)?;
-    let (rows, new): (Vec<Row>, Vec<Row>) = rows
-        .iter()
-        .copied()
-        .partition(|row| known.iter().any(|name| name == row.name));
-    for row in &new {
-        say(&format!(
-            "{}: the other build has no such row\n",
-            row.short()
-        ));
-    }
-    for row in &rows {
-        for repeat in 0..repeats {
-            for (side, program) in sides {
-                let dir = scratch.join(side).join(repeat.to_string());
-                one_run(program, row, arguments, &dir)?;
-            }
-        }
-        say(&format!("{}: {repeats} runs of each build\n", row.short()));
-    }
-    let read = |side: &str| Record::read_all(&scratch.join(side));
-    let wanted = |results: Results| -> Results {
-        let is_asked = |name: &str| rows.iter().any(|row| row.name == name);
-        results
-            .into_iter()
-            .filter(|(name, _)| is_asked(name))
-            .collect()
-    };
-    let (before, after) = (wanted(read("before")?), wanted(read("after")?));
-    let all = compare(&before, &after, limits);
-    say(&format!("\n{}", table(&all, false)));
-    say(&missing(&before, &after));
-    Ok(tell(ended(&all, &|_| true, true)))
-}
-
-/// Names of another build's rows.
-fn names(program: &Path) -> Result<Vec<String>> {
-    let output = Command::new(program)
-        .arg("list")
-        .stdin(Stdio::null())
-        .output()
-        .map_err(BenchError::file(program))?;
-    let text = String::from_utf8_lossy(&output.stdout);
-    let names = text
-        .split_whitespace()
-        .filter(|word| word.starts_with("bench/"));
-    Ok(names.map(str::to_owned).collect())
-}
-
-fn one_run(program: &Path, row: &Row, arguments: &[String], dir: &Path) -> Result<()> {
-    let run = Command::new(program)
-        .arg("run")
-        .args(["--filter", row.name, "--json"])
-        .arg(dir)
-        .args(arguments)
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .status()
-        .map_err(BenchError::file(program))?;
-    if run.success() {
-        return Ok(());
-    }
-    Err(BenchError::Child(format!(
-        "{} run --filter {}: {run}",
-        program.display(),
-        row.name
-    )))
-}
-
-/// Fails unless both sides ran the same sizes of the same profile in the same kind of build, and were asked the same.
-fn comparable(before: &Results, after: &Results) -> Result<()> {
-    let kind = |results: &Results| {
-        let first = results.values().flatten().next();
-        first.map(|record| {
-            (
-                record.profile.name.clone(),
-                record.config.size.clone(),
-                record.build.mode.clone(),
-                record.config.threads_asked,
-                (record.config.warmup_ops, record.config.warmup_ns),
-            )
-        })
-    };
-    let (old, new) = (kind(before), kind(after));
-    if old == new {
-        return Ok(());
-    }
-    Err(BenchError::Incomparable(format!(
-        "{old:?} and {new:?} (profile, size, build, threads, warm-up)"
-    )))
-}
-
-fn missing(before: &Results, after: &Results) -> String {
-    let (gone, new) = unmatched(before, after);
-    let mut text = String::new();
+    let (gone, new) = unmatched(&before, &after);
     for (what, rows) in [("only before", gone), ("only after", new)] {
         if !rows.is_empty() {
-            text.push_str(&format!("{what}: {}\n", rows.join(", ")));
+            say(&format!("{what}: {}\n", rows.join(", ")));
         }
     }
-    text
-}
-
-/// What findings come to; `critical` leaves out the rows that do not block.
-fn ended(all: &[Compared], judged: &dyn Fn(&Compared) -> bool, critical: bool) -> Ended {
-    let found = |finding| {
-        all.iter()
-            .any(|one| one.finding == finding && judged(one) && (one.critical || !critical))
-    };
-    if found(Finding::Worse) {
+    for (row, metric) in lacking(&before, &after) {
+        say(&format!("only before: {metric} of {row}\n"));
+    }
+    let found = |wanted: &[Finding]| all.iter().any(|one| wanted.contains(&one.finding));
+    Ok(if found(&[Finding::Worse]) {
         Ended::Regressed
-    } else if found(Finding::Noisy) {
+    } else if found(&[Finding::Noisy, Finding::TooFew]) {
         Ended::Noisy
     } else {
         Ended::Met
-    }
+    })
 }
 
-fn tell(ended: Ended) -> Ended {
-    say(match ended {
-        Ended::Met => "gate: passed\n",
-        Ended::Regressed => "gate: FAILED, a critical row is worse\n",
-        Ended::Noisy => "gate: not decided, the machine is too noisy to tell\n",
-    });
-    ended
+/// Holds results against a baseline: those of the rows that the run was asked for and that are selected here.
+pub(crate) fn against_baseline(
+    baseline: Option<&Path>,
+    results: &Path,
+    select: &SelectArgs,
+    limits: &Thresholds,
+) -> Result<Ended> {
+    let summary = Summary::read(results);
+    let mut after = match &summary {
+        // Rows may all have failed.
+        Some(_) => Record::read_any(results)?,
+        None => Record::read_all(results)?,
+    };
+    let first = after.values().flatten().next();
+    let profile = first.map(|record| record.profile.name.clone());
+    let mut before = match (baseline, &profile) {
+        (Some(baseline), _) => Record::read_all(baseline)?,
+        (None, Some(profile)) => Record::read_all(&Path::new("baselines").join(profile))?,
+        (None, None) => Results::new(),
+    };
+    let expected = decision::expected(select, summary.as_ref(), &before, &after);
+    if expected.is_empty() {
+        return Err(select.no_row());
+    }
+    before.retain(|name, _| expected.contains(name));
+    after.retain(|name, _| expected.contains(name));
+    comparable::one_commit(&after)?;
+    let ends = decision::ends(summary.as_ref(), &expected);
+    if let Some(other) = comparable(&before, &after)? {
+        say(&format!(
+            "{other}: a baseline holds for its own kind of machine\n"
+        ));
+        // Nothing is judged but what failed: that does so on any machine.
+        (before, after) = (Results::new(), Results::new());
+    }
+    let asked = summary.as_ref().map_or(&[][..], |summary| &summary.asked);
+    if let (false, Some(words)) = (asked.is_empty(), SelectArgs::words_of_all(asked)) {
+        say(&format!(
+            "the run was asked for {words}: no other row is judged\n"
+        ));
+    }
+    let judged = match profile.as_deref() {
+        Some("ci") => {
+            say("profile ci: times are shown and not judged; ratios to floors and counts are\n\n");
+            Judged::NoTimes
+        }
+        _ => Judged::All,
+    };
+    Ok(decide(&before, &after, &ends, Vec::new(), judged, limits).tell())
 }
 
 /// Where a run leaves its results if it is not told another place.
@@ -198,11 +112,13 @@ pub(crate) fn latest(scratch: &Path) -> PathBuf {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
     use crate::results::tests::record;
+    use crate::summary::RowEnd;
 
-    fn results(change: impl Fn(&mut Record)) -> Results {
+    /// Five repeats of one critical row.
+    pub(crate) fn results(change: impl Fn(&mut Record)) -> Results {
         let repeats = (0..5).map(|repeat| {
             let mut record = record();
             record.repeat = repeat;
@@ -213,9 +129,14 @@ mod tests {
         BTreeMap::from([(record().bench_name, repeats.collect())])
     }
 
+    fn decided(before: &Results, after: &Results, ends: &Ends, judged: Judged) -> Ended {
+        let limits = Thresholds::default();
+        decide(before, after, ends, Vec::new(), judged, &limits).ended
+    }
+
     fn gate(change: impl Fn(&mut Record)) -> Ended {
-        let all = compare(&results(|_| {}), &results(change), &Thresholds::default());
-        ended(&all, &|_| true, true)
+        let (before, after) = (results(|_| {}), results(change));
+        decided(&before, &after, &Ends::new(), Judged::All)
     }
 
     #[test]
@@ -269,12 +190,87 @@ mod tests {
             BTreeMap::from([("bench/floor/append_4k_flush".to_owned(), records)])
         };
         let slower = results(|now| now.results.ops_per_sec *= 0.5);
-        let all = compare(
-            &floor(results(|_| {})),
-            &floor(slower),
+        let (before, after) = (floor(results(|_| {})), floor(slower));
+        let ended = |after| decided(&before, after, &Ends::new(), Judged::All);
+        assert_eq!(ended(&after), Ended::Met);
+    }
+
+    #[test]
+    fn only_what_is_judged_decides() {
+        let slower = results(|now| now.results.ops_per_sec *= 0.5);
+        let farther = results(|now| now.results.floors[0].ratio *= 2.0);
+        for (after, judged, wanted) in [
+            (&slower, Judged::All, Ended::Regressed),
+            (&slower, Judged::NoTimes, Ended::Met),
+            (&farther, Judged::NoTimes, Ended::Regressed),
+            (&farther, Judged::Counts, Ended::Met),
+        ] {
+            let ended = decided(&results(|_| {}), after, &Ends::new(), judged);
+            assert_eq!(ended, wanted, "{judged:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_missing_does_not_pass() {
+        let name = "bench/log/commit_solo_durable";
+        assert_eq!(gate(|now| now.results.floors.clear()), Ended::Regressed);
+        assert_eq!(
+            gate(|now| now.results.fsyncs_per_txn = None),
+            Ended::Regressed
+        );
+        let once = |now: &mut Record| {
+            if now.repeat == 3 {
+                now.results.io = None;
+            }
+        };
+        assert_eq!(gate(once), Ended::Regressed, "in one repeat");
+        let whole = results(|_| {});
+        let ended = |after: &Results, ends: &Ends| decided(&whole, after, ends, Judged::All);
+        assert_eq!(ended(&Results::new(), &Ends::new()), Ended::Regressed);
+        let mut fewer = whole.clone();
+        fewer.get_mut(name).unwrap().pop();
+        assert_eq!(ended(&fewer, &Ends::new()), Ended::Regressed);
+        let end = |end| Ends::from([(name.to_owned(), (end, "why".to_owned()))]);
+        assert_eq!(ended(&whole, &end(RowEnd::Failed)), Ended::Regressed);
+        assert_eq!(ended(&Results::new(), &end(RowEnd::Skipped)), Ended::Noisy);
+        let other = Ends::from([("bench/floor/x".to_owned(), (RowEnd::Skipped, String::new()))]);
+        assert_eq!(ended(&whole, &other), Ended::Met, "it was never measured");
+        let decision = decide(
+            &whole,
+            &Results::new(),
+            &Ends::new(),
+            Vec::new(),
+            Judged::All,
             &Thresholds::default(),
         );
-        assert_eq!(ended(&all, &|_| true, true), Ended::Met);
-        assert_eq!(ended(&all, &|_| true, false), Ended::Regressed);
+        assert!(decision.faults[0].contains(name), "{:?}", decision.faults);
+    }
+
+    #[test]
+    fn only_rows_that_the_run_and_the_gate_were_asked_for_are_expected() {
+        let named = |name: &str| {
+            let all = results(|_| {}).into_values();
+            all.map(|all| (name.to_owned(), all)).collect::<Results>()
+        };
+        let mut before = named("bench/log/a");
+        before.extend(named("bench/btree/b"));
+        let after = named("bench/log/a");
+        let of = |filter: Option<&str>, suite: Option<&str>| SelectArgs {
+            filter: filter.map(str::to_owned),
+            suite: suite.map(str::to_owned),
+        };
+        let all = SelectArgs::default();
+        let expected = |select: &SelectArgs, summary: Option<&Summary>| {
+            let names = decision::expected(select, summary, &before, &after);
+            names.into_iter().collect::<Vec<_>>().join(" ")
+        };
+        assert_eq!(expected(&all, None), "bench/btree/b bench/log/a");
+        assert_eq!(expected(&of(None, Some("log")), None), "bench/log/a");
+        assert_eq!(expected(&of(Some("btree/"), None), None), "bench/btree/b");
+        let mut summary = Summary::new();
+        summary.asked = vec![of(Some("log/"), None)];
+        assert_eq!(expected(&all, Some(&summary)), "bench/log/a");
+        summary.asked.push(SelectArgs::default());
+        assert_eq!(expected(&all, Some(&summary)), "bench/btree/b bench/log/a");
     }
 }

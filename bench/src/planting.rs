@@ -2,15 +2,16 @@
 //!
 //! The engine's sources carry ways to be slower (`northstar_io::regressions`) that only a build with the feature
 //! `planted-regressions` has, and of which the environment variable [`VARIABLE`] turns on one. Such a build runs some rows with
-//! and without each in turn, and the comparison must find exactly what was made worse: the number named in [`PLANTED`],
+//! and without each in turn, and the gate's verdict must be red for exactly what was made worse: the number in [`PLANTED`],
 //! and none that has nothing to do with it. Without any it must find nothing.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use crate::cli::{Ended, say};
-use crate::compare::{Compared, Finding, Kind, Thresholds, compare};
+use crate::compare::{Finding, Kind, Thresholds};
 use crate::error::{BenchError, Result};
+use crate::gate::{Decision, Ends, Judged as Kinds, decide};
 use crate::results::Record;
 
 /// Names the one that is on.
@@ -124,44 +125,53 @@ pub(crate) fn test(args: &TestArgs, scratch: &Path) -> Result<Ended> {
     let (filter, repeats) = (filter.as_deref(), *repeats);
     let program = program.clone().map_or_else(build, Ok)?;
     let chosen = |name: &str| filter.is_none_or(|part| name.contains(part));
-    let looked_at = |mut all: Vec<Compared>| {
-        all.retain(|one| !*counts || one.kind == Kind::Count);
-        all
-    };
+    let kinds = if *counts { Kinds::Counts } else { Kinds::All };
     let mut ended = Vec::new();
     if chosen("nothing") {
         for row in NOTHING {
-            let all = looked_at(both(
-                &program,
-                row,
-                None,
-                repeats,
-                &scratch.join("nothing"),
-            )?);
-            ended.push(tell("nothing", row, &judge(&all, None)));
+            let dir = scratch.join("nothing");
+            let decision = both(&program, row, None, repeats, kinds, &dir)?;
+            ended.push(tell("nothing", row, &judge(decision.as_ref(), None)));
         }
     }
     let chosen = |planted: &&Planted| chosen(planted.name) && (planted.is_counted() || !*counts);
     for planted in PLANTED.iter().filter(chosen) {
         let dir = scratch.join(planted.name);
-        let all = both(&program, planted.row, Some(planted.name), repeats, &dir)?;
-        let all = looked_at(all);
-        ended.push(tell(planted.name, planted.row, &judge(&all, Some(planted))));
+        let decision = both(
+            &program,
+            planted.row,
+            Some(planted.name),
+            repeats,
+            kinds,
+            &dir,
+        )?;
+        let judged = judge(decision.as_ref(), Some(planted));
+        ended.push(tell(planted.name, planted.row, &judged));
     }
-    let count = |wanted| ended.iter().filter(|one| **one == wanted).count();
-    let (wrong, noisy) = (count(Ended::Regressed), count(Ended::Noisy));
-    say(&format!(
-        "{} as they must be, {wrong} not, {noisy} too noisy to tell\n",
-        count(Ended::Met)
-    ));
     if ended.is_empty() {
         return Err(BenchError::NoRow(filter.unwrap_or_default().to_owned()));
     }
-    Ok(match (wrong, noisy) {
-        (0, 0) => Ended::Met,
-        (0, _) => Ended::Noisy,
+    let (text, ended) = total(&ended);
+    say(&text);
+    Ok(ended)
+}
+
+/// What all of them come to; `None` is one that was skipped.
+fn total(all: &[Option<Ended>]) -> (String, Ended) {
+    let count = |wanted| all.iter().filter(|one| **one == wanted).count();
+    let (right, wrong) = (count(Some(Ended::Met)), count(Some(Ended::Regressed)));
+    let (noisy, skipped) = (count(Some(Ended::Noisy)), count(None));
+    let text = format!(
+        "{right} as they must be, {wrong} not, {noisy} too noisy to tell, {skipped} SKIPPED\n"
+    );
+    let ended = match (right, wrong, noisy) {
+        // Where all were skipped nothing was shown.
+        (0, 0, 0) => Ended::Noisy,
+        (_, 0, 0) => Ended::Met,
+        (_, 0, _) => Ended::Noisy,
         _ => Ended::Regressed,
-    })
+    };
+    (text, ended)
 }
 
 /// A build that has them.
@@ -181,14 +191,15 @@ fn build() -> Result<PathBuf> {
     }
 }
 
-/// Runs a row without and with one of them in turn, and compares.
+/// Runs a row without and with one of them in turn, and has the gate decide; `None` where this machine cannot run it.
 fn both(
     program: &Path,
     row: &str,
     name: Option<&str>,
     repeats: u32,
+    kinds: Kinds,
     dir: &Path,
-) -> Result<Vec<Compared>> {
+) -> Result<Option<Decision>> {
     let dir = dir.join(row.replace('/', "-"));
     let (before, after) = (dir.join("before"), dir.join("after"));
     for repeat in 0..repeats {
@@ -196,9 +207,10 @@ fn both(
             let mut command = Command::new(program);
             command
                 .args(["run", "--quick", "--profile", "ci", "--filter", row])
-                .arg("--json")
+                .args(["--repeats", "1", "--json"])
                 .arg(side.join(repeat.to_string()))
                 .env_remove(VARIABLE)
+                .env_remove("NSBENCH_SUITE")
                 .envs(variable.map(|name| (VARIABLE, name)))
                 .stdin(Stdio::null())
                 .stdout(Stdio::null());
@@ -209,14 +221,13 @@ fn both(
             }
         }
     }
-    let mut all = Vec::new();
-    if before.join("0").exists() {
-        let (before, after) = (Record::read_all(&before)?, Record::read_all(&after)?);
-        all = compare(&before, &after, &Thresholds::default());
-        // A filter is a part of a name, which others may have.
-        all.retain(|one| one.bench == row);
+    let (before, after) = (Record::read_any(&before)?, Record::read_any(&after)?);
+    if before.is_empty() && after.is_empty() {
+        return Ok(None);
     }
-    Ok(all)
+    let limits = Thresholds::default();
+    let decision = decide(&before, &after, &Ends::new(), Vec::new(), kinds, &limits);
+    Ok(Some(decision))
 }
 
 /// What came of one.
@@ -232,12 +243,22 @@ enum Judged {
     Noisy(String),
 }
 
-fn judge(all: &[Compared], planted: Option<&Planted>) -> Judged {
-    if all.is_empty() {
+/// Whether the gate decided what it must, for the reason for which it must.
+fn judge(decision: Option<&Decision>, planted: Option<&Planted>) -> Judged {
+    let Some(decision) = decision else {
         return Judged::Skipped;
+    };
+    if let Some(fault) = decision.faults.first() {
+        return Judged::Wrong(fault.clone());
     }
+    let all = || {
+        decision
+            .compared
+            .iter()
+            .filter(|one| decision.judged.takes(one.kind))
+    };
     let named = |finding| -> Vec<String> {
-        let found = all.iter().filter(|one| one.finding == finding);
+        let found = all().filter(|one| one.finding == finding);
         found.map(|one| one.metric.clone()).collect()
     };
     let (worse, noisy) = (named(Finding::Worse), named(Finding::Noisy));
@@ -248,8 +269,7 @@ fn judge(all: &[Compared], planted: Option<&Planted>) -> Judged {
         .collect();
     if !beyond.is_empty() {
         // Of times a busy machine may have made what it likes, five times over.
-        let times_only = all
-            .iter()
+        let times_only = all()
             .filter(|one| beyond.contains(&&one.metric))
             .all(|one| one.kind != Kind::Count);
         let why = format!("{beyond:?} became worse, which has nothing to do with it");
@@ -259,26 +279,27 @@ fn judge(all: &[Compared], planted: Option<&Planted>) -> Judged {
         };
     }
     if planted.is_none() || worse.iter().any(|metric| metric == must) {
-        return Judged::Right(worse);
+        let closed = decision.ended == Ended::Regressed;
+        return match closed == planted.is_some() {
+            true => Judged::Right(worse),
+            false => Judged::Wrong(format!("{worse:?}, and the gate says {:?}", decision.ended)),
+        };
     }
-    let swings = all.iter().any(|one| one.metric == must && one.swings);
+    let swings = all().any(|one| one.metric == must && one.swings);
     match swings || noisy.iter().any(|metric| metric == must) {
         true => Judged::Noisy(format!("{must} swings by more than its threshold")),
         false => Judged::Wrong(format!("{must} was not found worse")),
     }
 }
 
-fn tell(name: &str, row: &str, judged: &Judged) -> Ended {
+fn tell(name: &str, row: &str, judged: &Judged) -> Option<Ended> {
     let row = row.strip_prefix("bench/").unwrap_or(row);
     let (word, ended) = match judged {
-        Judged::Skipped => (
-            "SKIPPED: this machine cannot run the row".to_owned(),
-            Ended::Met,
-        ),
-        Judged::Right(worse) if worse.is_empty() => ("green".to_owned(), Ended::Met),
-        Judged::Right(worse) => (format!("red: {}", worse.join(", ")), Ended::Met),
-        Judged::Wrong(why) => (format!("WRONG: {why}"), Ended::Regressed),
-        Judged::Noisy(why) => (format!("too noisy to tell: {why}"), Ended::Noisy),
+        Judged::Skipped => ("SKIPPED: this machine cannot run the row".to_owned(), None),
+        Judged::Right(worse) if worse.is_empty() => ("green".to_owned(), Some(Ended::Met)),
+        Judged::Right(worse) => (format!("red: {}", worse.join(", ")), Some(Ended::Met)),
+        Judged::Wrong(why) => (format!("WRONG: {why}"), Some(Ended::Regressed)),
+        Judged::Noisy(why) => (format!("too noisy to tell: {why}"), Some(Ended::Noisy)),
     };
     say(&format!("{name:<22} {row:<32} {word}\n"));
     ended
@@ -288,6 +309,7 @@ fn tell(name: &str, row: &str, judged: &Judged) -> Ended {
 mod tests {
     use super::*;
     use crate::results::tests::record;
+    use crate::row::is_critical;
     use std::collections::BTreeMap;
 
     #[test]
@@ -302,11 +324,10 @@ mod tests {
                 });
                 BTreeMap::from([(record().bench_name, repeats.collect())])
             };
-            let limits = Thresholds::default();
-            judge(
-                &compare(&results(&|_| {}), &results(change), &limits),
-                planted,
-            )
+            let (limits, ends) = (Thresholds::default(), Ends::new());
+            let (before, after) = (results(&|_| {}), results(change));
+            let decision = decide(&before, &after, &ends, Vec::new(), Kinds::All, &limits);
+            judge(Some(&decision), planted)
         };
         let flush = PLANTED.iter().find(|one| one.must == "fsyncs/txn");
         let flushes = |now: &mut Record| now.results.fsyncs_per_txn = Some(2.0);
@@ -329,6 +350,50 @@ mod tests {
         assert!(matches!(judged(&flushes, None), Judged::Wrong(_)));
         let swinging = |now: &mut Record| now.results.ops_per_sec /= 2.0;
         assert!(matches!(judged(&swinging, None), Judged::Noisy(_)));
+        let lost = |now: &mut Record| now.results.floors.clear();
+        assert!(matches!(judged(&lost, None), Judged::Wrong(_)));
+    }
+
+    #[test]
+    fn a_number_that_is_found_while_the_gate_stays_open_is_wrong() {
+        let flush = PLANTED.iter().find(|one| one.must == "fsyncs/txn");
+        let results = |flushes: f64| {
+            let mut record = record();
+            record.repeats = 1;
+            record.results.fsyncs_per_txn = Some(flushes);
+            BTreeMap::from([(record.bench_name.clone(), vec![record])])
+        };
+        let (before, after, limits) = (results(1.0), results(2.0), Thresholds::default());
+        let decide = || {
+            decide(
+                &before,
+                &after,
+                &Ends::new(),
+                Vec::new(),
+                Kinds::Counts,
+                &limits,
+            )
+        };
+        assert!(matches!(judge(Some(&decide()), flush), Judged::Right(_)));
+        let mut open = decide();
+        open.ended = Ended::Met;
+        assert!(matches!(judge(Some(&open), flush), Judged::Wrong(_)));
+        assert_eq!(judge(None, flush), Judged::Skipped);
+    }
+
+    #[test]
+    fn skipped_ones_are_counted_apart_and_prove_nothing_alone() {
+        let (text, ended) = total(&[Some(Ended::Met), None, Some(Ended::Met)]);
+        assert!(
+            text.contains("2 as they must be") && text.contains("1 SKIPPED"),
+            "{text}"
+        );
+        assert_eq!(ended, Ended::Met);
+        assert_eq!(total(&[None, None]).1, Ended::Noisy);
+        assert_eq!(
+            total(&[Some(Ended::Noisy), Some(Ended::Regressed)]).1,
+            Ended::Regressed
+        );
     }
 
     #[test]
@@ -341,6 +406,10 @@ mod tests {
         let names: Vec<&str> = crate::suites::all().iter().map(|row| row.name).collect();
         for planted in PLANTED {
             assert!(names.contains(&planted.row), "{planted:?}");
+            assert!(
+                is_critical(planted.row),
+                "the gate would not close: {planted:?}"
+            );
         }
         let must: Vec<&str> = PLANTED.iter().map(|planted| planted.must).collect();
         for number in [

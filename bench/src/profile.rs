@@ -7,6 +7,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{BenchError, Result};
+use crate::figures;
 use crate::machine::Machine;
 
 const CI: &str = include_str!("../../profiles/ci.toml");
@@ -43,7 +44,7 @@ pub(crate) struct Detect {
 }
 
 /// Sizes and durations of the rows.
-#[derive(Debug, Clone, Copy, Deserialize, Serialize, JsonSchema)]
+#[derive(Debug, Clone, Copy, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Scale {
     /// Rows of the `_1m` tables.
@@ -62,7 +63,63 @@ pub(crate) struct Scale {
     pub(crate) small_delta_mib: u64,
 }
 
+/// Rows that a profile can ask for at most: what is made of them is counted in 64 bits.
+const ROWS_MAX: u64 = 1 << 40;
+/// Pages, at most: 64 TiB.
+const PAGES_MAX: u64 = 1 << 32;
+/// A memory budget at most, in MiB: 1 TiB.
+const BUDGET_MIB_MAX: u64 = 1 << 20;
+/// A loop's length at most: a year.
+const SECONDS_MAX: f64 = 365.0 * 86400.0;
+
 impl Scale {
+    /// What no row could run with.
+    fn fault(&self) -> Option<String> {
+        let Self {
+            rows,
+            delta_keys,
+            pages,
+            seconds,
+            sustained_seconds,
+            small_budget_mib,
+            small_delta_mib,
+        } = *self;
+        // Loads go in batches of 1,000 and must reach every row.
+        if !rows.is_multiple_of(1000) || !(2000..=ROWS_MAX).contains(&rows) {
+            return Some(format!(
+                "rows is {rows}, not a multiple of 1,000 from 2,000"
+            ));
+        }
+        let tiny = Self::tiny();
+        for (name, value, least, most) in [
+            ("delta_keys", delta_keys, 1, rows),
+            ("pages", pages, tiny.pages, PAGES_MAX),
+            (
+                "small_budget_mib",
+                small_budget_mib,
+                tiny.small_budget_mib,
+                BUDGET_MIB_MAX,
+            ),
+            ("small_delta_mib", small_delta_mib, 1, small_budget_mib),
+        ] {
+            if !(least..=most).contains(&value) {
+                return Some(format!("{name} is {value}, expected {least} to {most}"));
+            }
+        }
+        for (name, value) in [
+            ("seconds", seconds),
+            ("sustained_seconds", sustained_seconds),
+        ] {
+            // Not a number is in no range.
+            if !(0.001..=SECONDS_MAX).contains(&value) {
+                return Some(format!(
+                    "{name} is {value}, expected 0.001 to {SECONDS_MAX}"
+                ));
+            }
+        }
+        None
+    }
+
     /// So small that every row runs as a test.
     pub(crate) fn tiny() -> Self {
         Self {
@@ -84,16 +141,44 @@ impl Profile {
             why,
         };
         let profile: Self = toml::from_str(text).map_err(|error| wrong(error.to_string()))?;
-        for scale in [profile.scale, profile.quick] {
-            // Loads go in batches of 1,000 and must reach every row.
-            if scale.rows < 2000 || !scale.rows.is_multiple_of(1000) {
-                return Err(wrong(format!(
-                    "rows is {}, not a multiple of 1,000 from 2,000",
-                    scale.rows
-                )));
+        // Baselines lie in a directory of this name.
+        let plain = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
+        if profile.name.is_empty() || !profile.name.chars().all(plain) {
+            return Err(wrong(format!(
+                "name is {:?}, expected letters, digits, _ and -",
+                profile.name
+            )));
+        }
+        for (part, scale) in [("scale", profile.scale), ("quick", profile.quick)] {
+            if let Some(why) = scale.fault() {
+                return Err(wrong(format!("{part}.{why}")));
             }
         }
+        for (id, limit) in &profile.figures {
+            let known = figures::ALL.iter().any(|figure| figure.id == id);
+            if !known || !limit.is_finite() || *limit < 0.0 {
+                let why = if known {
+                    "not from 0 on"
+                } else {
+                    "of no figure"
+                };
+                return Err(wrong(format!("figures.{id} is {limit}, {why}")));
+            }
+        }
+        let ram = profile.detect.as_ref().map_or(0.0, |detect| detect.ram_gib);
+        if !ram.is_finite() || ram < 0.0 {
+            return Err(wrong(format!("detect.ram_gib is {ram}")));
+        }
         Ok(profile)
+    }
+
+    /// The built-in profile of this name.
+    fn built_in(name: &str) -> Result<Option<Self>> {
+        match name {
+            "ci" => Self::parse(name, CI).map(Some),
+            "dev_nvme" => Self::parse(name, DEV_NVME).map(Some),
+            _ => Ok(None),
+        }
     }
 
     /// The profile called `name` (`auto`: the machine's), and why this one.
@@ -135,6 +220,20 @@ impl Profile {
     pub(crate) fn unfit(&self, machine: &Machine) -> Option<String> {
         self.detect.as_ref()?.refuses(machine)
     }
+
+    /// Why no baseline of this name is of this machine. One that is called like a built-in profile is what that asks for,
+    /// whatever file it was read from.
+    pub(crate) fn unfit_for_baseline(&self, machine: &Machine) -> Result<Option<String>> {
+        let built_in = Self::built_in(&self.name)?;
+        let other_sizes = |built_in: &Self| {
+            let same = built_in.scale == self.scale && built_in.quick == self.quick;
+            (!same).then(|| format!("its sizes are not those of the built-in {}", self.name))
+        };
+        Ok(self.unfit(machine).or_else(|| {
+            let built_in = built_in.as_ref()?;
+            built_in.unfit(machine).or_else(|| other_sizes(built_in))
+        }))
+    }
 }
 
 impl Detect {
@@ -164,7 +263,6 @@ impl Detect {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::figures;
 
     fn machine(core_count: usize, ram_gb: f64, device: &str, rotational: bool) -> Machine {
         Machine {
@@ -205,6 +303,47 @@ mod tests {
         assert!(Profile::parse("x", CI).is_ok());
         assert!(Profile::parse("x", &CI.replace("rows = 1_000_000", "rows = 1_500")).is_err());
         assert!(Profile::parse("x", &CI.replace("pages =", "leaves =")).is_err());
+        for (line, other) in [
+            ("seconds = 2.0", "seconds = -2.0"),
+            ("seconds = 2.0", "seconds = nan"),
+            ("seconds = 2.0", "seconds = 1e300"),
+            ("sustained_seconds = 60.0", "sustained_seconds = 0.0"),
+            ("delta_keys = 300_000", "delta_keys = 0"),
+            ("pages = 4096", "pages = 0"),
+            ("rows = 1_000_000", "rows = 0"),
+            ("small_budget_mib = 192", "small_budget_mib = 0"),
+            ("small_budget_mib = 192", "small_budget_mib = 99999999999"),
+            ("small_delta_mib = 32", "small_delta_mib = 193"),
+            ("name = \"ci\"", "name = \"../ci\""),
+            ("get_warm_p50 = 800", "get_warm_p50 = -800"),
+            ("get_warm_p50 = 800", "get_warm_p51 = 800"),
+        ] {
+            assert!(CI.contains(line), "{line}");
+            let error = Profile::parse("x", &CI.replacen(line, other, 1)).unwrap_err();
+            assert_eq!(error.exit_code(), 2, "{other}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_baseline_with_a_built_in_name_needs_what_that_profile_asks_for() {
+        let (weak, strong) = (
+            machine(2, 32.0, "vda", true),
+            machine(8, 32.0, "nvme0n1", false),
+        );
+        let why = |text: &str, machine: &Machine| {
+            let profile = Profile::parse("x.toml", text).unwrap();
+            profile.unfit_for_baseline(machine).unwrap()
+        };
+        let undetected = DEV_NVME.replacen("cores = 8", "cores = 1", 1);
+        let undetected = undetected.replacen("nvme = true", "nvme = false", 1);
+        assert!(why(&undetected, &weak).unwrap().contains("2 cores"));
+        assert_eq!(why(&undetected, &strong), None);
+        assert_eq!(why(CI, &weak), None);
+        let other = CI.replacen("rows = 1_000_000", "rows = 2_000", 1);
+        let other = other.replacen("delta_keys = 300_000", "delta_keys = 300", 1);
+        assert!(why(&other, &weak).unwrap().contains("sizes"));
+        let mine = other.replacen("name = \"ci\"", "name = \"mine\"", 1);
+        assert_eq!(why(&mine, &weak), None);
     }
 
     #[test]

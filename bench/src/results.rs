@@ -319,12 +319,23 @@ impl Record {
     /// # Errors
     /// The first that is none, or if there is none at all.
     pub(crate) fn read_all(path: &Path) -> Result<BTreeMap<String, Vec<Self>>> {
-        let none = || BenchError::Result {
-            path: path.to_owned(),
-            why: "holds no results, expected files that end in .json".to_owned(),
-        };
+        let all = Self::read_any(path)?;
+        if all.is_empty() {
+            return Err(BenchError::Result {
+                path: path.to_owned(),
+                why: "holds no results, expected files that end in .json".to_owned(),
+            });
+        }
+        Ok(all)
+    }
+
+    /// The same where there may be none.
+    ///
+    /// # Errors
+    /// The first that is none.
+    pub(crate) fn read_any(path: &Path) -> Result<BTreeMap<String, Vec<Self>>> {
         if !path.exists() {
-            return Err(none());
+            return Ok(BTreeMap::new());
         }
         let mut files = Vec::new();
         find(path, &mut files)?;
@@ -342,13 +353,29 @@ impl Record {
                 .or_default()
                 .push(record);
         }
-        if all.is_empty() {
-            return Err(none());
-        }
         for repeats in all.values_mut() {
             repeats.sort_by_key(|record| record.repeat);
         }
         Ok(all)
+    }
+
+    /// Removes all repeats of the row called `name` from a directory of results, and nothing else.
+    pub(crate) fn remove(dir: &Path, name: &str) -> Result<()> {
+        let place = dir.join(name.strip_prefix("bench/").unwrap_or(name));
+        let (Some(folder), Some(row)) = (place.parent(), place.file_name()) else {
+            return Ok(());
+        };
+        for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
+            let path = entry.path();
+            let stem = path.file_stem().and_then(|stem| stem.to_str());
+            let is_repeat = stem
+                .and_then(|stem| stem.rsplit_once("_r"))
+                .is_some_and(|(name, n)| Some(name) == row.to_str() && n.parse::<u32>().is_ok());
+            if is_repeat && path.extension().is_some_and(|end| end == "json") {
+                std::fs::remove_file(&path).map_err(BenchError::file(&path))?;
+            }
+        }
+        Ok(())
     }
 
     /// The published schema.
@@ -461,6 +488,22 @@ pub(crate) mod tests {
             serde_json::to_value(read).unwrap(),
             serde_json::to_value(written).unwrap()
         );
+    }
+
+    #[test]
+    fn only_a_rows_own_repeats_are_removed() {
+        let dir = tempfile::tempdir().unwrap();
+        record().write(dir.path()).unwrap();
+        let mut longer = record();
+        longer.bench_name = "bench/log/commit_solo_durable_twice".to_owned();
+        longer.write(dir.path()).unwrap();
+        let other = dir.path().join("log/commit_solo_durable_rest.json");
+        std::fs::write(&other, "mine").unwrap();
+        Record::remove(dir.path(), "bench/log/commit_solo_durable").unwrap();
+        Record::remove(dir.path(), "bench/none/at_all").unwrap();
+        std::fs::remove_file(&other).unwrap();
+        let left = Record::read_all(dir.path()).unwrap();
+        assert_eq!(left.into_keys().collect::<Vec<_>>(), [longer.bench_name]);
     }
 
     #[test]

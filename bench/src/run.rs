@@ -22,19 +22,18 @@ use crate::units::{Unit, show};
 
 /// Runs rows, shows them and keeps their results.
 pub(crate) fn run(args: &RunArgs) -> Result<Ended> {
-    let rows = args.select.rows_to_run()?;
+    // Before anything is removed: what cannot be meant.
+    args.select.rows_to_run()?;
     let dir = args.dir.clone().unwrap_or_else(cli::default_dir);
-    let json = args
-        .json
-        .clone()
-        .unwrap_or_else(|| gate::latest(&cli::default_dir()));
-    if args.json.is_none() && json.exists() {
-        // Only one run is the last.
-        std::fs::remove_dir_all(&json).map_err(BenchError::file(&json))?;
-    }
     let scratch = Scratch::create(&dir).map_err(BenchError::file(&dir))?;
     let machine = Machine::read(scratch.path());
     let (profile, why) = Profile::find(&args.profile, &machine)?;
+    let run = with_profile(args, machine, profile);
+    run_by(args, &run, &why, scratch.path())
+}
+
+/// What all results of a run have in common that has this profile, wherever it came from.
+pub(crate) fn with_profile(args: &RunArgs, machine: Machine, profile: Profile) -> Run {
     let (scale, size) = match (args.tiny, args.quick) {
         (true, _) => (Scale::tiny(), "tiny"),
         (_, true) => (profile.quick, "quick"),
@@ -44,7 +43,7 @@ pub(crate) fn run(args: &RunArgs) -> Result<Ended> {
         ops: args.warmup_ops,
         time: Duration::from_nanos(args.warmup_ns),
     };
-    let run = Run {
+    Run {
         machine,
         scale,
         size,
@@ -54,10 +53,24 @@ pub(crate) fn run(args: &RunArgs) -> Result<Ended> {
         threads_asked: args.threads,
         warmup,
         profile,
-    };
-    warmup.set();
-    tell(args, &heading(&run, &why));
-    measure_all(&rows, args, &run, scratch.path(), &json)
+    }
+}
+
+/// Runs rows with what was found of machine and profile, and `why` it is that profile.
+pub(crate) fn run_by(args: &RunArgs, run: &Run, why: &str, scratch: &Path) -> Result<Ended> {
+    let rows = args.select.rows_to_run()?;
+    let json = args
+        .json
+        .clone()
+        .unwrap_or_else(|| gate::latest(&cli::default_dir()));
+    if args.json.is_none() && json.exists() {
+        // Only one run is the last.
+        std::fs::remove_dir_all(&json).map_err(BenchError::file(&json))?;
+    }
+    Summary::prepare(&json, &rows, &args.select)?;
+    run.warmup.set();
+    tell(args, &heading(run, why));
+    measure_all(&rows, args, run, scratch, &json)
 }
 
 fn heading(run: &Run, why: &str) -> String {
@@ -128,33 +141,37 @@ fn measure_all(
             ctx.end_suite()?;
         }
         let (mut records, mut end, mut why) = (Vec::new(), RowEnd::Passed, None);
+        let mut figures: Vec<Verdict> = Vec::new();
         for repeat in 0..args.repeats {
             bar.set_message(row.short());
             let measured = room(&run.scale, scratch).and_then(|()| (row.run)(&mut ctx));
             let replaced = ctx.threads_were_replaced();
-            match measured {
-                Ok(mut outcome) => {
-                    if replaced {
-                        outcome.figures.clear();
-                        outcome.notes.push(format!(
-                            "with {} threads, not the row's own number",
-                            outcome.sample.threads
-                        ));
-                    }
-                    let record = report::record(run, row, &outcome, repeat);
+            let kept = measured.and_then(|mut outcome| {
+                if replaced {
+                    outcome.figures.clear();
+                    outcome.notes.push(format!(
+                        "with {} threads, not the row's own number",
+                        outcome.sample.threads
+                    ));
+                }
+                let record = report::record(run, row, &outcome, repeat);
+                record.write(json)?;
+                Ok((outcome, record))
+            });
+            match kept {
+                Ok((outcome, record)) => {
                     bar.suspend(|| tell(args, &report::lines(row, &outcome)));
                     if args.csv {
                         say(&csv::line(&record));
                     }
-                    verdicts
-                        .retain(|old| !outcome.figures.iter().any(|new| new.id == old.figure.id));
-                    verdicts.extend(report::verdicts(run, &outcome));
-                    record.write(json)?;
+                    figures.extend(report::verdicts(run, &outcome));
                     records.push(record);
                 }
                 Err(BenchError::Absent(reason)) => {
                     bar.suspend(|| complain(&format!("{}: skipped: {reason}", row.name)));
-                    (end, why) = (RowEnd::Skipped, Some(reason));
+                    if end == RowEnd::Passed {
+                        (end, why) = (RowEnd::Skipped, Some(reason));
+                    }
                     // It will lack the same in every repeat.
                     bar.inc(u64::from(args.repeats - repeat));
                     break;
@@ -170,6 +187,7 @@ fn measure_all(
             bar.suspend(|| tell(args, &line));
         }
         summary.add(row.name, &records, end, why);
+        verdicts.extend(judged(figures));
     }
     bar.finish_and_clear();
     ctx.end_suite()?;
@@ -178,6 +196,20 @@ fn measure_all(
     tell(args, &ending(run, &verdicts, &summary, &took));
     let missed = verdicts.iter().any(Verdict::missed);
     Ok((summary.total().failed == 0 && !(args.check && missed)).into())
+}
+
+/// A row's figures over its repeats: each as in the repeat in the middle.
+fn judged(mut figures: Vec<Verdict>) -> Vec<Verdict> {
+    let mut all = Vec::new();
+    while let Some(first) = figures.first() {
+        let id = first.figure.id;
+        let (of_id, others) = figures.into_iter().partition(|one| one.figure.id == id);
+        all.extend(summary::middle(id, of_id, |one: &Verdict| {
+            (one.measured.value, one.limit)
+        }));
+        figures = others;
+    }
+    all
 }
 
 /// Fails unless the scratch directory has room for the largest row's files: twice its data, and the files of the floors.
@@ -242,6 +274,100 @@ fn progress(rows: u64) -> ProgressBar {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cli::SelectArgs;
+    use crate::results::Record;
+    use crate::row::Outcome;
+    use crate::sample::Sample;
+
+    fn sound(_: &mut Ctx) -> Result<Outcome> {
+        let mut sample = Sample::new();
+        sample.record(Duration::from_micros(10), 10);
+        sample.elapsed = Duration::from_micros(10);
+        Ok(Outcome::of(sample))
+    }
+
+    /// No operations: no result that can be kept.
+    fn empty(_: &mut Ctx) -> Result<Outcome> {
+        Ok(Outcome::of(Sample::new()))
+    }
+
+    fn row(name: &'static str, run: fn(&mut Ctx) -> Result<Outcome>) -> Row {
+        Row {
+            name,
+            question: "?",
+            unit: "operation",
+            run,
+        }
+    }
+
+    fn tiny(profile: Profile, json: &Path, repeats: u32) -> (RunArgs, Run) {
+        let mut args = RunArgs::full(&SelectArgs::default(), repeats, json, None);
+        (args.tiny, args.csv) = (true, false);
+        let run = with_profile(&args, Machine::read(json), profile);
+        (args, run)
+    }
+
+    fn profile() -> Profile {
+        let machine = Machine::read(Path::new("."));
+        Profile::find("ci", &machine).unwrap().0
+    }
+
+    #[test]
+    fn a_result_that_cannot_be_fails_its_row_and_the_run_goes_on() {
+        let dir = tempfile::tempdir().unwrap();
+        let (args, run) = tiny(profile(), dir.path(), 2);
+        let rows = [row("bench/log/empty", empty), row("bench/log/sound", sound)];
+        let ended = measure_all(&rows, &args, &run, dir.path(), dir.path()).unwrap();
+        assert_eq!(ended, Ended::Regressed);
+        let summary = Summary::read(dir.path()).unwrap();
+        let failed = &summary.rows["bench/log/empty"];
+        assert_eq!(failed.end, RowEnd::Failed);
+        assert!(
+            failed.why.as_ref().unwrap().contains("ops_total"),
+            "{failed:?}"
+        );
+        assert_eq!(summary.rows["bench/log/sound"].end, RowEnd::Passed);
+        assert_eq!(
+            Record::read_all(dir.path()).unwrap()["bench/log/sound"].len(),
+            2
+        );
+    }
+
+    #[test]
+    fn a_run_has_the_profile_that_it_was_given_and_finds_none_by_its_name() {
+        let dir = tempfile::tempdir().unwrap();
+        let mine = Profile {
+            name: "mine".to_owned(),
+            ..profile()
+        };
+        let (mut args, run) = tiny(mine, dir.path(), 1);
+        args.select.filter = Some("bench/floor/append_4k_flush".to_owned());
+        assert_eq!(
+            run_by(&args, &run, "given", dir.path()).unwrap(),
+            Ended::Met
+        );
+        let all = Record::read_all(dir.path()).unwrap();
+        assert_eq!(all["bench/floor/append_4k_flush"][0].profile.name, "mine");
+    }
+
+    #[test]
+    fn check_judges_all_repeats_and_not_the_last() {
+        let verdict = |value| {
+            let measured = crate::figures::Measured {
+                id: "begin_read_p50",
+                value,
+                floor: None,
+            };
+            crate::figures::judge(measured, &profile(), 1).unwrap()
+        };
+        let missed = |values: [f64; 3]| {
+            let all = judged(values.map(verdict).into());
+            assert_eq!(all.len(), 1);
+            all[0].missed()
+        };
+        assert!(missed([90.0, 80.0, 10.0]), "the last is good by chance");
+        assert!(!missed([10.0, 20.0, 90.0]), "the last is bad by chance");
+    }
 
     #[test]
     fn rows_without_room_are_skipped_and_say_how_much_is_missing() {

@@ -1,6 +1,7 @@
 //! What a run came to: its rows by suite, passed, failed or skipped, and each row's numbers over its repeats.
 //!
-//! `summary.json` beside the results says it for programs. It is made from the results and is never judged by `gate`.
+//! `summary.json` beside the results says it for programs. `gate` takes from it which rows were asked for, and which of them
+//! failed or were skipped; numbers it takes from the results themselves.
 //! Spec: `benchmarks_v0`.
 
 use std::collections::BTreeMap;
@@ -9,8 +10,11 @@ use std::path::Path;
 use comfy_table::{CellAlignment, Table, presets};
 use serde::{Deserialize, Serialize};
 
+use crate::cli::SelectArgs;
 use crate::error::{BenchError, Result};
+use crate::figures::{self, Side};
 use crate::results::Record;
+use crate::row::Row;
 use crate::stats::{mean, median, variation};
 use crate::units::{Unit, show};
 
@@ -30,6 +34,9 @@ pub(crate) struct Summary {
     pub(crate) suites: BTreeMap<String, Counts>,
     /// Every row that was asked for.
     pub(crate) rows: BTreeMap<String, RowSummary>,
+    /// What each run into the directory was asked for; empty in files from before it was kept, which may be of anything.
+    #[serde(default)]
+    pub(crate) asked: Vec<SelectArgs>,
 }
 
 /// How rows ended.
@@ -135,7 +142,26 @@ impl Summary {
             summary: VERSION,
             suites: BTreeMap::new(),
             rows: BTreeMap::new(),
+            asked: Vec::new(),
         }
+    }
+
+    /// Makes `dir` ready for a run of `rows`: what older runs left of them is removed, what they left of others stays, and what
+    /// is asked for now is kept, so that a run that ends early is seen to lack rows.
+    pub(crate) fn prepare(dir: &Path, rows: &[Row], select: &SelectArgs) -> Result<()> {
+        let mut whole = Self::read(dir).unwrap_or_else(Self::new);
+        if !whole.rows.is_empty() && whole.asked.is_empty() {
+            whole.asked.push(SelectArgs::default());
+        }
+        for row in rows {
+            Record::remove(dir, row.name)?;
+            whole.rows.remove(row.name);
+        }
+        if !whole.asked.contains(select) {
+            whole.asked.push(select.clone());
+        }
+        whole.count();
+        whole.put(dir)
     }
 
     /// Reads the one beside results, if there is one of this version.
@@ -186,8 +212,12 @@ impl Summary {
         let mut whole = Self::read(dir).unwrap_or_else(Self::new);
         whole.rows.extend(self.rows.clone());
         whole.count();
+        whole.put(dir)
+    }
+
+    fn put(&self, dir: &Path) -> Result<()> {
         let path = dir.join(FILE);
-        let text = serde_json::to_string_pretty(&whole)
+        let text = serde_json::to_string_pretty(self)
             .map_err(|error| BenchError::file(&path)(std::io::Error::other(error)))?;
         std::fs::create_dir_all(dir).map_err(BenchError::file(dir))?;
         std::fs::write(&path, text + "\n").map_err(BenchError::file(&path))
@@ -242,6 +272,30 @@ impl Summary {
         }
         text
     }
+}
+
+/// The repeat in the middle, by how good the figure called `id` is in it; the worse one of two. A figure is judged by it,
+/// with the floor that was measured beside it. `parts` are its value and its limit.
+pub(crate) fn middle<T>(
+    id: &str,
+    mut repeats: Vec<T>,
+    parts: impl Fn(&T) -> (f64, f64),
+) -> Option<T> {
+    let figure = figures::ALL.iter().find(|figure| figure.id == id);
+    let side = figure.map_or(Side::AtMost, |figure| figure.side);
+    let badness = |one: &T| {
+        let (value, limit) = parts(one);
+        // The limit may be a factor of a floor, which differs between repeats.
+        let share = if limit == 0.0 { value } else { value / limit };
+        match side {
+            Side::AtMost => share,
+            Side::AtLeast => -share,
+            Side::Exactly => (value - limit).abs(),
+        }
+    };
+    repeats.sort_by(|a, b| badness(a).total_cmp(&badness(b)));
+    let middle = repeats.len() / 2;
+    (middle < repeats.len()).then(|| repeats.swap_remove(middle))
 }
 
 /// A row's repeats in one line; nothing of one repeat.
@@ -320,6 +374,67 @@ mod tests {
         }
         assert_eq!(Summary::read(dir.path()).unwrap().total().passed, 2);
         assert_eq!(Record::read_all(dir.path()).unwrap().len(), 1);
+    }
+
+    #[test]
+    fn a_figure_is_judged_by_the_repeat_in_the_middle() {
+        let of = |id: &str, repeats: &[(f64, f64)]| {
+            middle(id, repeats.to_vec(), |one| *one).map(|(value, _)| value)
+        };
+        let low = "solo_commit_p50";
+        // The last is good, most are not; then the last is bad, most are good.
+        assert_eq!(
+            of(low, &[(130.0, 125.0), (128.0, 125.0), (90.0, 125.0)]),
+            Some(128.0)
+        );
+        assert_eq!(
+            of(low, &[(110.0, 125.0), (90.0, 125.0), (300.0, 125.0)]),
+            Some(110.0)
+        );
+        // By the floor beside it: 240 of 250 is met, 260 of 125 is not.
+        assert_eq!(
+            of(low, &[(120.0, 125.0), (240.0, 250.0), (260.0, 125.0)]),
+            Some(240.0)
+        );
+        assert_eq!(
+            of("scan_warm", &[(40e6, 45e6), (50e6, 45e6)]),
+            Some(40e6),
+            "the worse of two"
+        );
+        assert_eq!(
+            of("get_warm_allocs", &[(0.0, 0.0), (1.0, 0.0), (2.0, 0.0)]),
+            Some(1.0)
+        );
+        assert_eq!(of(low, &[]), None);
+    }
+
+    #[test]
+    fn a_run_into_a_used_directory_replaces_its_own_rows_and_leaves_the_others() {
+        let dir = tempfile::tempdir().unwrap();
+        let rows = crate::suites::all();
+        let (one, other) = (rows[0], rows[1]);
+        for row in [one, other] {
+            let mut records = repeats(&[1.0, 1.1]);
+            for record in &mut records {
+                record.bench_name = row.name.to_owned();
+                record.write(dir.path()).unwrap();
+            }
+            let mut summary = Summary::new();
+            summary.add(row.name, &records, RowEnd::Failed, None);
+            summary.write(dir.path()).unwrap();
+        }
+        let select = SelectArgs {
+            filter: Some(one.name.to_owned()),
+            suite: None,
+        };
+        for _ in 0..2 {
+            Summary::prepare(dir.path(), &[one], &select).unwrap();
+        }
+        let left = Record::read_all(dir.path()).unwrap();
+        assert_eq!(left.keys().collect::<Vec<_>>(), [other.name]);
+        let summary = Summary::read(dir.path()).unwrap();
+        assert_eq!(summary.rows.keys().collect::<Vec<_>>(), [other.name]);
+        assert_eq!(summary.asked, [SelectArgs::default(), select]);
     }
 
     #[test]

@@ -18,6 +18,9 @@ fn nsbench() -> Command {
         "WARMUP_OPS",
         "WARMUP_NS",
         "DIR",
+        "QUICK",
+        "PROFILE",
+        "REPEATS",
     ] {
         command.env_remove(format!("NSBENCH_{variable}"));
     }
@@ -97,6 +100,76 @@ fn warm_up_and_threads_take_effect_and_are_kept_with_the_result() {
     assert_eq!(result["results"]["figures"].as_array().unwrap().len(), 0);
     let notes = result["results"]["notes"].to_string();
     assert!(notes.contains("with 3 threads"), "{notes}");
+}
+
+#[test]
+fn a_variable_that_says_yes_or_no_ends_no_command() {
+    for value in ["1", "0", "true", ""] {
+        ends(nsbench().arg("list").env("NSBENCH_QUICK", value), 0);
+    }
+}
+
+#[test]
+fn a_profile_that_is_none_is_refused_before_anything_is_removed() {
+    let dir = dir();
+    // A build's target directory of its own: that is where the last results lie.
+    let program = dir.path().join("debug/nsbench");
+    std::fs::create_dir_all(dir.path().join("debug")).unwrap();
+    std::fs::write(dir.path().join("CACHEDIR.TAG"), "").unwrap();
+    std::fs::copy(env!("CARGO_BIN_EXE_nsbench"), &program).unwrap();
+    let last = dir.path().join("nsbench-results/kept");
+    std::fs::create_dir_all(last.parent().unwrap()).unwrap();
+    std::fs::write(&last, "").unwrap();
+    let mut run = Command::new(&program);
+    run.args(["--tiny", "--profile", "typo", "--filter", "floor/append"]);
+    ends(&mut run, 2);
+    assert!(last.exists(), "the last results stay");
+    let mut run = Command::new(&program);
+    run.args(["--tiny", "--profile", "ci", "--filter", "floor/append"]);
+    ends(&mut run, 0);
+    assert!(!last.exists(), "only one run is the last");
+}
+
+#[test]
+fn baselines_take_the_profile_from_the_environment_and_are_looked_for_before_an_hour_is_measured() {
+    let dir = dir();
+    for command in ["capture-baseline", "refresh-baselines"] {
+        let mut baseline = nsbench();
+        baseline.arg(command).env("NSBENCH_PROFILE", "typo");
+        let output = baseline.arg("--dir").arg(dir.path()).output().unwrap();
+        assert_eq!(output.status.code(), Some(2));
+        assert!(said(&output).contains("profile typo"), "{}", said(&output));
+    }
+    let mut refresh = nsbench();
+    refresh.args(["refresh-baselines", "--profile", "ci", "--baselines"]);
+    refresh
+        .arg(dir.path())
+        .arg("--dir")
+        .arg(dir.path().join("scratch"));
+    let output = refresh.output().unwrap();
+    assert_eq!(output.status.code(), Some(2));
+    assert!(
+        said(&output).contains("does not exist"),
+        "{}",
+        said(&output)
+    );
+}
+
+#[test]
+fn a_run_replaces_what_an_earlier_one_left_of_its_rows_and_nothing_else() {
+    let dir = dir();
+    let (_, results) = tiny(dir.path(), "floor/append", &["--repeats", "2"]);
+    assert_eq!(results.len(), 2);
+    let mine = dir.path().join("json/floor/notes.txt");
+    std::fs::write(&mine, "").unwrap();
+    let (_, results) = tiny(dir.path(), "log/commit_solo_durable", &[]);
+    assert_eq!(results.len(), 1);
+    let (_, results) = tiny(dir.path(), "log/commit_solo_durable", &[]);
+    assert_eq!(results.len(), 1);
+    ends(nsbench().arg("validate").arg(dir.path().join("json")), 0);
+    std::fs::remove_file(&mine).unwrap();
+    let (_, results) = tiny(dir.path(), "floor/append", &[]);
+    assert_eq!(results.len(), 1, "no older repeat stays");
 }
 
 #[test]

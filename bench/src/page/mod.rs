@@ -18,6 +18,7 @@ use crate::cli::{Ended, say};
 use crate::compare::{Thresholds, compare};
 use crate::error::{BenchError, Result};
 use crate::figures;
+use crate::gate::comparable;
 use crate::results::Record;
 use crate::suites;
 use crate::summary::Summary;
@@ -183,15 +184,25 @@ fn shifts(inputs: &Inputs, after: &BTreeMap<String, Vec<Record>>) -> Result<Opti
         return Ok(None);
     };
     let before = Record::read_all(before)?;
+    let other = match comparable(&before, after) {
+        Ok(None) => String::new(),
+        Ok(Some(other)) => format!("<div class=\"warn\">{}</div>", escape(&other)),
+        Err(error) => {
+            return Ok(Some(format!(
+                "<p class=\"bad\">{}</p>",
+                escape(&error.to_string())
+            )));
+        }
+    };
     let all = compare(&before, after, &inputs.limits);
     let plot = plots::shifts(&all).map_or_else(
         || "<p class=\"good\">No number shifted by more than is allowed.</p>".to_owned(),
         |plot| format!("<div class=\"card\">{plot}</div>"),
     );
     Ok(Some(format!(
-        "<p>Numbers that shifted beyond their threshold. The band is what is allowed: the threshold, or three times the median \
+        "{other}<p>Numbers that shifted beyond their threshold. The band is what is allowed: the threshold, or three times the median \
          deviation of the repeats where that is more. Beyond the band a number is <span class=\"good\">better</span> or \
-         <span class=\"bad\">worse</span>, within it the machine was <span class=\"unsure\">too noisy to tell</span>. All other \
+         <span class=\"bad\">worse</span>, within it the machine was <span class=\"unsure\">too noisy to tell</span>, or there were too few repeats. All other \
          numbers are the same.</p>{plot}{}",
         tables::shifts(&all)
     )))
@@ -257,7 +268,7 @@ fn whole(
 }
 
 fn tiles(rows: &Rows<'_>, summary: Option<&Summary>) -> String {
-    let verdicts: Vec<Option<bool>> = tables::last_figures(rows)
+    let verdicts: Vec<Option<bool>> = tables::middle_figures(rows)
         .values()
         .map(|figure| figure.met)
         .collect();

@@ -332,7 +332,7 @@ pub(super) fn shifts(all: &[Compared]) -> Option<String> {
         let class = match one.finding {
             Finding::Better => "good",
             Finding::Worse => "bad",
-            Finding::Noisy => "unsure",
+            Finding::Noisy | Finding::TooFew => "unsure",
             Finding::Same => "same",
         };
         let title = format!(

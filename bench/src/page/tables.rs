@@ -9,7 +9,7 @@ use crate::figures::{self, Side};
 use crate::results::{FigureResult, Record};
 use crate::row::is_critical;
 use crate::stats::median;
-use crate::summary::{Counts, RowEnd, Summary};
+use crate::summary::{Counts, RowEnd, Summary, middle};
 use crate::units::{Unit, show};
 
 /// A cell: its text, already safe, and its class.
@@ -49,16 +49,21 @@ pub(super) fn table(heads: &[&str], rows: &[Vec<Cell>]) -> String {
     text + "</tbody></table></div>\n"
 }
 
-/// Each figure as the last repeat that has it gave it.
-pub(super) fn last_figures<'a>(rows: &Rows<'a>) -> BTreeMap<&'a str, &'a FigureResult> {
+/// Each figure as the repeat in the middle gave it.
+pub(super) fn middle_figures<'a>(rows: &Rows<'a>) -> BTreeMap<&'a str, &'a FigureResult> {
+    let mut repeats: BTreeMap<&str, Vec<&FigureResult>> = BTreeMap::new();
     let all = rows.iter().flat_map(|(_, records)| records.iter());
-    let figures = all.flat_map(|record| &record.results.figures);
-    figures.map(|figure| (figure.id.as_str(), figure)).collect()
+    for figure in all.flat_map(|record| &record.results.figures) {
+        repeats.entry(&figure.id).or_default().push(figure);
+    }
+    let parts = |figure: &&FigureResult| (figure.value, figure.limit);
+    let of_repeats = |(id, all)| Some((id, middle(id, all, parts)?));
+    repeats.into_iter().filter_map(of_repeats).collect()
 }
 
 /// The table of figures; `None` where no row measured one.
 pub(super) fn figures(rows: &Rows<'_>) -> Option<String> {
-    let found = last_figures(rows);
+    let found = middle_figures(rows);
     let mut lines = Vec::new();
     for figure in figures::ALL {
         let Some(result) = found.get(figure.id) else {
@@ -87,7 +92,7 @@ pub(super) fn figures(rows: &Rows<'_>) -> Option<String> {
     }
     (!lines.is_empty()).then(|| {
         format!(
-            "<p>What the engine is held to, from the last repeat. Limits are the profile's; where a floor stands beside one, the limit is \
+            "<p>What the engine is held to, from the repeat in the middle. Limits are the profile's; where a floor stands beside one, the limit is \
              a factor of it.</p>{}",
             table(&["figure", "row", "measured ", "limit ", "floor ", ""], &lines)
         )
@@ -250,11 +255,11 @@ pub(super) fn shifts(all: &[Compared]) -> String {
         .iter()
         .filter(|one| one.finding != Finding::Same)
         .map(|one| {
-            let (word, class) = match one.finding {
-                Finding::Better => ("better", "good"),
-                Finding::Worse => ("worse", "bad"),
-                Finding::Noisy => ("too noisy to tell", "unsure"),
-                Finding::Same => ("same", ""),
+            let class = match one.finding {
+                Finding::Better => "good",
+                Finding::Worse => "bad",
+                Finding::Noisy | Finding::TooFew => "unsure",
+                Finding::Same => "",
             };
             vec![
                 code(one.bench.strip_prefix("bench/").unwrap_or(&one.bench)),
@@ -263,7 +268,7 @@ pub(super) fn shifts(all: &[Compared]) -> String {
                 number(&show(one.after, one.unit)),
                 number(&format!("{:+.1} %", 100.0 * one.shift())),
                 number(&format!("± {}", show(one.allowed, one.unit))),
-                Cell(word.to_owned(), class),
+                Cell(one.finding.words().to_owned(), class),
             ]
         })
         .collect();

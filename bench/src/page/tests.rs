@@ -93,6 +93,34 @@ fn older_runs_make_a_history_by_commit_and_two_sets_a_comparison() {
 }
 
 #[test]
+fn the_page_says_of_a_figure_what_most_repeats_say_and_of_other_results_that_they_are_not_comparable()
+ {
+    let dir = tempfile::tempdir().unwrap();
+    let (new, old) = (dir.path().join("new"), dir.path().join("old"));
+    results(&old, 1.0, "aaaaaaaaaaaa", 1000);
+    for repeat in 0..3_u32 {
+        let mut one = record();
+        (one.repeat, one.repeats, one.config.seed) = (repeat, 3, 9);
+        one.results.figures = vec![crate::results::FigureResult {
+            id: "begin_read_p50".to_owned(),
+            value: [90.0, 80.0, 10.0][repeat as usize],
+            limit: 50.0,
+            floor: None,
+            met: Some(repeat == 2),
+        }];
+        one.write(&new).unwrap();
+    }
+    let mut inputs = inputs(dir.path());
+    inputs.before = Some(old);
+    let text = page(&inputs).unwrap();
+    assert!(
+        text.contains("MISSED") && text.contains("80.0 ns"),
+        "the middle one"
+    );
+    assert!(text.contains("seed of log/commit_solo_durable"), "refused");
+}
+
+#[test]
 fn other_engines_are_shown_from_files_beside_the_results_and_a_wrong_one_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     let new = dir.path().join("new");
