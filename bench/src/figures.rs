@@ -199,6 +199,14 @@ pub(crate) const ALL: &[Figure] = &[
         TimesFloor,
     ),
     figure(
+        "hits_under_scans",
+        "hit ratio right after a scan of everything",
+        "cache/hit_ratio_under_scans",
+        Ratio,
+        AtLeast,
+        TimesFloor,
+    ),
+    figure(
         "blind_puts",
         "random blind puts, data 4x the cache",
         "store/random_puts_beyond_cache",

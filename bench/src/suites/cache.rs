@@ -124,6 +124,7 @@ fn hit_ratio_under_scans(ctx: &mut Ctx) -> Result<Outcome> {
     beyond.end(ctx)?;
     Ok(Outcome::of(all)
         .floor_rate("the hit ratio without scans", before, Unit::Ratio, after)
+        .figure_beside("hits_under_scans", after, before)
         .extra("hit_ratio", after)
         .extra("evictions", evictions))
 }
