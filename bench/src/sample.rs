@@ -8,7 +8,7 @@
 //! - Cost: two clock readings (about 40 ns) a batch, outside of what a batch's latency counts by half.
 
 use std::sync::{Barrier, OnceLock};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use hdrhistogram::Histogram;
 
@@ -86,6 +86,8 @@ pub(crate) struct Sample {
     pub(crate) ops: u64,
     /// Wall time they took.
     pub(crate) elapsed: Duration,
+    /// From the start of the first loop to the end of the last one, warm-up left out; absent if no loop was run.
+    span: Option<(Instant, Instant)>,
     /// What the measuring threads allocated.
     pub(crate) allocs: Allocs,
     /// Threads that measured.
@@ -109,6 +111,7 @@ impl Sample {
             histogram,
             ops: 0,
             elapsed: Duration::ZERO,
+            span: None,
             allocs: Allocs::default(),
             threads: 1,
             warmup_ops: 0,
@@ -149,6 +152,12 @@ impl Sample {
         self.allocs.count as f64 / self.ops.max(1) as f64
     }
 
+    /// Each operation was `parts` of them: a transaction told as its rows. Latencies stay those of the whole.
+    pub(crate) fn count_parts(&mut self, parts: u64) {
+        self.ops *= parts;
+        self.warmup_ops *= parts;
+    }
+
     /// Adds a loop that ran after this one.
     pub(crate) fn then(&mut self, later: &Self) {
         self.elapsed += later.elapsed;
@@ -164,6 +173,7 @@ impl Sample {
                 .saturating_record_n(tenths.clamp(1, TENTHS_MAX), count);
         }
         self.add_counts(whole);
+        self.add_span(whole.span);
         self.ops += whole.ops * parts;
         self.warmup_ops += whole.warmup_ops * parts;
         self.elapsed += whole.elapsed;
@@ -174,9 +184,19 @@ impl Sample {
         let added = self.histogram.add(&other.histogram);
         debug_assert!(added.is_ok(), "all histograms have the same bounds");
         self.add_counts(other);
+        self.add_span(other.span);
         self.ops += other.ops;
         self.warmup_ops += other.warmup_ops;
         self.allocs += other.allocs;
+    }
+
+    fn add_span(&mut self, other: Option<(Instant, Instant)>) {
+        self.span = match (self.span, other) {
+            (Some((first, last)), Some((started, ended))) => {
+                Some((first.min(started), last.max(ended)))
+            }
+            (span, other) => span.or(other),
+        };
     }
 
     /// Before operations are added: nothing measured yet takes the other's counts, absent ones too.
@@ -247,15 +267,18 @@ fn timed_loop(
             break;
         }
     }
-    sample.elapsed = started.elapsed();
+    let ended = now();
+    sample.elapsed = ended - started;
+    sample.span = Some((started, ended));
     sample.allocs = allocs.since();
     sample.counts = counting.stop();
     Ok(sample)
 }
 
-/// Runs `run` on `threads` threads, started together once `prepare` is done on all of them. Throughput counts from
-/// the first thread's start to the last one's end, read by the threads themselves: with more threads than cores
-/// the one that waits for them may be the last to run.
+/// Runs `run` on `threads` threads, started together once `prepare` is done on all of them. Throughput counts from the start
+/// of the first timed loop to the end of the last one, read by the threads themselves: with more threads than cores the one
+/// that waits for them may be the last to run. What a thread does to warm up is not in it, and neither is a thread that
+/// recorded nothing.
 pub(crate) fn in_threads<P>(
     threads: usize,
     prepare: impl Fn(usize) -> Result<P> + Sync,
@@ -272,24 +295,19 @@ pub(crate) fn in_threads<P>(
                     }
                     let prepared = prepare(thread);
                     barrier.wait();
-                    let started = now();
-                    let sample = run(thread, prepared?)?;
-                    Ok::<_, BenchError>((sample, started, now()))
+                    run(thread, prepared?)
                 })
             })
             .collect();
         let mut all = Sample::new();
         all.threads = threads;
-        let mut span = None;
         for handle in handles {
-            let (one, started, ended) = handle
+            let one = handle
                 .join()
-                .map_err(|_| BenchError::Child("a measuring thread panicked".into()))??;
-            all.merge(&one);
-            let (first, last) = span.unwrap_or((started, ended));
-            span = Some((started.min(first), ended.max(last)));
+                .map_err(|_| BenchError::Child("a measuring thread panicked".into()))?;
+            all.merge(&one?);
         }
-        if let Some((first, last)) = span {
+        if let Some((first, last)) = all.span {
             all.elapsed = last - first;
         }
         Ok(all)
@@ -346,5 +364,27 @@ mod tests {
     fn threads_add_up() {
         let sample = in_threads(3, Ok, |_, _| measure(Until::Ops(10), 1, |_| Ok(()))).unwrap();
         assert_eq!((sample.ops, sample.threads), (30, 3));
+    }
+
+    #[test]
+    fn what_warms_threads_up_takes_none_of_the_time_that_is_counted() {
+        let (warming, begun) = (Duration::from_millis(30), now());
+        let sample = in_threads(3, Ok, |_, _| {
+            std::thread::sleep(warming);
+            timed_loop(Until::Ops(15), 1, 5, |_| Ok(()))
+        });
+        let (sample, whole) = (sample.unwrap(), begun.elapsed());
+        assert_eq!((sample.ops, sample.warmup_ops), (30, 15));
+        let elapsed = sample.elapsed;
+        assert!(elapsed + warming <= whole, "{elapsed:?} of {whole:?}");
+    }
+
+    #[test]
+    fn parts_of_what_warmed_up_are_counted_as_those_of_what_was_timed() {
+        let mut sample = timed_loop(Until::Ops(10), 1, 4, |_| Ok(())).unwrap();
+        sample.count_parts(100);
+        // `Until::Ops` counts what warmed up.
+        assert_eq!((sample.ops, sample.warmup_ops), (600, 400));
+        assert!((sample.per_op(1000) - 1.0).abs() < 1e-9);
     }
 }

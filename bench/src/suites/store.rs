@@ -208,11 +208,11 @@ fn random_puts_beyond_cache(ctx: &mut Ctx) -> Result<Outcome> {
     check_some(&db, &table, rows)?;
     db.close()?;
     remove(&ctx.scratch.join("beyond"))?;
-    sample.ops *= 1000;
+    sample.count_parts(1000);
     let (rate, stall) = (sample.per_second(), sample.nanos(100.0));
     let outcome = Outcome::of(sample).cost(&before, &after);
-    let written = outcome.cost.map_or(0, |cost| cost.bytes_written) as f64;
-    let put = (outcome.sample.ops * ROW_BYTES) as f64;
+    let written = outcome.cost.map_or(0, |cost| cost.bytes_written);
+    let written = outcome.sample.per_op(written);
     Ok(outcome
         .figure("blind_puts", rate)
         .figure("blind_puts_stall", stall)
@@ -220,7 +220,7 @@ fn random_puts_beyond_cache(ctx: &mut Ctx) -> Result<Outcome> {
             "slowest_second_rows_per_second",
             if slowest.is_finite() { slowest } else { rate },
         )
-        .extra("bytes_written_per_byte_put", written / put)
+        .extra("bytes_written_per_byte_put", written / ROW_BYTES as f64)
         .extra(
             "checkpoints",
             (after.checkpoints - before.checkpoints) as f64,
@@ -262,8 +262,8 @@ fn disk_after_overwrites(ctx: &mut Ctx) -> Result<Outcome> {
     let closed = disk_bytes(&dir)?;
     remove(&dir)?;
     let outcome = Outcome::of(sample).cost(&before, &after);
-    let written = outcome.cost.map_or(0, |cost| cost.bytes_written) as f64;
-    let put = (outcome.sample.ops * 1000 * ROW_BYTES) as f64;
+    let written = outcome.cost.map_or(0, |cost| cost.bytes_written);
+    let written = outcome.sample.per_op(written) / (1000 * ROW_BYTES) as f64;
     let user = (loaded.rows.n * ROW_BYTES) as f64;
     Ok(outcome
         .floor_rate("bytes of the rows", user, Unit::Bytes, idle as f64)
@@ -272,7 +272,7 @@ fn disk_after_overwrites(ctx: &mut Ctx) -> Result<Outcome> {
         .figure("disk_idle", idle as f64)
         .extra("disk_idle_lowest", lowest as f64)
         .extra("disk_closed", closed as f64)
-        .extra("bytes_written_per_byte_put", written / put))
+        .extra("bytes_written_per_byte_put", written))
 }
 
 /// Question: the highest resident set of a process that loads data four times its budget, reads it and overwrites it. A child
