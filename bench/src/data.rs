@@ -108,6 +108,12 @@ impl Shape {
     }
 }
 
+/// Reads a byte of every cache line of `bytes`, so that a scan moves its rows and does not only find them.
+pub(crate) fn touch(bytes: &[u8]) -> u64 {
+    let lines: u64 = bytes.iter().step_by(64).copied().map(u64::from).sum();
+    lines + bytes.last().copied().map_or(0, u64::from)
+}
+
 /// Kept out of the loop that calls it.
 #[cold]
 fn wrong(i: u64, found: Option<&[u8]>) -> BenchError {

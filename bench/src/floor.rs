@@ -8,6 +8,8 @@
 //!    segments are: no allocation, no metadata, one write and one flush.
 //! 2. The read floors bypass the page cache where the file system lets them; [`RawFile::direct`] says if it did not.
 
+mod memory;
+
 use std::fs::{File, OpenOptions};
 use std::io::ErrorKind;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
@@ -20,6 +22,8 @@ use crate::clock::{now, seconds};
 use crate::data::{Rng, mix};
 use crate::error::{BenchError, Result};
 use crate::sample::{Sample, Until, measure};
+
+pub(crate) use memory::*;
 
 /// Bytes of a raw append: one log block.
 pub(crate) const APPEND_BYTES: usize = 4096;
@@ -71,9 +75,7 @@ impl RawFile {
         let mut at = 0;
         while at < bytes {
             if let Some(seed) = seed {
-                for (index, chunk) in buf.chunks_exact_mut(8).enumerate() {
-                    chunk.copy_from_slice(&mix(seed ^ at ^ index as u64).to_le_bytes());
-                }
+                randomize(&mut buf, seed ^ at);
             }
             let len = buf
                 .len()
@@ -84,6 +86,13 @@ impl RawFile {
             at += len as u64;
         }
         self.file.sync_all().map_err(BenchError::file(&self.path))
+    }
+}
+
+/// Fills `buf` with words made from `seed`.
+fn randomize(buf: &mut Buf, seed: u64) {
+    for (index, chunk) in buf.chunks_exact_mut(8).enumerate() {
+        chunk.copy_from_slice(&mix(seed ^ index as u64).to_le_bytes());
     }
 }
 
@@ -197,6 +206,24 @@ impl ReadFloor {
         })
     }
 
+    /// What every open and close of a file of pages needs: it is opened, its first four pages are read, it is closed; two
+    /// threads begin and end.
+    pub(crate) fn opens(&self, until: Until) -> Result<Sample> {
+        let mut buf = Buf::zeroed(PAGE_BYTES);
+        measure(until, 1, |_| {
+            let raw = RawFile::open(&self.raw.path, 0)?;
+            for page in 0..4 {
+                let read = raw.file.read_exact_at(&mut buf, page * PAGE_BYTES as u64);
+                read.map_err(BenchError::file(&raw.path))?;
+            }
+            std::thread::scope(|scope| {
+                scope.spawn(|| ());
+                scope.spawn(|| ());
+            });
+            Ok(())
+        })
+    }
+
     /// Random pages written one at a time, into the device and not past its cache.
     pub(crate) fn random_writes(&self, until: Until, rng: &mut Rng) -> Result<Sample> {
         let mut buf = Buf::zeroed(PAGE_BYTES);
@@ -229,6 +256,15 @@ impl ReadFloor {
             (run < runs).then_some(run * RUN_BYTES as u64)
         })?;
         Ok(sample.ops as f64 * RUN_BYTES as f64 / seconds(sample.elapsed))
+    }
+
+    /// As [`ReadFloor::sequential_writes`], and flushed.
+    pub(crate) fn durable_writes(&self) -> Result<f64> {
+        let started = now();
+        self.sequential_writes()?;
+        let synced = self.raw.file.sync_data();
+        synced.map_err(BenchError::file(&self.raw.path))?;
+        Ok(self.bytes as f64 / seconds(started.elapsed()))
     }
 
     /// Random pages with `depth` in flight: the latency recorded is the time from one completion to the next.
@@ -269,6 +305,10 @@ impl ReadFloor {
         let file = disk.open(&self.raw.path, mode)?;
         let mut queue = disk.queue(depth)?;
         let mut spare: Vec<Buf> = (0..depth).map(|_| Buf::zeroed(len)).collect();
+        if let Way::Write = way {
+            // What is read from the file later is random still.
+            spare.iter_mut().for_each(|buf| randomize(buf, self.bytes));
+        }
         let mut ended = Vec::with_capacity(depth as usize);
         let mut sample = Sample::new();
         let (started, mut index) = (now(), 0);
@@ -303,19 +343,6 @@ impl ReadFloor {
     }
 }
 
-/// Memory read from front to back, every word summed, in bytes a second: the best of a few passes.
-pub(crate) fn memory_stream(bytes: usize) -> f64 {
-    let words: Vec<u64> = (0..bytes as u64 / 8).collect();
-    let mut best: f64 = 0.0;
-    for _ in 0..4 {
-        let started = now();
-        let sum = words.iter().fold(0u64, |sum, word| sum.wrapping_add(*word));
-        std::hint::black_box(sum);
-        best = best.max(bytes as f64 / seconds(started.elapsed()));
-    }
-    best
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -340,6 +367,7 @@ mod tests {
         assert!(read.writes_at_depth(4, time, &mut rng).unwrap().ops >= 4);
         assert!(read.random_writes(Until::Ops(5), &mut rng).unwrap().ops == 5);
         assert!(read.sequential_writes().unwrap() > 0.0);
-        assert!(memory_stream(1 << 20) > 0.0);
+        assert_eq!(read.opens(Until::Ops(3)).unwrap().ops, 3);
+        assert!(read.durable_writes().unwrap() > 0.0);
     }
 }

@@ -5,9 +5,9 @@ pub(crate) mod updates;
 
 use std::ops::ControlFlow;
 
-use crate::data::{ROW_BYTES, Rng};
+use crate::data::{ROW_BYTES, Rng, touch};
 use crate::error::{BenchError, Result};
-use crate::floor::{PAGE_BYTES, ReadFloor, memory_stream};
+use crate::floor::{Chase, PAGE_BYTES, ReadFloor, Stream};
 use crate::row::{Cost, Ctx, Loaded, Outcome, Row, plain};
 use crate::sample::{Sample, Until, in_threads, measure};
 use crate::target::{Durability, ReadTxn, WriteBatch};
@@ -66,10 +66,13 @@ pub(crate) const ROWS: &[Row] = &[
 ];
 
 /// Question: ascending rows in buffered batches of 1,000, then a checkpoint. Unit: one row, recorded by batch; the
-/// checkpoint counts in throughput. Bound: writing each byte to the log and to a page once.
+/// checkpoint counts in throughput. Bound: each byte once to the log and once to a page; beside it, a raw sequential write of
+/// the rows' bytes, flushed, before and after.
 fn build_sequential_insert_1m(ctx: &mut Ctx) -> Result<Outcome> {
-    let (db, table) = ctx.fresh("build")?;
     let rows = ctx.rows();
+    let floor = ReadFloor::open(&ctx.scratch, rows.n * ROW_BYTES)?;
+    let raw = floor.durable_writes()?;
+    let (db, table) = ctx.fresh("build")?;
     let before = db.stats()?;
     let started = crate::clock::now();
     let mut sample = measure(Until::Ops(rows.n / 1000), 1, |b| {
@@ -82,14 +85,22 @@ fn build_sequential_insert_1m(ctx: &mut Ctx) -> Result<Outcome> {
         Ok(())
     })?;
     db.checkpoint()?;
-    sample.ops *= 1000;
+    sample.count_parts(1000);
     sample.elapsed = started.elapsed();
     let after = db.stats()?;
     db.close()?;
+    let raw = raw.max(floor.durable_writes()?);
+    let rate = sample.per_second() * ROW_BYTES as f64;
     let outcome = Outcome::of(sample).cost(&before, &after);
     let written = outcome.cost.map_or(0, |cost| cost.bytes_written);
-    let amplification = written as f64 / (outcome.sample.ops * ROW_BYTES) as f64;
+    let amplification = outcome.sample.per_op(written) / ROW_BYTES as f64;
     Ok(outcome
+        .floor_rate(
+            "raw sequential write + flush",
+            raw,
+            Unit::BytesPerSecond,
+            rate,
+        )
         .extra("bytes_written_per_byte_put", amplification)
         .note("latency is of a batch of 1,000; throughput is rows and includes the checkpoint"))
 }
@@ -105,18 +116,25 @@ fn gets(loaded: &Loaded, txn: &ReadTxn, rng: &mut Rng, until: Until) -> Result<S
 
 /// Question: `get_with` of a random row, all pages resident, delta empty, one snapshot. Not timed: loading, one pass over all
 /// rows. Unit: one get, batches of 16 divided; making the key and checking the value are in it (about 10 ns). Bound: three
-/// dependent cache misses (0.37 µs on the machine of `performance_targets_v0`).
+/// dependent cache misses (0.37 µs on the machine of `performance_targets_v0`): three loads, each of the place that the one
+/// before it gave, of random cache lines of as much memory as the rows take, in blocks that alternate with the gets.
 fn point_get_hot_1m(ctx: &mut Ctx) -> Result<Outcome> {
     let warm = ctx.warm()?;
     let txn = warm.db.begin_read()?;
     let mut rng = ctx.rng(20);
+    let mut chase = Chase::new(warm.rows.n * ROW_BYTES, &mut rng);
     gets(&warm, &txn, &mut rng, ctx.until(0.1))?;
+    let (mut sample, mut loads) = (Sample::new(), Sample::new());
     let before = warm.db.stats()?;
-    let sample = gets(&warm, &txn, &mut rng, ctx.until(1.0))?;
+    for _ in 0..4 {
+        loads.then(&chase.run(ctx.until(0.05))?);
+        sample.then(&gets(&warm, &txn, &mut rng, ctx.until(0.25))?);
+    }
     let after = warm.db.stats()?;
     let (p50, allocs) = (sample.p50(), sample.allocs_per_op());
     Ok(Outcome::of(sample)
         .cost(&before, &after)
+        .floor_p50("three dependent cache misses", &loads)
         .figure("get_warm_p50", p50)
         .figure("get_warm_allocs", allocs)
         .note("batches of 16"))
@@ -231,22 +249,23 @@ fn point_get_cold_1m(ctx: &mut Ctx) -> Result<Outcome> {
         .extra("page_reads_per_op", reads))
 }
 
-/// Question: `scan` of 1,000 rows from a random start, all resident. Not timed: loading. Unit: one scan. Bound: one get and
-/// 116 KB of memory stream (about 8 µs at 15 GB/s).
+/// Question: `scan` of 1,000 rows from a random start, all resident; each cache line of each value is read. Not timed: loading.
+/// Unit: one scan. Bound: one get and 116 KB of memory stream (about 8 µs at 15 GB/s); beside it, in turn, every word of as
+/// many bytes added, from a random start of as much memory as the rows take.
 fn range_scan_1k_rows_hot(ctx: &mut Ctx) -> Result<Outcome> {
     let warm = ctx.warm()?;
     let Loaded { table, rows, .. } = &warm;
     let wanted = 1000.min(rows.n / 2);
     let txn = warm.db.begin_read()?;
     let mut rng = ctx.rng(50);
-    let before = warm.db.stats()?;
-    let sample = measure(ctx.until(0.5), 1, |_| {
-        let first = rng.below(rows.n - wanted);
-        let (mut visited, mut wrong) = (0, Ok(()));
+    let stream = Stream::new(rows.n * ROW_BYTES);
+    let scan = |first: u64| {
+        let (mut visited, mut sum, mut wrong) = (0, 0u64, Ok(()));
         txn.scan(table, rows.key(first).., |_, value| {
             if visited == 0 {
                 wrong = rows.check(first, Some(value));
             }
+            sum = sum.wrapping_add(touch(value));
             visited += 1;
             if visited < wanted {
                 ControlFlow::Continue(())
@@ -254,13 +273,23 @@ fn range_scan_1k_rows_hot(ctx: &mut Ctx) -> Result<Outcome> {
                 ControlFlow::Break(())
             }
         })?;
+        std::hint::black_box(sum);
         wrong?;
         expect_rows(visited, wanted)
-    })?;
+    };
+    let (mut sample, mut streamed) = (Sample::new(), Sample::new());
+    let before = warm.db.stats()?;
+    for _ in 0..4 {
+        streamed.then(&stream.run(ctx.until(0.03), wanted * ROW_BYTES, &mut rng)?);
+        sample.then(&measure(ctx.until(0.13), 1, |_| {
+            scan(rng.below(rows.n - wanted))
+        })?);
+    }
     let after = warm.db.stats()?;
     let per_second = sample.per_second() * wanted as f64;
     Ok(Outcome::of(sample)
         .cost(&before, &after)
+        .floor_p50("memory stream of as many bytes", &streamed)
         .extra("rows_per_second", per_second))
 }
 
@@ -273,34 +302,41 @@ fn expect_rows(found: u64, wanted: u64) -> Result<()> {
     })
 }
 
-/// Visits every row of a snapshot, touching key and value of each.
+/// Visits every row of a snapshot, and reads each cache line of each value and a byte of each key.
 fn scan_all(txn: &ReadTxn, loaded: &Loaded) -> Result<()> {
     let (mut visited, mut sum) = (0u64, 0u64);
     txn.scan::<&[u8]>(&loaded.table, .., |key, value| {
         visited += 1;
-        sum = sum.wrapping_add(u64::from(key[8]) + u64::from(value[0]) + value.len() as u64);
+        sum = sum.wrapping_add(u64::from(key[8]) + touch(value));
         ControlFlow::Continue(())
     })?;
     std::hint::black_box(sum);
     expect_rows(visited, loaded.rows.n)
 }
 
-/// Question: `scan` over all rows, all resident, key and value of each touched. Not timed: loading. Unit: one row, a whole
-/// scan divided. Bound: the memory stream of 116 bytes a row, measured beside it.
+/// Question: `scan` over all rows, all resident; each cache line of each value and a byte of each key is read. Not timed:
+/// loading. Unit: one row, a whole scan divided. Bound: the memory stream of 116 bytes a row, every word added, in turn with
+/// the scans.
 fn scan_full_warm(ctx: &mut Ctx) -> Result<Outcome> {
     let warm = ctx.warm()?;
     let txn = warm.db.begin_read()?;
+    let (bytes, mut rng) = (warm.rows.n * ROW_BYTES, ctx.rng(51));
+    let stream = Stream::new(bytes);
     scan_all(&txn, &warm)?;
+    let (mut scans, mut streamed) = (Sample::new(), Sample::new());
     let before = warm.db.stats()?;
-    let scans = measure(ctx.until(0.5), 1, |_| scan_all(&txn, &warm))?;
+    for _ in 0..4 {
+        streamed.then(&stream.run(ctx.until(0.03), bytes, &mut rng)?);
+        scans.then(&measure(ctx.until(0.13), 1, |_| scan_all(&txn, &warm))?);
+    }
     let after = warm.db.stats()?;
-    let per_second = warm.rows.n as f64 * 1e9 / scans.p50();
-    let stream = memory_stream((warm.rows.n * ROW_BYTES) as usize);
+    let rate = |scan: &Sample| warm.rows.n as f64 * 1e9 / scan.p50();
+    let (per_second, stream) = (rate(&scans), rate(&streamed));
     Ok(Outcome::of(by_row(&scans, warm.rows.n))
         .cost(&before, &after)
         .floor_rate(
             "memory stream",
-            stream,
+            stream * ROW_BYTES as f64,
             Unit::BytesPerSecond,
             per_second * ROW_BYTES as f64,
         )

@@ -3,7 +3,7 @@
 use crate::child::{Child, DELTA_FULL_BYTES, Task};
 use crate::data::{Rng, Rows};
 use crate::error::Result;
-use crate::floor::AppendFloor;
+use crate::floor::{AppendFloor, sorted_map};
 use crate::row::{Cost, Ctx, Outcome, Row, plain, remove};
 use crate::sample::{Sample, Until, in_threads, measure, warm_up};
 use crate::target::{Db, Durability, Table, WriteBatch};
@@ -153,31 +153,39 @@ fn committers(
         .figure(flushes_id, flushes))
 }
 
-/// Question: `begin_write`, 100 puts of random rows of a loaded table, durable `commit`. Not timed: loading. Unit: one
-/// transaction. Bound: one append of about 14 KiB and a flush, and 100 insertions into the delta.
+/// Question: `begin_write`, 100 puts of random rows of a loaded table, durable `commit`; in turn with raw appends of 16 KiB
+/// with flush. Not timed: loading. Unit: one transaction. Bound: one append of about 14 KiB, which are 16 KiB of blocks, and
+/// a flush, and 100 insertions into the delta.
 fn commit_100_random_puts(ctx: &mut Ctx) -> Result<Outcome> {
     let loaded = ctx.loaded("puts", plain())?;
     let (db, table, rows) = (loaded.db, loaded.table, loaded.rows);
     let mut rng = ctx.rng(90);
-    let mut floor = AppendFloor::open(&ctx.scratch)?;
-    let mut raw = floor.run(ctx.until(0.2))?;
+    let mut floor = AppendFloor::of_blocks(&ctx.scratch, 16 << 10)?;
+    let (mut sample, mut raw) = (Sample::new(), Sample::new());
     let before = db.stats()?;
-    let sample = measure(ctx.until(1.5), 1, |version| {
-        let mut txn = db.begin_write()?;
-        for _ in 0..100 {
-            let i = rng.below(rows.n);
-            txn.put(&table, rows.key(i), rows.value(i, version))?;
-        }
-        txn.commit()?;
-        Ok(())
-    })?;
+    for _ in 0..5 {
+        raw.then(&floor.run(ctx.until(0.08))?);
+        sample.then(&measure(ctx.until(0.3), 1, |version| {
+            let mut txn = db.begin_write()?;
+            for _ in 0..100 {
+                let i = rng.below(rows.n);
+                txn.put(&table, rows.key(i), rows.value(i, version))?;
+            }
+            txn.commit()?;
+            Ok(())
+        })?);
+    }
     let after = db.stats()?;
-    raw.then(&floor.run(ctx.until(0.2))?);
     db.close()?;
     let (rate, raw_rate) = (sample.per_second(), raw.per_second());
     Ok(Outcome::of(sample)
         .cost(&before, &after)
-        .floor_rate("raw append + flush", raw_rate, Unit::PerSecond, rate)
+        .floor_rate(
+            "raw append + flush of 16 KiB",
+            raw_rate,
+            Unit::PerSecond,
+            rate,
+        )
         .figure_beside("txn_100_puts", rate, raw_rate))
 }
 
@@ -242,31 +250,39 @@ fn encode_commit_record(ctx: &mut Ctx) -> Result<Outcome> {
 }
 
 /// Question: buffered commits of one row by one thread: record encoding, insertion into the delta, group append, with
-/// nobody waiting for the flush. Unit: one commit; throughput counts until a last, durable commit is acknowledged. Bound:
-/// encoding and insertion (1.5 to 3 µs).
+/// nobody waiting for the flush. Unit: one commit; throughput counts until a last, durable commit of each block is
+/// acknowledged. Bound: encoding and insertion (1.5 to 3 µs); beside it, in turn, rows put into a sorted map in memory.
 fn append_commit_record(ctx: &mut Ctx) -> Result<Outcome> {
     let (db, table) = ctx.fresh("append")?;
     let (rows, mut rng) = (ctx.rows(), ctx.rng(91));
+    let (mut sample, mut map) = (Sample::new(), Sample::new());
     let before = db.stats()?;
-    let mut sample = measure(ctx.until(1.0), 1, |version| {
-        let i = rng.below(rows.n);
-        let mut batch = WriteBatch::new();
-        batch.durability(Durability::Buffered);
-        batch.put(&table, rows.key(i), rows.value(i, version));
-        db.commit(batch)?;
-        Ok(())
-    })?;
-    let last = crate::clock::now();
-    commit_one(&db, &table, rows, &mut rng, u64::MAX)?;
-    sample.elapsed += last.elapsed();
+    for _ in 0..4 {
+        map.then(&sorted_map(rows, rows.n / 10, &mut rng)?);
+        let mut block = measure(ctx.until(0.25), 1, |version| {
+            let i = rng.below(rows.n);
+            let mut batch = WriteBatch::new();
+            batch.durability(Durability::Buffered);
+            batch.put(&table, rows.key(i), rows.value(i, version));
+            db.commit(batch)?;
+            Ok(())
+        })?;
+        let last = crate::clock::now();
+        commit_one(&db, &table, rows, &mut rng, u64::MAX)?;
+        block.elapsed += last.elapsed();
+        sample.then(&block);
+    }
     let after = db.stats()?;
     db.close()?;
-    Ok(Outcome::of(sample).cost(&before, &after))
+    Ok(Outcome::of(sample)
+        .cost(&before, &after)
+        .floor_p50("a row put into a sorted map", &map))
 }
 
 /// Question: opening a database whose delta was full when its process was killed, told as rows a second. A child process
 /// commits batches of 1,000 random rows and is killed with SIGKILL. Unit: one row replayed; the latency is the whole open
-/// divided. Bound: reading the log tail and one insertion a row (about 1 µs). Checked: every acknowledged batch is there.
+/// divided. Bound: reading the log tail and one insertion a row (about 1 µs); beside it, as many rows put into a sorted map in
+/// memory, before and after. Checked: every acknowledged batch is there.
 fn replay_into_memtable(ctx: &mut Ctx) -> Result<Outcome> {
     let dir = ctx.dir("replay")?;
     let task = Task::FillDelta {
@@ -277,17 +293,22 @@ fn replay_into_memtable(ctx: &mut Ctx) -> Result<Outcome> {
         load: false,
     };
     let acknowledged = Child::run_until_killed(&task)?;
+    let (rows, mut rng) = (ctx.rows(), ctx.rng(92));
+    let mut map = sorted_map(rows, acknowledged, &mut rng)?;
     let mut sample = Sample::new();
     let started = crate::clock::now();
     let db = plain().open(&dir)?;
     let took = started.elapsed();
+    map.then(&sorted_map(rows, acknowledged, &mut rng)?);
     let stats = db.stats()?;
     crate::child::check_filled(&db, &task, acknowledged)?;
     db.close()?;
     remove(&dir)?;
     sample.record(took, acknowledged);
     sample.elapsed = took;
+    let (rate, puts) = (sample.per_second(), map.per_second());
     Ok(Outcome::of(sample)
+        .floor_rate("rows put into a sorted map", puts, Unit::PerSecond, rate)
         .extra("records_replayed", stats.replayed_records as f64)
         .extra("open_ns", took.as_nanos() as f64))
 }

@@ -3,7 +3,8 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::data::{Rng, Rows};
-use crate::error::Result;
+use crate::error::{BenchError, Result};
+use crate::floor::{AppendFloor, announcement};
 use crate::row::{Ctx, Loaded, Outcome, Row, plain};
 use crate::sample::{Sample, Until, in_threads, measure};
 use crate::target::{Db, Table, WriteBatch};
@@ -38,7 +39,8 @@ pub(crate) const ROWS: &[Row] = &[
 ];
 
 /// Question: `begin_read` and drop. Not timed: loading. Unit: one open and close, batches of 64 divided. Bound: one store
-/// and one fence (6.3 ns on the machine of `performance_targets_v0`); no lock, no allocation.
+/// and one fence (6.3 ns on the machine of `performance_targets_v0`), in turn with it: stored, fenced, looked at and taken
+/// back; no lock, no allocation.
 fn snapshot_open_close(ctx: &mut Ctx) -> Result<Outcome> {
     let warm = ctx.warm()?;
     let open = |_| {
@@ -46,12 +48,17 @@ fn snapshot_open_close(ctx: &mut Ctx) -> Result<Outcome> {
         Ok(())
     };
     measure(Until::Ops(10_000), 64, open)?;
+    let (mut sample, mut stores) = (Sample::new(), Sample::new());
     let before = warm.db.stats()?;
-    let sample = measure(ctx.until(0.3), 64, open)?;
+    for _ in 0..4 {
+        stores.then(&announcement(ctx.until(0.02))?);
+        sample.then(&measure(ctx.until(0.08), 64, open)?);
+    }
     let after = warm.db.stats()?;
     let (p50, allocs) = (sample.p50(), sample.allocs_per_op());
     Ok(Outcome::of(sample)
         .cost(&before, &after)
+        .floor_p50("a store, a fence, a load", &stores)
         .figure("begin_read_p50", p50)
         .figure("begin_read_allocs", allocs)
         .note("batches of 64"))
@@ -67,11 +74,14 @@ fn gets(db: &Db, table: &Table, rows: Rows, rng: &mut Rng, until: Until) -> Resu
 }
 
 /// Question: gets from 256 threads, a snapshot each, writer idle. Not timed: loading, starting the threads. Unit: one get,
-/// batches of 16 divided; a batch that was descheduled keeps its whole wait. Bound: the gets of one thread times the cores.
+/// batches of 16 divided; a batch that was descheduled keeps its whole wait. Bound: the gets of one thread times the
+/// cores, measured before and after.
 fn readers_256_point_get_hot(ctx: &mut Ctx) -> Result<Outcome> {
     let Loaded { db, table, rows } = ctx.warm()?;
     let threads = ctx.threads(256);
-    let single = gets(&db, &table, rows, &mut ctx.rng(60), ctx.until(0.2))?;
+    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let mut rng = ctx.rng(60);
+    let mut single = gets(&db, &table, rows, &mut rng, ctx.until(0.1))?;
     let each = (single.per_second() * ctx.scale.seconds / threads as f64) as u64;
     let before = db.stats()?;
     let sample = in_threads(
@@ -80,16 +90,19 @@ fn readers_256_point_get_hot(ctx: &mut Ctx) -> Result<Outcome> {
         |_, mut rng| gets(&db, &table, rows, &mut rng, Until::Ops(each.max(64))),
     )?;
     let after = db.stats()?;
-    let (all, one) = (sample.per_second(), single.per_second());
+    single.then(&gets(&db, &table, rows, &mut rng, ctx.until(0.1))?);
+    let bound = single.per_second() * cores.min(threads) as f64;
+    let all = sample.per_second();
     Ok(Outcome::of(sample)
         .cost(&before, &after)
-        .floor_rate("one thread", one, Unit::PerSecond, all)
+        .floor_rate("one thread times the cores", bound, Unit::PerSecond, all)
         .note("batches of 16"))
 }
 
 /// Question: durable transactions of 100 updates of random rows, while 128 threads get without pause. Not timed: loading.
-/// Unit: one commit. Bound: one append and flush, once the writer gets a core: with more readers than cores its wait is the
-/// scheduler's. `reader_p99_ns` and `reader_idle_p99_ns` are of the readers with and without the writer.
+/// Unit: one commit. Bound: one append and flush of 16 KiB, once the writer gets a core: with more readers than cores its
+/// wait is the scheduler's, so the raw appends are made in turn with the commits beside the same readers. `reader_p99_ns`
+/// and `reader_idle_p99_ns` are of the readers with and without a thread that writes.
 fn writer_commits_with_readers_128(ctx: &mut Ctx) -> Result<Outcome> {
     let Loaded { db, table, rows } = ctx.loaded("writer", plain())?;
     let threads = ctx.threads(128);
@@ -97,10 +110,11 @@ fn writer_commits_with_readers_128(ctx: &mut Ctx) -> Result<Outcome> {
     let read = |rng: &mut Rng| gets(&db, &table, rows, rng, until);
     let prepare = |thread: usize| Ok(ctx.rng(400 + thread as u64));
     let idle = in_threads(threads, prepare, |_, mut rng| read(&mut rng))?;
+    let mut floor = AppendFloor::of_blocks(&ctx.scratch, 16 << 10)?;
 
     let (stop, mut rng) = (AtomicBool::new(false), ctx.rng(399));
     let before = db.stats()?;
-    let (writer, readers) = std::thread::scope(|scope| -> Result<(Sample, Sample)> {
+    let (written, readers) = std::thread::scope(|scope| -> Result<_> {
         let readers = scope.spawn(|| {
             in_threads(threads, prepare, |_, mut rng| {
                 let mut all = Sample::new();
@@ -110,25 +124,41 @@ fn writer_commits_with_readers_128(ctx: &mut Ctx) -> Result<Outcome> {
                 Ok(all)
             })
         });
-        let writer = measure(ctx.until(1.0), 1, |version| {
-            let mut batch = WriteBatch::new();
-            for _ in 0..100 {
-                let i = rng.below(rows.n);
-                batch.put(&table, rows.key(i), rows.value(i, version));
+        let mut write = || -> Result<(Sample, Sample)> {
+            let (mut commits, mut raw) = (Sample::new(), Sample::new());
+            for _ in 0..8 {
+                raw.then(&floor.run(ctx.until(0.04))?);
+                commits.then(&measure(ctx.until(0.12), 1, |version| {
+                    let mut batch = WriteBatch::new();
+                    for _ in 0..100 {
+                        let i = rng.below(rows.n);
+                        batch.put(&table, rows.key(i), rows.value(i, version));
+                    }
+                    db.commit(batch)?;
+                    Ok(())
+                })?);
             }
-            db.commit(batch)?;
-            Ok(())
-        });
+            Ok((commits, raw))
+        };
+        let written = write();
         stop.store(true, Ordering::Relaxed);
-        let readers = readers.join().map_err(|_| {
-            crate::error::BenchError::Child("the readers' thread panicked".into())
-        })??;
-        Ok((writer?, readers))
+        let readers = readers
+            .join()
+            .map_err(|_| BenchError::Child("the readers' thread panicked".into()))??;
+        Ok((written?, readers))
     })?;
+    let (commits, raw) = written;
     let after = db.stats()?;
     db.close()?;
-    Ok(Outcome::of(writer)
+    let (rate, raw) = (commits.per_second(), raw.per_second());
+    Ok(Outcome::of(commits)
         .cost(&before, &after)
+        .floor_rate(
+            "raw append + flush of 16 KiB beside as many readers",
+            raw,
+            Unit::PerSecond,
+            rate,
+        )
         .extra("reader_p99_ns", readers.nanos(99.0))
         .extra("reader_idle_p99_ns", idle.nanos(99.0))
         .extra("reader_gets_per_second", readers.per_second())
@@ -153,7 +183,7 @@ fn conflict_detection_basic(ctx: &mut Ctx) -> Result<Outcome> {
     let mut rng = ctx.rng(500);
     let mut keys = || [0; 10].map(|_: u64| rng.below(SWAPPED).to_be_bytes());
     let (mut swaps, mut puts, mut conflicts) = (Sample::new(), Sample::new(), Sample::new());
-    let wrong = |what: &str| crate::error::BenchError::Wrong {
+    let wrong = |what: &str| BenchError::Wrong {
         what: what.to_owned(),
     };
     let value_of = |found: Option<&[u8]>| {

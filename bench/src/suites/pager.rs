@@ -4,7 +4,7 @@ use crc_fast::CrcAlgorithm;
 
 use crate::data::{Rng, mix};
 use crate::error::{BenchError, Result};
-use crate::floor::{AppendFloor, PAGE_BYTES, ReadFloor};
+use crate::floor::{AppendFloor, Chase, PAGE_BYTES, ReadFloor};
 use crate::row::{Cost, Ctx, Outcome, Row, plain};
 use crate::sample::{Sample, Until, measure};
 use crate::target::{Db, Durability, Options, Table, WriteBatch};
@@ -60,15 +60,21 @@ pub(crate) const ROWS: &[Row] = &[
 const PAGE_VALUE_BYTES: usize = PAGE_BYTES - 128;
 
 /// Question: open and close an existing empty database. Not timed: creating it. Unit: one open and one close. Bound: a
-/// few system calls and the reads of the meta pages.
+/// few system calls, the reads of the meta pages and the start of two threads; beside it, in turn, a plain file opened, four
+/// pages read, closed, and two threads that only begin and end.
 fn open_close_empty(ctx: &mut Ctx) -> Result<Outcome> {
     let dir = ctx.dir("empty")?;
     plain().open(&dir)?.close()?;
-    let sample = measure(ctx.until(0.5), 1, |_| {
-        plain().open(&dir)?.close()?;
-        Ok(())
-    })?;
-    Ok(Outcome::of(sample))
+    let floor = ReadFloor::open(&ctx.scratch, 4 * PAGE_BYTES as u64)?;
+    let (mut sample, mut raw) = (Sample::new(), Sample::new());
+    for _ in 0..4 {
+        raw.then(&floor.opens(ctx.until(0.02))?);
+        sample.then(&measure(ctx.until(0.12), 1, |_| {
+            plain().open(&dir)?.close()?;
+            Ok(())
+        })?);
+    }
+    Ok(Outcome::of(sample).floor_p50("a file opened, 4 pages read, 2 threads", &raw))
 }
 
 /// Key of page `i`, hashed so that neighbours in the file are not neighbours in the loop.
@@ -121,7 +127,8 @@ fn room_for(pages: u64) -> Options {
 
 /// Question: a row that fills one page, through the public `get_with`, its page resident. Not timed: loading and one pass
 /// over all rows. Unit: one row, batches of 16 divided. Bound: a descent (about 0.5 µs) and, since the value is borrowed or
-/// copied, at most one 16 KiB copy from memory (1.4 µs).
+/// copied, at most one 16 KiB copy from memory (1.4 µs). The descent is what it is held against, in turn: three loads, each of
+/// the place that the one before it gave, of random cache lines of as much memory.
 fn read_page_random_16k_hot(ctx: &mut Ctx) -> Result<Outcome> {
     let pages = ctx.scale.pages;
     let (db, table) = page_table(ctx, room_for(pages))?;
@@ -130,16 +137,22 @@ fn read_page_random_16k_hot(ctx: &mut Ctx) -> Result<Outcome> {
         txn.get_with(&table, page_key(i), |value| check_page(i, value))??;
     }
     let mut rng = ctx.rng(10);
+    let mut chase = Chase::new(pages * PAGE_BYTES as u64, &mut rng);
+    let (mut sample, mut loads) = (Sample::new(), Sample::new());
     let before = db.stats()?;
-    let sample = measure(ctx.until(0.5), 16, |_| {
-        let i = rng.below(pages);
-        txn.get_with(&table, page_key(i), |value| check_page(i, value))?
-    })?;
+    for _ in 0..4 {
+        loads.then(&chase.run(ctx.until(0.03))?);
+        sample.then(&measure(ctx.until(0.12), 16, |_| {
+            let i = rng.below(pages);
+            txn.get_with(&table, page_key(i), |value| check_page(i, value))?
+        })?);
+    }
     let after = db.stats()?;
     drop(txn);
     db.close()?;
     Ok(Outcome::of(sample)
         .cost(&before, &after)
+        .floor_p50("three dependent cache misses", &loads)
         .note("batches of 16"))
 }
 

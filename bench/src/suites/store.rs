@@ -10,9 +10,10 @@ use crate::child::{Child, DELTA_FULL_BYTES, Task, check_filled};
 use crate::clock::now;
 use crate::data::{ROW_BYTES, Rows, load};
 use crate::error::{BenchError, Result};
-use crate::floor::AppendFloor;
+use crate::floor::{AppendFloor, ReadFloor, sorted_map};
 use crate::row::{Cost, Ctx, Outcome, Row, plain, remove};
 use crate::sample::{Sample, Until, measure};
+use crate::stats::median;
 use crate::target::{Db, Options, Table, WriteBatch};
 use crate::units::Unit;
 
@@ -83,11 +84,15 @@ pub(super) fn disk_bytes(dir: &Path) -> Result<u64> {
 }
 
 /// Question: one durable transaction of all rows, from the first put to the acknowledged commit, into a fresh database,
-/// three times over. Unit: one row. Bound: the bytes once through the log and memory.
+/// three times over. Unit: one row. Bound: the bytes once through the log and memory; beside it, in turn, a raw sequential
+/// write of the rows' bytes, flushed.
 fn load_sorted_one_go(ctx: &mut Ctx) -> Result<Outcome> {
     let rows = ctx.rows();
+    let floor = ReadFloor::open(&ctx.scratch, rows.n * ROW_BYTES)?;
     let (mut all, mut merged, mut cost) = (Sample::new(), Sample::new(), Cost::default());
+    let mut raw = Vec::new();
     for _ in 0..3 {
+        raw.push(floor.durable_writes()?);
         let (db, table) = ctx.fresh("one_go")?;
         let before = db.stats()?;
         let started = now();
@@ -111,9 +116,14 @@ fn load_sorted_one_go(ctx: &mut Ctx) -> Result<Outcome> {
         remove(&ctx.scratch.join("one_go"))?;
     }
     let (rate, with_checkpoint) = (1e9 / all.p50(), 1e9 / merged.p50());
-    let mut outcome = Outcome::of(all);
-    outcome.cost = Some(cost);
-    Ok(outcome
+    Ok(Outcome::of(all)
+        .total_cost(cost)
+        .floor_rate(
+            "raw sequential write + flush",
+            median(&raw),
+            Unit::BytesPerSecond,
+            rate * ROW_BYTES as f64,
+        )
         .figure("load_one_go", rate)
         .extra("with_checkpoint_rows_per_second", with_checkpoint)
         .note("one WriteBatch, durable; acknowledged and readable, in pages later; the figure is the median load"))
@@ -129,28 +139,35 @@ fn check_some(db: &Db, table: &Table, rows: Rows) -> Result<()> {
 }
 
 /// Question: all rows in ascending order in durable transactions of 1,000. Unit: one transaction. Bound: one append of 130
-/// KiB and a flush each, with the insertions overlapped.
+/// KiB and a flush each, with the insertions overlapped; beside it, in turn, raw appends of 128 KiB with flush.
 fn load_sorted_durable_batches(ctx: &mut Ctx) -> Result<Outcome> {
     let (db, table) = ctx.fresh("batches")?;
     let rows = ctx.rows();
-    let mut floor = AppendFloor::open(&ctx.scratch)?;
-    let raw = floor.run(ctx.until(0.1))?;
+    let mut floor = AppendFloor::of_blocks(&ctx.scratch, 128 << 10)?;
+    let (mut sample, mut raw) = (Sample::new(), Sample::new());
+    let batches = rows.n / 1000;
+    let block = batches.div_ceil(10);
     let before = db.stats()?;
-    let sample = measure(Until::Ops(rows.n / 1000), 1, |b| {
-        let mut batch = WriteBatch::new();
-        for i in b * 1000..(b + 1) * 1000 {
-            batch.put(&table, rows.key(i), rows.value(i, 0));
-        }
-        db.commit(batch)?;
-        Ok(())
-    })?;
+    while sample.ops < batches {
+        raw.then(&floor.run(Until::Ops(5))?);
+        let done = sample.ops;
+        let left = block.min(batches - done);
+        sample.then(&measure(Until::Ops(left), 1, |b| {
+            let mut batch = WriteBatch::new();
+            for i in (done + b) * 1000..(done + b + 1) * 1000 {
+                batch.put(&table, rows.key(i), rows.value(i, 0));
+            }
+            db.commit(batch)?;
+            Ok(())
+        })?);
+    }
     let after = db.stats()?;
     check_some(&db, &table, rows)?;
     db.close()?;
     let took = sample.elapsed.as_nanos() as f64;
     Ok(Outcome::of(sample)
         .cost(&before, &after)
-        .floor_p50("raw append + flush", &raw)
+        .floor_p50("raw append + flush of 128 KiB", &raw)
         .figure("load_batches", took))
 }
 
@@ -189,11 +206,14 @@ fn small(ctx: &Ctx) -> (Options, Rows) {
 
 /// Question: blind durable puts of random rows in batches of 1,000, sustained, the data four times the memory budget, so that
 /// checkpoints read and write leaves all along. Not timed: loading. Unit: one row; the latency is a batch's. Bound: log bytes
-/// plus leaves read and written a row, at the device's bandwidth.
+/// plus leaves read and written a row, at the device's bandwidth; beside it, a raw sequential write of as many bytes as rows of
+/// the `_1m` tables take, flushed, before and after.
 fn random_puts_beyond_cache(ctx: &mut Ctx) -> Result<Outcome> {
     let (options, rows) = small(ctx);
     let (db, table) = ctx.fresh_with("beyond", options)?;
     load(&db, &table, rows, 1000)?;
+    let floor = ReadFloor::open(&ctx.scratch, ctx.scale.rows * ROW_BYTES)?;
+    let mut raw = vec![floor.durable_writes()?, floor.durable_writes()?];
     let (mut batches, mut second, mut slowest) = (0u64, now(), f64::INFINITY);
     let before = db.stats()?;
     let mut sample = overwrite(ctx, (&db, &table, rows), ctx.sustained(), || {
@@ -208,12 +228,19 @@ fn random_puts_beyond_cache(ctx: &mut Ctx) -> Result<Outcome> {
     check_some(&db, &table, rows)?;
     db.close()?;
     remove(&ctx.scratch.join("beyond"))?;
+    raw.extend([floor.durable_writes()?, floor.durable_writes()?]);
     sample.count_parts(1000);
     let (rate, stall) = (sample.per_second(), sample.nanos(100.0));
     let outcome = Outcome::of(sample).cost(&before, &after);
     let written = outcome.cost.map_or(0, |cost| cost.bytes_written);
     let written = outcome.sample.per_op(written);
     Ok(outcome
+        .floor_rate(
+            "raw sequential write + flush",
+            median(&raw),
+            Unit::BytesPerSecond,
+            rate * ROW_BYTES as f64,
+        )
         .figure("blind_puts", rate)
         .figure("blind_puts_stall", stall)
         .extra(
@@ -304,9 +331,10 @@ fn memory_within_budget(ctx: &mut Ctx) -> Result<Outcome> {
 
 /// Question: `open` of a database whose process was killed with SIGKILL when its delta was nearly full, three times over; each
 /// time a fresh one. Not timed: filling, and checking that every acknowledged batch is there. Unit: one open. Bound: reading
-/// the log tail and inserting its rows.
+/// the log tail and inserting its rows; beside it, in turn, as many rows put into a sorted map in memory.
 fn open_after_kill(ctx: &mut Ctx) -> Result<Outcome> {
     let (mut sample, mut replayed) = (Sample::new(), 0);
+    let (mut maps, mut rng) = (Vec::new(), ctx.rng(101));
     for round in 0..3 {
         let dir = ctx.dir("killed")?;
         let task = Task::FillDelta {
@@ -317,6 +345,8 @@ fn open_after_kill(ctx: &mut Ctx) -> Result<Outcome> {
             load: false,
         };
         let acknowledged = Child::run_until_killed(&task)?;
+        let map = sorted_map(ctx.rows(), acknowledged, &mut rng)?;
+        maps.push(map.elapsed.as_nanos() as f64);
         let mut opened = None;
         sample.then(&measure(Until::Ops(1), 1, |_| {
             opened = Some(plain().open(&dir)?);
@@ -329,8 +359,14 @@ fn open_after_kill(ctx: &mut Ctx) -> Result<Outcome> {
         }
         remove(&dir)?;
     }
-    let worst = sample.nanos(100.0);
+    let (worst, open) = (sample.nanos(100.0), sample.p50());
     Ok(Outcome::of(sample)
+        .floor_rate(
+            "as many rows put into a sorted map",
+            median(&maps),
+            Unit::Nanos,
+            open,
+        )
         .figure("open_after_kill", worst)
         .extra("records_replayed", replayed as f64)
         .note("the figure is the slowest open of three"))

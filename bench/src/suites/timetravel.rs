@@ -1,6 +1,6 @@
 //! States of the past: opening one, reading from it, what keeping it costs.
 
-use crate::data::{Rng, Rows, load};
+use crate::data::{Rng, Rows, load, touch};
 use crate::error::{BenchError, Result};
 use crate::row::{Ctx, Outcome, Row, remove};
 use crate::sample::{Sample, Until, measure};
@@ -250,7 +250,8 @@ fn get_at_quiet(ctx: &mut Ctx) -> Result<Outcome> {
 }
 
 /// Question: ranges of 1,000 rows from a random one on, at a random transaction. Not timed: building the past. Unit: one range,
-/// opening included. Bound: the same ranges of the newest state, in turn with them. Checked: the number of rows.
+/// opening included; each cache line of each value is read. Bound: the same ranges of the newest state, in turn with them and
+/// read likewise. Checked: the number of rows.
 fn range_at_1000(ctx: &mut Ctx) -> Result<Outcome> {
     let past = past(ctx)?;
     let mut rng = ctx.rng(704);
@@ -260,15 +261,16 @@ fn range_at_1000(ctx: &mut Ctx) -> Result<Outcome> {
             Some(at) => past.db.begin_read_at(at)?,
             None => past.db.begin_read()?,
         };
-        let (from, mut left) = (past.rows.key(from), wanted);
+        let (from, mut left, mut sum) = (past.rows.key(from), wanted, 0u64);
         read.scan(&past.busy, from.as_slice().., |_, value| {
-            std::hint::black_box(value);
+            sum = sum.wrapping_add(touch(value));
             left -= 1;
             match left {
                 0 => std::ops::ControlFlow::Break(()),
                 _ => std::ops::ControlFlow::Continue(()),
             }
         })?;
+        std::hint::black_box(sum);
         if left > 0 {
             return Err(BenchError::Wrong {
                 what: format!("{left} rows of a range are missing"),
@@ -301,14 +303,11 @@ fn range_at_1000(ctx: &mut Ctx) -> Result<Outcome> {
 fn kept_bytes(ctx: &mut Ctx) -> Result<Outcome> {
     let past = past(ctx)?;
     let user = (crate::data::ROW_BYTES + 8) * past.updates.len() as u64;
-    let factor = past.kept_bytes as f64 / user as f64;
+    let (kept, user) = (past.kept_bytes as f64, user as f64);
     Ok(Outcome::of(past.sample.clone())
-        .figure_beside("kept_bytes", past.kept_bytes as f64, user as f64)
-        .extra(
-            "bytes_a_version",
-            past.kept_bytes as f64 / past.updates.len() as f64,
-        )
-        .extra("factor", factor))
+        .floor_rate("bytes of the versions", user, Unit::Bytes, kept)
+        .figure_beside("kept_bytes", kept, user)
+        .extra("bytes_a_version", kept / past.updates.len() as f64))
 }
 
 /// Question: durable commits of 100 updates of random rows for as long as a sustained loop takes, with history kept; then as many
@@ -357,6 +356,7 @@ fn held_snapshot(ctx: &mut Ctx) -> Result<Outcome> {
     remove(&ctx.scratch.join("held"))?;
     let (without, with) = (lengths[0], lengths[1]);
     Ok(Outcome::of(sample)
+        .floor_rate("the file without a snapshot", without, Unit::Bytes, with)
         .figure_beside("held_growth", with, without)
         .extra("snapshots_moved", moved as f64)
         .note(format!(
