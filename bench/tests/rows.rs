@@ -263,8 +263,9 @@ fn a_warm_up_changes_no_answer_and_no_count_an_operation() {
         let ops = number(&results, "/ops_total") + warmup;
         let written = number(&results, "/io/bytes_written") / ops / bytes_put;
         let told = number(&results, "/extra/bytes_written_per_byte_put");
+        // A loop so short may end before the first write.
         assert!(
-            (told / written - 1.0).abs() < 1e-6,
+            (told - written).abs() <= 1e-6 * written,
             "{row}: {told}, {written}"
         );
     }
