@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use common::{State, kept, key, rows, small, value};
-use northstardb::{Db, Error, Holder, LogFilter, Options, ReadTxn, Retention, Table, TableOptions};
+use northstardb::{Backup, Db, Error, Holder, LogFilter, Options, ReadTxn, Retention, Table, TableOptions};
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 
@@ -485,4 +485,99 @@ fn a_snapshot_of_a_database_with_a_table_without_history_stays_whole_or_is_ended
     overwrite(&db, &kept);
     assert!(db.stats().unwrap().snapshots_moved > 0);
     assert_eq!(rows(&held, &kept), before);
+}
+
+/// A backup's destination that has something done in the middle.
+struct Busy<F: FnMut()> {
+    bytes: Vec<u8>,
+    at: usize,
+    then: Option<F>,
+}
+
+impl<F: FnMut()> std::io::Write for Busy<F> {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.bytes.extend_from_slice(bytes);
+        if self.bytes.len() > self.at
+            && let Some(mut then) = self.then.take()
+        {
+            then();
+        }
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+#[test]
+fn a_backup_that_is_being_made_is_named_and_keeps_what_it_reads() {
+    let db = small()
+        .log_segment_bytes(64 << 10)
+        .log_retention(Retention::None)
+        .delta_bytes(1 << 20)
+        .memory()
+        .unwrap();
+    let table = db.table("t").unwrap();
+    let work = |rounds: std::ops::Range<u64>| {
+        for round in rounds {
+            let mut batch = northstardb::WriteBatch::new();
+            for at in 0..400 {
+                batch.put(&table, key(at), value(round * 1000 + at, 300));
+            }
+            db.commit(batch).unwrap();
+        }
+    };
+    work(0..1);
+    let since = db.begin_read().unwrap().txn_id();
+    work(1..12);
+    let last = db.begin_read().unwrap().txn_id();
+    // All that was merged would be let go.
+    let merge = |rounds| {
+        work(rounds);
+        (0..3).for_each(|_| db.checkpoint().unwrap());
+    };
+    for is_full_wanted in [false, true] {
+        let named = std::cell::RefCell::new(Vec::new());
+        let line = line!() + 10;
+        let mut to = Busy {
+            bytes: Vec::new(),
+            at: 300_000 * usize::from(!is_full_wanted),
+            then: Some(|| {
+                merge(12..14);
+                named.replace(db.holders().unwrap());
+            }),
+        };
+        let made = match is_full_wanted {
+            false => db.backup_since(since, &mut to),
+            true => db.backup(&mut to),
+        };
+        let made = made.unwrap();
+        assert_eq!(Backup::verify(&*to.bytes).unwrap(), made);
+        assert!(is_full_wanted || (made.from, made.to) == (since, last));
+        let named = named.into_inner();
+        let [
+            Holder::Backup {
+                is_full,
+                to: leads_to,
+                place,
+                open_for,
+                written_bytes,
+                held_bytes,
+            },
+        ] = &named[..]
+        else {
+            panic!("{named:?}");
+        };
+        assert_eq!((*is_full, *leads_to), (is_full_wanted, made.to));
+        assert!(place.file().ends_with("held.rs"), "{place}");
+        assert_eq!(place.line(), line + u32::from(is_full_wanted));
+        assert!(!open_for.is_zero() && *held_bytes > 100_000, "{named:?}");
+        assert!(is_full_wanted || *written_bytes > 200_000, "{named:?}");
+        assert_eq!(db.holders().unwrap(), []);
+    }
+    // Nobody keeps it any more.
+    merge(14..15);
+    let gone = db.backup_since(since, Vec::new());
+    assert!(matches!(gone, Err(Error::NotInLog { .. })), "{gone:?}");
 }

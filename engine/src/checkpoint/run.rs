@@ -158,7 +158,8 @@ impl Checkpointer {
         let segments = Arc::clone(&self.segments);
         let _deciding = segments.hold_recycling();
         let now = (self.shapes.shared.visible(), self.clock.wall_ns());
-        let held = self.held_by_subscribers();
+        let backups = self.shapes.shared.backups.log_from();
+        let held = self.held_by_subscribers().into_iter().chain(backups).min();
         let kept = self.retainer.keep_from(&self.segments, needed, held, now);
         self.segments
             .recycle_before(kept, spare_bytes)

@@ -23,6 +23,8 @@ use crate::format::checksum::Crc32c;
 use crate::format::record::{Record, encode_frame};
 use crate::ids::{TableId, TxnId};
 use crate::state::StateHash;
+use crate::sync::atomic::AtomicU64;
+use crate::txn::backups::Reads;
 use crate::txn::snapshot::Snapshot;
 use crate::txn::table::decode_entry;
 
@@ -112,6 +114,9 @@ impl Db {
             to: read.txn_id(),
             time_ns,
         };
+        let began = (Location::caller(), engine.pipeline.monotonic_ns());
+        let reads = Reads::Snapshot(read.snapshot.slot());
+        let underway = engine.shapes.shared.backups.begin(began, header.to, reads);
         let mut writer = BackupWriter::begin(to, header)?;
         let (mut state, mut written) = (StateHash::default(), Ok(()));
         read.each_row(&[TableId::SUBSCRIBERS], |table, key, value| {
@@ -119,6 +124,7 @@ impl Db {
                 state.add(table, key, value);
             }
             written = writer.row(table, key, value);
+            underway.has_come_to(header.to, writer.bytes);
             match &written {
                 Ok(()) => ControlFlow::Continue(()),
                 Err(_) => ControlFlow::Break(()),
@@ -129,11 +135,12 @@ impl Db {
     }
 
     /// Writes all that was committed after the state `since` to `to`, and is durable: an increment to a backup that leads to
-    /// that state, or to a later one. A subscriber that acknowledges what was backed up keeps the log for it
-    /// ([`Log::subscribe`](crate::Log::subscribe)).
+    /// that state, or to a later one. A subscriber that acknowledges what was backed up keeps the log until the next
+    /// ([`Log::subscribe`](crate::Log::subscribe)); what is being written keeps it like a subscriber.
     ///
     /// # Errors
     /// [`Error::NotInLog`] if the log no longer reaches back so far: then it takes a full one. As [`Db::backup`].
+    #[track_caller]
     pub fn backup_since(&self, since: TxnId, to: impl Write) -> Result<Backup> {
         let engine = self.engine()?;
         let log = self.log()?;
@@ -144,13 +151,20 @@ impl Db {
         };
         // Behind the newest nothing is found, whatever its number.
         let first = since.min(TxnId::new(u64::MAX - 1)).next();
+        let began = (Location::caller(), engine.pipeline.monotonic_ns());
+        let (last, reads) = (
+            TxnId::new(end.get() - 1),
+            Reads::Log(AtomicU64::new(first.get())),
+        );
+        let underway = engine.shapes.shared.backups.begin(began, last, reads);
+        log.pass_recycling();
         let mut tail = log.tail(first, LogFilter::every_transaction())?;
         let header = Header {
             kind: Kind::Increment,
             database: engine.database_id,
             next_table: engine.shapes.shared.tables.next_id(),
             from: since,
-            to: TxnId::new(end.get() - 1),
+            to: last,
             time_ns: engine.pipeline.now(),
         };
         let mut writer = BackupWriter::begin(to, header)?;
@@ -159,6 +173,7 @@ impl Db {
                 Some(transaction) => writer.record(&transaction)?,
                 None => break,
             }
+            underway.has_come_to(tail.position(), writer.bytes);
         }
         writer.finish(StateHash::default())
     }

@@ -38,6 +38,21 @@ pub enum Holder {
         /// Bytes of the log from there on.
         held_bytes: u64,
     },
+    /// A backup that is being made.
+    Backup {
+        /// It is a full one and holds a snapshot; else it holds the log from where it has come to.
+        is_full: bool,
+        /// The state that it leads to.
+        to: TxnId,
+        /// Where it was asked for.
+        place: &'static Location<'static>,
+        /// For how long it has been running.
+        open_for: Duration,
+        /// Bytes that it has written.
+        written_bytes: u64,
+        /// Bytes of pages, as of a snapshot, or of the log.
+        held_bytes: u64,
+    },
 }
 
 /// Whoever is told of those who keep much.

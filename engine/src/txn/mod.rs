@@ -4,6 +4,7 @@
 //! version from the tree's transaction on. Opening one is a store and a re-check (see [`snapshot`]).
 //! Spec: `spec/semantics_v0.md`.
 
+pub(crate) mod backups;
 pub(crate) mod bell;
 pub(crate) mod cursor;
 pub(crate) mod holder;

@@ -15,6 +15,7 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use northstar_io::FileLock;
 
+use super::backups::Backups;
 use super::bell::Bell;
 use super::moved::MovedSnapshots;
 use super::registry::Registry;
@@ -74,6 +75,8 @@ pub(crate) struct Shared {
     pub(crate) bell: Bell,
     /// The handles given out.
     pub(crate) tables: Tables,
+    /// The backups that are being made.
+    pub(crate) backups: Backups,
     /// No snapshot is opened any more.
     closed: AtomicBool,
     /// Kept while the database is open, and then while a snapshot still reads its files.
@@ -95,6 +98,7 @@ impl Shared {
             shape_seq: AtomicU64::new(0),
             bell: Bell::default(),
             tables: Tables::new(next_table),
+            backups: Backups::default(),
             closed: AtomicBool::new(false),
             lock: Mutex::new(file_lock),
         }

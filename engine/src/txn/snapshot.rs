@@ -73,6 +73,11 @@ impl Snapshot {
         })
     }
 
+    /// Its slot.
+    pub(crate) const fn slot(&self) -> SlotId {
+        self.slot
+    }
+
     /// What the holder of the writer role sees: everything applied, and its own writes as `own`.
     pub(crate) fn own_writes(shapes: &Shapes, own: TxnId) -> Result<Self> {
         Self::open(shapes, None, |_, _| Ok(own))

@@ -419,6 +419,11 @@ impl Pipeline {
         }
     }
 
+    /// The monotonic clock.
+    pub(crate) fn monotonic_ns(&self) -> u64 {
+        self.clock.monotonic_ns()
+    }
+
     /// The wall clock.
     pub(crate) fn now(&self) -> u64 {
         self.clock.wall_ns()

@@ -1,0 +1,121 @@
+//! The backups that are being made: by whom, and what each still needs.
+//!
+//! A full one reads a snapshot. An increment reads the log, which is kept for it from where it has come to.
+//!
+//! Spec: SE-024.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64 as Count;
+
+use super::registry::SlotId;
+use super::snapshot::Opener;
+use crate::ids::TxnId;
+use crate::sync::Mutex;
+use crate::sync::atomic::{AtomicU64, Ordering};
+
+/// Those of a database.
+#[derive(Debug, Default)]
+pub(crate) struct Backups {
+    running: Mutex<BTreeMap<u64, Arc<Running>>>,
+    begun: Count,
+}
+
+/// One of them.
+#[derive(Debug)]
+pub(crate) struct Running {
+    /// Where it was asked for.
+    pub(crate) place: Opener,
+    /// When, by the monotonic clock.
+    pub(crate) began_ns: u64,
+    /// The state that it leads to.
+    pub(crate) to: TxnId,
+    /// What it reads.
+    pub(crate) reads: Reads,
+    written: Count,
+}
+
+/// What a backup reads.
+#[derive(Debug)]
+pub(crate) enum Reads {
+    /// All rows of a snapshot.
+    Snapshot(SlotId),
+    /// The log, from this transaction on.
+    Log(AtomicU64),
+}
+
+impl Running {
+    /// Bytes that were written so far.
+    pub(crate) fn written_bytes(&self) -> u64 {
+        self.written.load(std::sync::atomic::Ordering::Relaxed)
+    }
+
+    /// From which transaction on it needs the log.
+    pub(crate) fn log_from(&self) -> Option<TxnId> {
+        match &self.reads {
+            Reads::Snapshot(_) => None,
+            Reads::Log(from) => Some(TxnId::new(from.load(Ordering::Acquire))),
+        }
+    }
+}
+
+impl Backups {
+    /// Notes one that begins; it is forgotten when what is returned is dropped.
+    pub(crate) fn begin(
+        &self,
+        (place, began_ns): (Opener, u64),
+        to: TxnId,
+        reads: Reads,
+    ) -> Underway<'_> {
+        let number = self.begun.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        let running = Arc::new(Running {
+            place,
+            began_ns,
+            to,
+            reads,
+            written: Count::new(0),
+        });
+        self.running.lock().insert(number, Arc::clone(&running));
+        Underway {
+            all: self,
+            number,
+            running,
+        }
+    }
+
+    /// Those that run, the oldest first.
+    pub(crate) fn running(&self) -> Vec<Arc<Running>> {
+        self.running.lock().values().map(Arc::clone).collect()
+    }
+
+    /// From which transaction on any of them needs the log.
+    pub(crate) fn log_from(&self) -> Option<TxnId> {
+        let running = self.running.lock();
+        running.values().filter_map(|one| one.log_from()).min()
+    }
+}
+
+/// A backup that is being made, for whoever makes it.
+#[derive(Debug)]
+pub(crate) struct Underway<'b> {
+    all: &'b Backups,
+    number: u64,
+    running: Arc<Running>,
+}
+
+impl Underway<'_> {
+    /// So many bytes were written, and of the log all before `next` was read.
+    pub(crate) fn has_come_to(&self, next: TxnId, written_bytes: u64) {
+        if let Reads::Log(from) = &self.running.reads {
+            from.store(next.get(), Ordering::Release);
+        }
+        let written = &self.running.written;
+        written.store(written_bytes, std::sync::atomic::Ordering::Relaxed);
+    }
+}
+
+impl Drop for Underway<'_> {
+    fn drop(&mut self) {
+        self.all.running.lock().remove(&self.number);
+    }
+}
