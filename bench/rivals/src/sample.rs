@@ -19,7 +19,8 @@ pub(crate) struct Sample {
     histogram: Histogram<u32>,
     /// Operations done.
     pub(crate) ops: u64,
-    /// From the first thread's start to the last one's end.
+    /// Of one thread, the time of its loop without what was prepared in between; of many, from the first one's start to the last
+    /// one's end.
     pub(crate) elapsed: Duration,
 }
 
@@ -79,13 +80,27 @@ pub(crate) fn measure(
     batch: u64,
     mut op: impl FnMut(u64) -> Result<()>,
 ) -> Result<Sample> {
+    measure_prepared(until, batch, |_| (), |index, ()| op(index))
+}
+
+/// The same, with something prepared for each operation before its batch begins, which takes no time that counts.
+pub(crate) fn measure_prepared<P>(
+    until: Until,
+    batch: u64,
+    mut prepare: impl FnMut(u64) -> P,
+    mut op: impl FnMut(u64, P) -> Result<()>,
+) -> Result<Sample> {
+    let mut prepared = Vec::with_capacity(batch as usize);
     let mut sample = Sample::new();
     let started = now();
-    let mut index = 0;
+    let (mut index, mut aside) = (0, Duration::ZERO);
     while index < until.ops_max {
+        let preparing = now();
+        prepared.extend((index..index + batch).map(&mut prepare));
         let batch_started = now();
-        for _ in 0..batch {
-            op(index)?;
+        aside += batch_started - preparing;
+        for one in prepared.drain(..) {
+            op(index, one)?;
             index += 1;
         }
         let ended = now();
@@ -94,7 +109,7 @@ pub(crate) fn measure(
             break;
         }
     }
-    sample.elapsed = started.elapsed();
+    sample.elapsed = started.elapsed().saturating_sub(aside);
     Ok(sample)
 }
 
@@ -120,7 +135,7 @@ pub(crate) fn in_threads<P, T: Send>(
             })
             .collect();
         let (mut all, mut rests) = (Sample::new(), Vec::new());
-        let mut span: Option<(Instant, Instant)> = None;
+        let (mut span, mut alone): (Option<(Instant, Instant)>, _) = (None, None);
         for handle in handles {
             let (one, rest, started, ended) = handle
                 .join()
@@ -129,10 +144,16 @@ pub(crate) fn in_threads<P, T: Send>(
             debug_assert!(added.is_ok(), "all histograms have the same bounds");
             all.ops += one.ops;
             rests.push(rest);
+            if one.ops == 0 {
+                // It did something else.
+                continue;
+            }
+            alone = span.is_none().then_some(one.elapsed);
             let (first, last) = span.unwrap_or((started, ended));
             span = Some((started.min(first), ended.max(last)));
         }
-        all.elapsed = span.map_or(Duration::ZERO, |(first, last)| last - first);
+        let together = span.map_or(Duration::ZERO, |(first, last)| last - first);
+        all.elapsed = alone.unwrap_or(together);
         Ok((all, rests))
     })
 }
@@ -147,6 +168,39 @@ mod tests {
         sample.record(Duration::from_nanos(160), 16);
         assert_eq!(sample.ops, 16);
         assert!((sample.nanos(50.0) - 10.0).abs() < 0.1);
+    }
+
+    #[test]
+    fn what_is_prepared_takes_no_time_that_counts() {
+        let until = Until {
+            time: Duration::MAX,
+            ops_max: 4,
+        };
+        let pause = Duration::from_millis(30);
+        let prepare = |index| {
+            std::thread::sleep(pause);
+            index
+        };
+        let op = |index, prepared| {
+            assert_eq!(index, prepared);
+            Ok(())
+        };
+        let one = || measure_prepared(until, 2, prepare, op);
+        let started = now();
+        let sample = one().unwrap();
+        assert_eq!(sample.ops, 4);
+        assert!(sample.elapsed + 4 * pause <= started.elapsed());
+        // One of two does something else.
+        let run = |thread, ()| {
+            let sample = match thread {
+                0 => Sample::new(),
+                _ => one()?,
+            };
+            Ok((sample, ()))
+        };
+        let started = now();
+        let (sample, _) = in_threads(2, |_| Ok(()), run).unwrap();
+        assert!(sample.elapsed + 4 * pause <= started.elapsed());
     }
 
     #[test]

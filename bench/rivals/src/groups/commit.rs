@@ -6,7 +6,7 @@ use crate::error::Result;
 use crate::generator::Rng;
 use crate::ledger::Writes;
 use crate::rival::Op;
-use crate::sample::{in_threads, measure};
+use crate::sample::{in_threads, measure_prepared};
 use crate::units::Unit;
 
 const COMMITS: &[Metric] = &[
@@ -89,11 +89,12 @@ pub(super) fn commits(bench: &mut Bench, threads: usize, rows: u64) -> Result<Me
         let mut writes = Writes::new();
         // Versions differ between threads: what is found later tells who wrote it.
         let mut version = first + thread as u32;
-        let sample = measure(until, 1, |_| {
+        let prepare = |_| {
             let ops = puts(shared, &mut rng, rows, version, &mut writes);
             version += threads as u32;
-            session.commit(&ops)
-        })?;
+            ops
+        };
+        let sample = measure_prepared(until, 1, prepare, |_, ops| session.commit(&ops))?;
         Ok((sample, writes))
     };
     let (sample, writes) = in_threads(threads, |thread| Ok(shared.rng(thread)), one)?;

@@ -7,7 +7,7 @@ use crate::bench::{Bench, Measured};
 use crate::error::Result;
 use crate::generator::Rng;
 use crate::ledger::Writes;
-use crate::sample::{Sample, in_threads, measure};
+use crate::sample::{Sample, in_threads, measure, measure_prepared};
 use crate::units::Unit;
 
 pub(super) const ROWS: &[Row] = &[Row {
@@ -34,11 +34,12 @@ fn gets_beside_commits(bench: &mut Bench) -> Result<Measured> {
         let (mut session, mut writes) = (shared.session()?, Writes::new());
         if thread == 0 {
             let mut version = first;
-            let sample = measure(until, 1, |_| {
+            let prepare = |_| {
                 let ops = puts(shared, &mut rng, TXN_ROWS, version, &mut writes);
                 version += 1;
-                session.commit(&ops)
-            })?;
+                ops
+            };
+            let sample = measure_prepared(until, 1, prepare, |_, ops| session.commit(&ops))?;
             return Ok((Sample::new(), (sample, writes)));
         }
         let sample = measure(until, 1, |_| {
