@@ -56,13 +56,17 @@ pub struct Sizes {
     pub sync_method: SyncMethod,
     /// Nanoseconds that pass with each look at the clock.
     pub clock_step: u64,
+    /// Transactions of the past that are kept, where any are; all, if absent.
+    pub kept: Option<u64>,
 }
 
 impl Sizes {
     /// Those of a run.
     #[must_use]
     pub fn of(rng: &mut Rng, still: bool) -> Self {
+        let kept = rng.clone().fork(37).pick(&[None, None, Some(1), Some(5)]);
         Self {
+            kept,
             delta_bytes: rng.pick(&[600, 1_500, 4_000, 64 << 10]),
             slice_bytes: rng.pick(&[1, 16 << 10, 1 << 20]),
             sync_method: rng.pick(&[
@@ -200,9 +204,10 @@ impl Setting {
             .page_bytes(PAGE_BYTES)
             .log_segment_bytes(64 << 10)
             .snapshot_held_bytes(0)
-            .history(match self.history {
-                true => Retention::All,
-                false => Retention::None,
+            .history(match (self.history, sizes.kept) {
+                (true, None) => Retention::All,
+                (true, Some(many)) => Retention::Txns(many),
+                (false, _) => Retention::None,
             });
         let disk: Arc<SimDisk> = Arc::clone(disk);
         let world = World {
