@@ -50,6 +50,7 @@ marks! {
     FrozeFull: "a delta was frozen because it was full",
     DeltaRenewed: "a delta was full of writes that were taken back, and replaced",
     SliceCut: "a slice ended inside a table",
+    RangeCut: "what a range delete ends was read by several slices",
     RangeMerged: "a range delete was merged",
     SubtreeDropped: "a range delete dropped a subtree unread",
     ExtentWritten: "a value was written to pages of its own",

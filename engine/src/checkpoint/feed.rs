@@ -5,15 +5,17 @@ use crate::ids::{TableId, TxnId};
 use crate::tree::merge::{Change, ChangeKind};
 
 /// Newest versions of a table's keys in key order.
-pub(crate) struct Feed<'d, F> {
+pub(crate) struct Feed<'d, 'u, F> {
     cursor: DeltaCursor<'d>,
+    /// The first key that is not given.
+    until: Option<&'u [u8]>,
     /// Asked before each change but the first: is the slice full?
     full: F,
     /// Changes given to the merge.
     pub(crate) fed: u64,
 }
 
-impl<F> std::fmt::Debug for Feed<'_, F> {
+impl<F> std::fmt::Debug for Feed<'_, '_, F> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Feed")
             .field("fed", &self.fed)
@@ -21,13 +23,19 @@ impl<F> std::fmt::Debug for Feed<'_, F> {
     }
 }
 
-impl<'d, F: Fn() -> bool> Feed<'d, F> {
-    /// The changes of `table` from key `from` on.
-    pub(crate) fn new(delta: &'d Delta, table: TableId, from: &[u8], full: F) -> Self {
+impl<'d, 'u, F: Fn() -> bool> Feed<'d, 'u, F> {
+    /// The changes of `table` to keys from `from` on and below `until`.
+    pub(crate) fn new(
+        delta: &'d Delta,
+        table: TableId,
+        (from, until): (&[u8], Option<&'u [u8]>),
+        full: F,
+    ) -> Self {
         let mut cursor = delta.cursor(table, TxnId::MAX);
         cursor.seek(from);
         Self {
             cursor,
+            until,
             full,
             fed: 0,
         }
@@ -39,12 +47,14 @@ impl<'d, F: Fn() -> bool> Feed<'d, F> {
     }
 
     /// The first key that was not given: where the next slice begins. `None` at the table's end.
-    pub(crate) fn resume_key(&self) -> Option<&'d [u8]> {
-        self.cursor.current().map(|(key, _)| key)
+    pub(crate) fn resume_key(&self) -> Option<&[u8]> {
+        let next = self.cursor.current().map(|(key, _)| key);
+        // What is deleted from there on is no change of a key.
+        next.into_iter().chain(self.until).min()
     }
 }
 
-impl<'d, F: Fn() -> bool> Iterator for Feed<'d, F> {
+impl<'d, F: Fn() -> bool> Iterator for Feed<'d, '_, F> {
     type Item = Change<'d>;
 
     fn next(&mut self) -> Option<Change<'d>> {
@@ -52,6 +62,9 @@ impl<'d, F: Fn() -> bool> Iterator for Feed<'d, F> {
             return None;
         }
         let (key, hit) = self.cursor.current()?;
+        if self.until.is_some_and(|until| until <= key) {
+            return None;
+        }
         self.cursor.next();
         self.fed += 1;
         let kind = hit.value.map_or(ChangeKind::Delete, ChangeKind::Put);

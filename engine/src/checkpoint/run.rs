@@ -15,7 +15,7 @@ use crate::delta::Delta;
 use crate::error::{Error, Result};
 use crate::format::meta::Meta;
 use crate::history::{BuiltRun, History, Keeper};
-use crate::ids::{Lsn, TableId, TxnId};
+use crate::ids::{Lsn, PageRef, TableId, TxnId};
 use crate::log::{LogPosition, Retainer, Segments};
 use crate::marks::{Mark, reached};
 use crate::pages::SharedSink;
@@ -25,6 +25,7 @@ use crate::retention::Retention;
 use crate::state::StateHash;
 use crate::sync::atomic::Ordering;
 use crate::tree::merge::{Forget, MergeError, RangeDelete, merge};
+use crate::tree::reach::{Reach, reach};
 use crate::txn::positions::furthest_behind;
 use crate::txn::registry::SlotId;
 use crate::txn::shape::{Roots, Shapes};
@@ -237,19 +238,36 @@ impl Checkpointer {
             .keeps_history()
             .then(|| Keeper::new(&*self.store, &shared, end));
         while let Some(&table) = tables.get(next.0) {
-            let mut feed = Feed::new(frozen, table, &next.1, &full);
-            // The range deletes of a table take effect with its first slice.
-            let first = next.1.is_empty() && !planted("range deletes are not merged");
-            let ranges: Vec<RangeDelete<'_>> = if first {
-                range_deletes(frozen, table)
-            } else {
-                Vec::new()
+            let before = roots.get(table).copied();
+            let root = before.map(|root| root.page);
+            let reads = keeper.is_some() && StateHash::covers(table);
+            let mut ranges = match planted("range deletes are not merged") {
+                true => Vec::new(),
+                false => range_deletes(frozen, table),
             };
+            let from = next.1.clone();
+            let until = match reads {
+                // What they end is read: a slice at a time.
+                true => self.cut_ranges(&mut ranges, root, &from)?,
+                // Else they take effect with the first slice.
+                false if from.is_empty() => None,
+                false => {
+                    ranges.clear();
+                    None
+                }
+            };
+            let below = |range: &mut RangeDelete<'_>| until.as_deref().is_none_or(|end| range.from < end);
+            ranges.retain_mut(below);
+            if let Some(end) = &until {
+                reached(Mark::RangeCut);
+                for range in &mut ranges {
+                    range.to = Some(range.to.map_or(&**end, |to| to.min(end)));
+                }
+            }
             if !ranges.is_empty() {
                 reached(Mark::RangeMerged);
             }
-            let before = roots.get(table).copied();
-            let root = before.map(|root| root.page);
+            let mut feed = Feed::new(frozen, table, (&from, until.as_deref()), &full);
             let (pages, tree) = (&*self.store, &mut SharedSink(&shared));
             let merged = match &mut keeper {
                 Some(keeper) if StateHash::covers(table) => {
@@ -294,6 +312,30 @@ impl Checkpointer {
         }
         self.merge_roots(&changed, roots, sink)?;
         Ok((fed, superseded))
+    }
+
+    /// Leaves of `ranges`, which begin in order, what is from `from` on. Gives the key at which a slice ends that reads no more
+    /// leaves of them than it may write pages, if they reach so far.
+    fn cut_ranges<'r>(
+        &self,
+        ranges: &mut Vec<RangeDelete<'r>>,
+        root: Option<PageRef>,
+        from: &'r [u8],
+    ) -> Result<Option<Vec<u8>>> {
+        ranges.retain_mut(|range| {
+            range.from = range.from.max(from);
+            range.to.is_none_or(|to| range.from < to)
+        });
+        let pages = self.slice_bytes / self.store.page_bytes() as u64;
+        let mut left = usize::try_from(pages).unwrap_or(usize::MAX).max(1);
+        for range in &*ranges {
+            match reach(&*self.store, root, (range.from, range.to), left)? {
+                Reach::Within(leaves) => left = left.saturating_sub(leaves).max(1),
+                // Anything else is damage, which the merge will find.
+                Reach::Beyond(key) => return Ok(Some(key).filter(|key| &**key > from)),
+            }
+        }
+        Ok(None)
     }
 
     /// Writes the changed roots into the tree of roots.
@@ -578,6 +620,53 @@ mod tests {
         };
         let mut rooms = (64..).map(|steps| steps * (16 << 10));
         rooms.find(merged).unwrap()
+    }
+
+    #[test]
+    fn what_a_large_range_delete_ends_is_kept_slice_by_slice() {
+        for kept in [Retention::All, Retention::None] {
+            let dir = Path::new("disk/db");
+            let options = Options::new().history(kept).page_bytes(4096);
+            let options = options.checked().unwrap();
+            let disk = SimDisk::new(SimOptions::new(Image::with_dir(dir)));
+            let world = World {
+                slice_bytes: 40 << 10,
+                ..World::of(Arc::<SimDisk>::clone(&disk))
+            };
+            let db = open_in(&options, dir, world).unwrap();
+            // About 300 leaves.
+            put(&db, 1200, 1).unwrap();
+            db.checkpoint().unwrap();
+            let then = db.begin_read().unwrap().txn_id();
+            let generation = || db.engine().unwrap().shapes.load().generation.get();
+            let before = generation();
+            let table = db.table("t").unwrap();
+            let mut txn = db.begin_write().unwrap();
+            txn.delete_range(&table, 100_u32.to_be_bytes().as_slice()..1100_u32.to_be_bytes().as_slice()).unwrap();
+            txn.put(&table, 600_u32.to_be_bytes(), "after it").unwrap();
+            txn.commit().unwrap();
+            db.checkpoint().unwrap();
+            let slices = generation() - before;
+            match kept {
+                Retention::All => assert!((20..60).contains(&slices), "{slices}"),
+                _ => assert!(slices < 6, "{slices}"),
+            }
+            assert_eq!(db.check().unwrap().faults, [""; 0]);
+            let count = |read: &crate::ReadTxn| read.iter(&table).unwrap().map(|row| row.unwrap().0.len()).count();
+            let now = db.begin_read().unwrap();
+            assert_eq!(count(&now), 201);
+            assert_eq!(
+                now.get(&table, 600_u32.to_be_bytes()).unwrap().as_deref(),
+                Some(&b"after it"[..])
+            );
+            if kept == Retention::All {
+                assert_eq!(count(&db.begin_read_at(then).unwrap()), 1200);
+                let mut again = now.state_hash().unwrap();
+                assert_eq!(db.state_hashes().unwrap().last().map(|(_, state)| *state), Some(again));
+                again = db.begin_read_at(then).unwrap().state_hash().unwrap();
+                assert_ne!(Some(again), db.state_hashes().unwrap().last().map(|(_, state)| *state));
+            }
+        }
     }
 
     #[test]

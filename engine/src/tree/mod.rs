@@ -10,6 +10,7 @@ pub(crate) mod check;
 pub(crate) mod cursor;
 pub(crate) mod merge;
 pub(crate) mod overflow;
+pub(crate) mod reach;
 mod run;
 pub(crate) mod search;
 mod simd;
