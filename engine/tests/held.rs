@@ -8,7 +8,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use common::{State, kept, key, rows, small, value};
-use northstardb::{Backup, Db, Error, Holder, LogFilter, Options, ReadTxn, Retention, Table, TableOptions};
+use northstardb::{
+    Backup, Db, Error, Holder, LogFilter, Options, ReadTxn, Retention, Table, TableOptions,
+};
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 
@@ -515,7 +517,8 @@ fn a_backup_that_is_being_made_is_named_and_keeps_what_it_reads() {
     let db = small()
         .log_segment_bytes(64 << 10)
         .log_retention(Retention::None)
-        .delta_bytes(1 << 20)
+        .delta_bytes(4 << 20)
+        .idle_after(std::time::Duration::from_secs(3600))
         .memory()
         .unwrap();
     let table = db.table("t").unwrap();
@@ -530,7 +533,7 @@ fn a_backup_that_is_being_made_is_named_and_keeps_what_it_reads() {
     };
     work(0..1);
     let since = db.begin_read().unwrap().txn_id();
-    work(1..12);
+    work(1..8);
     let last = db.begin_read().unwrap().txn_id();
     // All that was merged would be let go.
     let merge = |rounds| {
@@ -542,9 +545,9 @@ fn a_backup_that_is_being_made_is_named_and_keeps_what_it_reads() {
         let line = line!() + 10;
         let mut to = Busy {
             bytes: Vec::new(),
-            at: 300_000 * usize::from(!is_full_wanted),
+            at: 450_000 * usize::from(!is_full_wanted),
             then: Some(|| {
-                merge(12..14);
+                merge(8..10);
                 named.replace(db.holders().unwrap());
             }),
         };
@@ -577,7 +580,7 @@ fn a_backup_that_is_being_made_is_named_and_keeps_what_it_reads() {
         assert_eq!(db.holders().unwrap(), []);
     }
     // Nobody keeps it any more.
-    merge(14..15);
+    merge(10..11);
     let gone = db.backup_since(since, Vec::new());
     assert!(matches!(gone, Err(Error::NotInLog { .. })), "{gone:?}");
 }

@@ -41,11 +41,6 @@ impl<'d, 'u, F: Fn() -> bool> Feed<'d, 'u, F> {
         }
     }
 
-    /// The changes not given yet, for who follows the merge.
-    pub(crate) fn changes(&self) -> DeltaCursor<'d> {
-        self.cursor.clone()
-    }
-
     /// The first key that was not given: where the next slice begins. `None` at the table's end.
     pub(crate) fn resume_key(&self) -> Option<&[u8]> {
         let next = self.cursor.current().map(|(key, _)| key);

@@ -42,9 +42,7 @@ pub(crate) fn reach<P: PageRead>(
     };
     Ok(match count.below(root, None, from)? {
         ControlFlow::Break(Ended::AtMost) => Reach::Beyond(count.key),
-        ControlFlow::Break(Ended::AtEnd) | ControlFlow::Continue(()) => {
-            Reach::Within(count.leaves)
-        }
+        ControlFlow::Break(Ended::AtEnd) | ControlFlow::Continue(()) => Reach::Within(count.leaves),
     })
 }
 

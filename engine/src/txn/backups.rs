@@ -47,7 +47,7 @@ pub(crate) enum Reads {
 impl Running {
     /// Bytes that were written so far.
     pub(crate) fn written_bytes(&self) -> u64 {
-        self.written.load(std::sync::atomic::Ordering::Relaxed)
+        self.written.load(Ordering::Relaxed)
     }
 
     /// From which transaction on it needs the log.
@@ -67,7 +67,7 @@ impl Backups {
         to: TxnId,
         reads: Reads,
     ) -> Underway<'_> {
-        let number = self.begun.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        let number = self.begun.fetch_add(1, Ordering::Relaxed);
         let running = Arc::new(Running {
             place,
             began_ns,
@@ -110,7 +110,7 @@ impl Underway<'_> {
             from.store(next.get(), Ordering::Release);
         }
         let written = &self.running.written;
-        written.store(written_bytes, std::sync::atomic::Ordering::Relaxed);
+        written.store(written_bytes, Ordering::Relaxed);
     }
 }
 
