@@ -10,6 +10,7 @@
 //! - Failure: as a slice: it happened or it did not.
 
 use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::ops::Bound;
 
 use northstar_io::planted::planted;
@@ -460,25 +461,23 @@ impl Checkpointer {
     ) -> Result<Option<HistoryMeta>> {
         let before = self.shapes.load();
         let old = self.meta.history.as_ref().and_then(|meta| meta.runs);
-        let gone = before
-            .history
-            .runs
-            .iter()
-            .filter(|run| !history.runs.contains(run));
-        let new = history
-            .runs
-            .iter()
-            .filter(|run| !before.history.runs.contains(run));
+        let rows_of = |history: &History| -> BTreeMap<_, _> {
+            let runs = history.runs.iter();
+            runs.map(|run| (run.key(), run.encode())).collect()
+        };
+        let (was, is) = (rows_of(&before.history), rows_of(history));
+        let gone = was.keys().filter(|key| !is.contains_key(*key));
+        let new = is.iter().filter(|(key, row)| was.get(*key) != Some(row));
         let mut rows: Vec<_> = gone
-            .map(|run| (run.key(), None))
-            .chain(new.map(|run| (run.key(), Some(run.encode()))))
+            .map(|key| (*key, None))
+            .chain(new.map(|(key, row)| (*key, Some(row))))
             .collect();
         rows.sort_by_key(|(key, _)| *key);
         let txn = TxnId::new(u64::from(self.meta.generation.next().get()));
         let changes = rows.iter().map(|(key, row)| Change {
             key,
             txn,
-            kind: ChangeKind::of(row.as_deref()),
+            kind: ChangeKind::of(row.map(|row| &row[..])),
         });
         let mut runs = old;
         if !rows.is_empty() {

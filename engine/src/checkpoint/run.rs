@@ -70,11 +70,33 @@ pub(crate) struct Checkpointer {
 
     /// Where the log of the frozen delta ends, once asked: a checkpoint may take several tries.
     pub(crate) boundary: Option<LogPosition>,
-    /// The table (by its place) and key at which the next slice begins, and how much is merged.
-    pub(crate) next: (usize, Vec<u8>),
+    /// Where the next slice begins, and how much is merged.
+    pub(crate) next: Place,
     pub(crate) merged: u64,
     /// Free space was given back since the last change.
     pub(crate) tidied: bool,
+}
+
+/// Where a slice begins.
+#[derive(Debug, Clone)]
+pub(crate) struct Place {
+    /// The table, by its place among those of the delta.
+    table: usize,
+    /// Its first key.
+    key: Vec<u8>,
+    /// Below this key its range deletes have taken effect; everywhere, if absent.
+    ranged: Option<Vec<u8>>,
+}
+
+impl Place {
+    /// The beginning of a table.
+    pub(crate) const fn of(table: usize) -> Self {
+        Self {
+            table,
+            key: Vec::new(),
+            ranged: Some(Vec::new()),
+        }
+    }
 }
 
 impl From<MergeError> for Error {
@@ -125,14 +147,14 @@ impl Checkpointer {
                 other => other,
             };
             self.merged += merged?;
-            if next.0 == tables.len() {
+            if next.table == tables.len() {
                 break;
             }
             self.pipeline.progress.advanced(self.merged, all);
             self.next = next;
         }
         self.boundary = None;
-        self.next = (0, Vec::new());
+        self.next = Place::of(0);
         self.merged = 0;
         self.pipeline
             .counters
@@ -188,7 +210,7 @@ impl Checkpointer {
         &mut self,
         frozen: &Arc<Delta>,
         tables: &[TableId],
-        next: &mut (usize, Vec<u8>),
+        next: &mut Place,
         (boundary, last_txn): (LogPosition, TxnId),
     ) -> Result<u64> {
         self.reclaim();
@@ -197,7 +219,7 @@ impl Checkpointer {
         let mut sink = store.begin_write(self.meta.generation.next())?;
         let mut state = self.present_state(&roots)?;
         let merged = self.merge_tables(frozen, tables, next, (&mut roots, &mut state), &mut sink);
-        let last = next.0 == tables.len();
+        let last = next.table == tables.len();
         let moves_on = last || planted("the log moves on with every slice");
         let log_start = moves_on.then_some(boundary);
         let (fed, superseded) = merged?;
@@ -225,7 +247,7 @@ impl Checkpointer {
         &self,
         frozen: &Delta,
         tables: &[TableId],
-        next: &mut (usize, Vec<u8>),
+        next: &mut Place,
         (roots, state): (&mut Roots, &mut StateHash),
         sink: &mut PageSink<'_>,
     ) -> Result<(u64, Option<BuiltRun>)> {
@@ -237,24 +259,21 @@ impl Checkpointer {
         let mut keeper = self
             .keeps_history()
             .then(|| Keeper::new(&*self.store, &shared, end));
-        while let Some(&table) = tables.get(next.0) {
+        while let Some(&table) = tables.get(next.table) {
             let before = roots.get(table).copied();
             let root = before.map(|root| root.page);
             let reads = keeper.is_some() && StateHash::covers(table);
-            let mut ranges = match planted("range deletes are not merged") {
-                true => Vec::new(),
-                false => range_deletes(frozen, table),
+            let Place {
+                key: from, ranged, ..
+            } = next.clone();
+            let mut ranges = match &ranged {
+                Some(_) if !planted("range deletes are not merged") => range_deletes(frozen, table),
+                _ => Vec::new(),
             };
-            let from = next.1.clone();
-            let until = match reads {
-                // What they end is read: a slice at a time.
-                true => self.cut_ranges(&mut ranges, root, &from)?,
-                // Else they take effect with the first slice.
-                false if from.is_empty() => None,
-                false => {
-                    ranges.clear();
-                    None
-                }
+            // What they end is read, a slice at a time; else they take effect with the first slice.
+            let until = match &ranged {
+                Some(ranged) if reads => self.cut_ranges(&mut ranges, root, ranged.max(&from))?,
+                _ => None,
             };
             let below =
                 |range: &mut RangeDelete<'_>| until.as_deref().is_none_or(|end| range.from < end);
@@ -292,13 +311,16 @@ impl Checkpointer {
             match cut {
                 Some(key) => {
                     reached(Mark::SliceCut);
-                    next.1 = key;
+                    next.key = key;
+                    next.ranged = until;
                     if planted("a slice goes on behind the key where the last one ended") {
-                        next.1.push(0);
+                        next.key.push(0);
                     }
                     break;
                 }
-                None => *next = (next.0 + 1, Vec::new()),
+                None => {
+                    *next = Place::of(next.table + 1);
+                }
             }
         }
         let (superseded, changed_state) = match keeper {
@@ -307,7 +329,7 @@ impl Checkpointer {
         };
         if let Some(change) = changed_state {
             *state = state.with(change);
-            if next.0 == tables.len() {
+            if next.table == tables.len() {
                 self.note_state((end, *state), roots, sink)?;
                 changed.push(TableId::STATES);
                 changed.sort_unstable();
@@ -331,11 +353,24 @@ impl Checkpointer {
         });
         let pages = self.slice_bytes / self.store.page_bytes() as u64;
         let mut left = usize::try_from(pages).unwrap_or(usize::MAX).max(1);
+        // They may overlap: what is below this was counted.
+        let mut counted = from;
         for range in &*ranges {
-            match reach(&*self.store, root, (range.from, range.to), left)? {
-                Reach::Within(leaves) => left = left.saturating_sub(leaves).max(1),
+            let start = range.from.max(counted);
+            if range.to.is_some_and(|to| to <= start) {
+                continue;
+            }
+            if left == 0 {
+                return Ok(Some(start.to_vec()));
+            }
+            match reach(&*self.store, root, (start, range.to), left)? {
+                Reach::Within(leaves) => left = left.saturating_sub(leaves),
                 // Anything else is damage, which the merge will find.
                 Reach::Beyond(key) => return Ok(Some(key).filter(|key| &**key > from)),
+            }
+            match range.to {
+                Some(to) => counted = to,
+                None => break,
             }
         }
         Ok(None)
@@ -425,7 +460,12 @@ impl Checkpointer {
         }
         match self.flip_tending(tending) {
             // What is let go may be what there was no room for.
-            Err(Error::Full { .. }) if tending != Tending::Drop => self.flip_tending(Tending::Drop),
+            Err(Error::Full { .. }) if tending != Tending::Nothing => {
+                self.empty_flip(match tending {
+                    Tending::Busy | Tending::Idle => Tending::Drop,
+                    Tending::Drop | Tending::Nothing => Tending::Nothing,
+                })
+            }
             // What nobody may ever read must not stop who commits: history stays as it is until it is opened again.
             Err(Error::Corrupt(_)) => {
                 reached(Mark::HistoryDamaged);
@@ -676,6 +716,49 @@ mod tests {
                 let noted = db.state_hashes().unwrap();
                 assert_eq!(noted.last().unwrap().1, now.state_hash().unwrap());
             }
+        }
+    }
+
+    #[test]
+    fn range_deletes_that_overlap_are_counted_once_and_narrow_ones_in_their_number() {
+        let trims = |table: &crate::Table, txn: &mut crate::WriteTxn, number: u32| {
+            // Each from the beginning, a few leaves farther.
+            let to = (number * 10).to_be_bytes();
+            txn.delete_range::<&[u8]>(table, ..&to[..]).unwrap();
+        };
+        let narrow = |table: &crate::Table, txn: &mut crate::WriteTxn, number: u32| {
+            let (from, to) = ((number * 10).to_be_bytes(), (number * 10 + 1).to_be_bytes());
+            txn.delete_range(table, &from[..]..&to[..]).unwrap();
+            txn.put(table, from, "again").unwrap();
+        };
+        type Deletes<'d> = &'d dyn Fn(&crate::Table, &mut crate::WriteTxn, u32);
+        for (rows, deletes) in [(10, &trims as Deletes<'_>), (1200, &narrow)] {
+            let dir = Path::new("disk/db");
+            let options = Options::new().history(Retention::All).page_bytes(4096);
+            let mut options = options.checked().unwrap();
+            options.slice_bytes = 80 << 10;
+            let disk = SimDisk::new(SimOptions::new(Image::with_dir(dir)));
+            let db = open_in(&options, dir, World::of(disk)).unwrap();
+            put(&db, 1200, 1).unwrap();
+            db.checkpoint().unwrap();
+            let then = db.begin_read().unwrap();
+            let generation = || db.engine().unwrap().shapes.load().generation.get();
+            let before = generation();
+            let table = db.table("t").unwrap();
+            for number in 1..120 {
+                let mut txn = db.begin_write().unwrap();
+                deletes(&table, &mut txn, number);
+                txn.commit().unwrap();
+            }
+            db.checkpoint().unwrap();
+            let slices = generation() - before;
+            assert!((5..60).contains(&slices), "{rows}: {slices}");
+            assert_eq!(db.check().unwrap().faults, [""; 0]);
+            let now = db.begin_read().unwrap();
+            assert_eq!(now.iter(&table).unwrap().count(), rows);
+            assert_eq!(then.iter(&table).unwrap().count(), 1200);
+            let noted = db.state_hashes().unwrap();
+            assert_eq!(noted.last().unwrap().1, now.state_hash().unwrap());
         }
     }
 

@@ -16,7 +16,7 @@ use super::options::{Backend, Options};
 use super::world::{Sizes, World};
 use super::{Db, Engine, Handle};
 use crate::checkpoint::govern::Allowance;
-use crate::checkpoint::run::Checkpointer;
+use crate::checkpoint::run::{Checkpointer, Place};
 use crate::checkpoint::thread::{self, Signal};
 use crate::clock::Clock;
 use crate::delta::{Delta, DeltaConfig, DeltaWriter};
@@ -305,7 +305,7 @@ fn assemble(parts: Assembly<'_>) -> Result<Db> {
         slice_bytes: options.slice_bytes,
         delta_bytes: options.delta_bytes as u64,
         boundary: None,
-        next: (0, Vec::new()),
+        next: Place::of(0),
         merged: 0,
         // Nothing to tidy before the first change.
         tidied: true,
