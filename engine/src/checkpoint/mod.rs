@@ -14,6 +14,7 @@ pub(crate) mod govern;
 mod moments;
 mod overlaps;
 mod past;
+mod ranges;
 pub(crate) mod roots;
 pub(crate) mod run;
 mod state;

@@ -9,13 +9,14 @@ use northstar_io::planted::planted;
 use super::feed::Feed;
 use super::govern::{Allowance, Noticed};
 use super::past::Tending;
+use super::ranges::range_deletes;
 use super::roots::merge_roots;
 use crate::clock::Clock;
 use crate::delta::Delta;
 use crate::error::{Error, Result};
 use crate::format::meta::Meta;
 use crate::history::{BuiltRun, History, Keeper};
-use crate::ids::{Lsn, PageRef, TableId, TxnId};
+use crate::ids::{Lsn, TableId, TxnId};
 use crate::log::{LogPosition, Retainer, Segments};
 use crate::marks::{Mark, reached};
 use crate::pages::SharedSink;
@@ -25,7 +26,6 @@ use crate::retention::Retention;
 use crate::state::StateHash;
 use crate::sync::atomic::Ordering;
 use crate::tree::merge::{Forget, MergeError, RangeDelete, merge};
-use crate::tree::reach::{Reach, reach};
 use crate::txn::positions::furthest_behind;
 use crate::txn::registry::SlotId;
 use crate::txn::shape::{Roots, Shapes};
@@ -339,43 +339,6 @@ impl Checkpointer {
         Ok((fed, superseded))
     }
 
-    /// Leaves of `ranges`, which begin in order, what is from `from` on. Gives the key at which a slice ends that reads no more
-    /// leaves of them than it may write pages, if they reach so far.
-    fn cut_ranges<'r>(
-        &self,
-        ranges: &mut Vec<RangeDelete<'r>>,
-        root: Option<PageRef>,
-        from: &'r [u8],
-    ) -> Result<Option<Vec<u8>>> {
-        ranges.retain_mut(|range| {
-            range.from = range.from.max(from);
-            range.to.is_none_or(|to| range.from < to)
-        });
-        let pages = self.slice_bytes / self.store.page_bytes() as u64;
-        let mut left = usize::try_from(pages).unwrap_or(usize::MAX).max(1);
-        // They may overlap: what is below this was counted.
-        let mut counted = from;
-        for range in &*ranges {
-            let start = range.from.max(counted);
-            if range.to.is_some_and(|to| to <= start) {
-                continue;
-            }
-            if left == 0 {
-                return Ok(Some(start.to_vec()));
-            }
-            match reach(&*self.store, root, (start, range.to), left)? {
-                Reach::Within(leaves) => left = left.saturating_sub(leaves),
-                // Anything else is damage, which the merge will find.
-                Reach::Beyond(key) => return Ok(Some(key).filter(|key| &**key > from)),
-            }
-            match range.to {
-                Some(to) => counted = to,
-                None => break,
-            }
-        }
-        Ok(None)
-    }
-
     /// Writes the changed roots into the tree of roots.
     fn merge_roots(
         &self,
@@ -585,24 +548,12 @@ impl Checkpointer {
     }
 }
 
-fn range_deletes(frozen: &Delta, table: TableId) -> Vec<RangeDelete<'_>> {
-    let mut ranges: Vec<_> = frozen
-        .range_deletes(table, TxnId::MAX)
-        .map(|range| RangeDelete {
-            from: range.from,
-            to: range.to,
-            txn: range.txn,
-        })
-        .collect();
-    ranges.sort_by(|a, b| a.from.cmp(b.from));
-    ranges
-}
-
 #[cfg(test)]
 mod tests {
     use std::path::Path;
     use std::sync::Arc;
 
+    use northstar_io::SyncMethod;
     use northstar_io::sim::{FaultPlan, Image, SimDisk, SimOptions};
 
     use crate::Db;
@@ -613,6 +564,15 @@ mod tests {
     use crate::error::{Error, Result};
     use crate::retention::Retention;
 
+    /// Nothing happens but what is asked for, so that neither room nor flips depend on who is faster.
+    fn alone(disk: &Arc<SimDisk>) -> World {
+        World {
+            threads: false,
+            sync_method: Some(SyncMethod::WriteDsync),
+            ..World::of(Arc::<SimDisk>::clone(disk))
+        }
+    }
+
     fn put(db: &Db, keys: u32, byte: u8) -> Result<()> {
         let table = db.table("t")?;
         let mut batch = WriteBatch::new();
@@ -620,6 +580,19 @@ mod tests {
             batch.put(&table, key.to_be_bytes(), vec![byte; 900]);
         }
         db.commit(batch).map(drop)
+    }
+
+    /// A table of 1,200 rows in about 300 leaves, merged.
+    fn of_300_leaves(kept: Retention, slice_bytes: u64) -> Db {
+        let dir = Path::new("disk/db");
+        let options = Options::new().history(kept).page_bytes(4096);
+        let mut options = options.checked().unwrap();
+        options.slice_bytes = slice_bytes;
+        let disk = SimDisk::new(SimOptions::new(Image::with_dir(dir)));
+        let db = open_in(&options, dir, alone(&disk)).unwrap();
+        put(&db, 1200, 1).unwrap();
+        db.checkpoint().unwrap();
+        db
     }
 
     /// The least room, in steps, with which all rows can be written anew and merged while so many transactions are kept.
@@ -637,7 +610,7 @@ mod tests {
                 faults,
                 ..SimOptions::new(image)
             });
-            let db = open_in(&options, dir, World::of(Arc::<SimDisk>::clone(&disk)))?;
+            let db = open_in(&options, dir, alone(&disk))?;
             Ok::<_, Error>((db, disk))
         };
         let (db, disk) = open(Image::with_dir(dir), None).unwrap();
@@ -668,15 +641,7 @@ mod tests {
     #[test]
     fn what_a_large_range_delete_ends_is_kept_slice_by_slice() {
         for kept in [Retention::All, Retention::None] {
-            let dir = Path::new("disk/db");
-            let options = Options::new().history(kept).page_bytes(4096);
-            let mut options = options.checked().unwrap();
-            options.slice_bytes = 40 << 10;
-            let disk = SimDisk::new(SimOptions::new(Image::with_dir(dir)));
-            let db = open_in(&options, dir, World::of(disk)).unwrap();
-            // About 300 leaves.
-            put(&db, 1200, 1).unwrap();
-            db.checkpoint().unwrap();
+            let db = of_300_leaves(kept, 40 << 10);
             let then = db.begin_read().unwrap().txn_id();
             let generation = || db.engine().unwrap().shapes.load().generation.get();
             let before = generation();
@@ -733,14 +698,7 @@ mod tests {
         };
         type Deletes<'d> = &'d dyn Fn(&crate::Table, &mut crate::WriteTxn, u32);
         for (rows, deletes) in [(10, &trims as Deletes<'_>), (1200, &narrow)] {
-            let dir = Path::new("disk/db");
-            let options = Options::new().history(Retention::All).page_bytes(4096);
-            let mut options = options.checked().unwrap();
-            options.slice_bytes = 80 << 10;
-            let disk = SimDisk::new(SimOptions::new(Image::with_dir(dir)));
-            let db = open_in(&options, dir, World::of(disk)).unwrap();
-            put(&db, 1200, 1).unwrap();
-            db.checkpoint().unwrap();
+            let db = of_300_leaves(Retention::All, 80 << 10);
             let then = db.begin_read().unwrap();
             let generation = || db.engine().unwrap().shapes.load().generation.get();
             let before = generation();

@@ -53,7 +53,8 @@ pub fn verify(
         return verify_one(setup, image, oracle, rng, look);
     };
     let found = verify_one(setup, image.clone(), oracle, rng, look);
-    found.or_else(|_| verify_one(setup, image, &back, rng, look))
+    // Of two explanations that do not hold, the plain one is told.
+    found.or_else(|plain| verify_one(setup, image, &back, rng, look).map_err(|_| plain))
 }
 
 /// The same, of what was not hidden.
