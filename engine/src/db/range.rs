@@ -115,6 +115,7 @@ impl<'t> Range<'t> {
             Some(cursor) => cursor.next()?,
             none => {
                 let cursor = none.insert(SnapshotCursor::new(self.make.0, self.make.1));
+                cursor.within(from, to.as_deref());
                 cursor.seek(from)?
             }
         };
@@ -149,6 +150,7 @@ impl<'t> Range<'t> {
             Some(cursor) => cursor.prev()?,
             none => {
                 let cursor = none.insert(SnapshotCursor::new(self.make.0, self.make.1));
+                cursor.within(from, to.as_deref());
                 cursor.seek_before(to.as_deref())?
             }
         };

@@ -1,7 +1,8 @@
 //! The rows of a table as a transaction saw them: the tree's and the runs', merged by key.
 //!
-//! The tree and the runs each stand on their next row that was seen. A row of the tree that was written later is passed over:
-//! what was there instead is in the runs.
+//! A row of the tree that was written later is passed over: what was there instead is in the runs. The tree and the runs each
+//! stand on a row that may be such a one, and the one whose key is foremost moves first, so that neither is searched beyond what
+//! the other has to show, nor beyond the bounds that it was given.
 //!
 //! Invariant: between two seeks it moves one way only.
 
@@ -18,6 +19,8 @@ use crate::tree::cursor::{Cursor, CursorRow};
 
 /// Rows of a scan for each of which its key is kept.
 const KEPT_EVERY: usize = 64;
+/// Rows of the tree passed over in one move.
+const STEPS_MAX: u32 = 64;
 
 /// See the module.
 pub(crate) struct PastCursor<'p, P: PageRead> {
@@ -27,6 +30,9 @@ pub(crate) struct PastCursor<'p, P: PageRead> {
     way: Way,
     /// The current row is the runs'; else it is the tree's.
     in_runs: bool,
+    /// No key below `from` is looked for, nor any from `to` on.
+    from: Vec<u8>,
+    to: Option<Vec<u8>>,
     /// A key that a scan has visited not long ago, and how many rows it has visited from there on.
     scanned: (Vec<u8>, usize),
 }
@@ -47,8 +53,18 @@ impl<'p, P: PageRead> PastCursor<'p, P> {
             at,
             way: Way::Forward,
             in_runs: false,
+            from: Vec::new(),
+            to: None,
             scanned: (Vec::new(), 0),
         }
+    }
+
+    /// Says which keys will be looked for: a search for the next row ends at these bounds. Rows beyond them may be shown.
+    pub(crate) fn within(&mut self, from: &[u8], to: Option<&[u8]>) {
+        self.from.clear();
+        self.from.extend_from_slice(from);
+        self.to = to.map(<[u8]>::to_vec);
+        self.runs.until.clone_from(&self.to);
     }
 
     /// Moves to the first row at or above `key`.
@@ -59,7 +75,7 @@ impl<'p, P: PageRead> PastCursor<'p, P> {
         self.way = Way::Forward;
         self.tree.seek(Bound::Included(key))?;
         self.runs.seek(key)?;
-        self.settle()
+        self.choose()
     }
 
     /// Moves to the last row below `key`, or to the very last.
@@ -71,7 +87,7 @@ impl<'p, P: PageRead> PastCursor<'p, P> {
         self.tree
             .seek_back(key.map_or(Bound::Unbounded, Bound::Excluded))?;
         self.runs.seek_back(key)?;
-        self.settle()
+        self.choose()
     }
 
     /// Moves past the current row, the way of the last seek.
@@ -98,9 +114,10 @@ impl<'p, P: PageRead> PastCursor<'p, P> {
         mut visit: impl FnMut(&[u8], RowValue<'_>) -> ControlFlow<()>,
     ) -> Result<(), PageError> {
         let (kept, rows) = (&mut self.scanned.0, &mut self.scanned.1);
+        let to = self.to.as_deref();
         *rows = KEPT_EVERY;
         self.tree
-            .scan_merging(self.at, &mut self.runs, &mut |key: &[u8], value| {
+            .scan_merging(self.at, to, &mut self.runs, &mut |key: &[u8], value| {
                 if *rows == KEPT_EVERY {
                     *rows = 0;
                     kept.clear();
@@ -125,32 +142,60 @@ impl<'p, P: PageRead> PastCursor<'p, P> {
         self.runs.row()
     }
 
-    /// Passes over rows of the tree that came later, and finds the foremost row.
-    fn settle(&mut self) -> Result<(), PageError> {
-        if self.tree.row().is_some_and(|row| row.txn > self.at) {
-            self.step_tree()?;
-        }
-        self.choose()
-    }
-
-    /// On to the next row of the tree that was there.
+    /// On to the next row of the tree that was there, or some way towards it.
     fn step_tree(&mut self) -> Result<bool, PageError> {
         let at = self.at;
-        self.tree
-            .step_to(self.way == Way::Backward, |_, row| row.txn <= at)
+        let mut steps = 0;
+        self.tree.step_to(self.way == Way::Backward, |_, row| {
+            steps += 1;
+            steps >= STEPS_MAX || row.txn <= at
+        })
     }
 
-    /// Finds the foremost row.
+    /// Finds the foremost row that was there.
     #[inline]
     fn choose(&mut self) -> Result<(), PageError> {
-        self.in_runs = match (self.runs.key(), self.tree.row()) {
-            (Some(key), Some(row)) => match (key.cmp(row.key), self.way) {
-                (Ordering::Equal, _) => return Err(seen_twice(self.tree.page_id())),
-                (Ordering::Less, way) => way == Way::Forward,
-                (Ordering::Greater, way) => way == Way::Backward,
-            },
-            (key, _) => key.is_some(),
-        };
-        Ok(())
+        loop {
+            let (run, row) = (self.runs.key(), self.tree.row());
+            let (was_seen, was_there) = (
+                self.runs.is_seen(),
+                row.is_some_and(|row| row.txn <= self.at),
+            );
+            self.in_runs = match (run, row) {
+                (Some(key), Some(row)) => match key.cmp(row.key) {
+                    Ordering::Equal if was_seen && was_there => {
+                        return Err(seen_twice(self.tree.page_id()));
+                    }
+                    // What was not there is passed over first.
+                    Ordering::Equal => !was_seen,
+                    order @ (Ordering::Less | Ordering::Greater) => order == self.way.before(),
+                },
+                (key, _) => key.is_some(),
+            };
+            match self.in_runs {
+                true if was_seen => return Ok(()),
+                false if was_there || row.is_none() => return Ok(()),
+                in_runs => {
+                    let key = if in_runs { run } else { row.map(|row| row.key) };
+                    if key.is_some_and(|key| self.is_beyond(key)) {
+                        self.in_runs = true;
+                        self.runs.end();
+                        return Ok(());
+                    }
+                    match in_runs {
+                        true => self.runs.advance()?,
+                        false => self.step_tree().map(drop)?,
+                    }
+                }
+            }
+        }
+    }
+
+    /// Whether a walk that has come to `key` has left its bounds.
+    fn is_beyond(&self, key: &[u8]) -> bool {
+        match self.way {
+            Way::Forward => self.to.as_deref().is_some_and(|to| key >= to),
+            Way::Backward => key < &*self.from,
+        }
     }
 }

@@ -11,6 +11,8 @@
 
 #![deny(clippy::indexing_slicing)]
 
+use std::ops::Range;
+
 use crate::ids::{TableId, TxnId};
 
 /// Zero bytes in one full part of a run.
@@ -68,6 +70,19 @@ pub(crate) fn table_prefix(table: TableId) -> [u8; TABLE_BYTES] {
     table.get().to_be_bytes()
 }
 
+/// Where in `packed` its key lies as it is, as it does if it has no zeros.
+#[inline]
+pub(crate) fn as_packed(packed: &[u8]) -> Option<Range<usize>> {
+    let (key, [0, 0]) = packed.get(TABLE_BYTES..)?.split_last_chunk()? else {
+        return None;
+    };
+    // All of them at once, not up to the first zero: most keys have none, and are short.
+    let zeros = key
+        .iter()
+        .fold(0, |zeros, byte| zeros | u8::from(*byte == 0));
+    (zeros == 0).then_some(TABLE_BYTES..TABLE_BYTES + key.len())
+}
+
 /// Puts the key of `packed` into `into`. Says whether it is one.
 pub(crate) fn unpack(packed: &[u8], into: &mut Vec<u8>) -> bool {
     into.clear();
@@ -75,10 +90,8 @@ pub(crate) fn unpack(packed: &[u8], into: &mut Vec<u8>) -> bool {
         return false;
     };
     // Most keys have no zeros.
-    if let Some((key, [0, 0])) = rest.split_last_chunk()
-        && !key.contains(&0)
-    {
-        into.extend_from_slice(key);
+    if let Some(key) = as_packed(packed) {
+        into.extend_from_slice(packed.get(key).unwrap_or_default());
         return true;
     }
     let mut in_run = false;

@@ -1,26 +1,36 @@
 //! The versions of a table in the runs that a transaction saw, by key.
 //!
-//! Every run stands on its next version that was seen. Of a key, at most one version was seen, though two runs may both hold it.
+//! Every run stands on a version. One that was not seen is passed over only when its key is the foremost one: who walks needs
+//! not know what lies behind the keys that it asks for. Of a key, at most one version was seen, though two runs may both hold it.
 //!
 //! Invariants:
 //! 1. Between two seeks it moves one way only.
-//! 2. Keys rise or fall strictly, or the walk ends with an error.
+//! 2. Keys of versions that were seen rise or fall strictly, or the walk ends with an error.
+//! 3. Of runs that stand on one key, those whose version was not seen come first: none of them has more of it ahead when it is shown.
+//!
+//! - Cost: a move passes over no more than [`STEPS_MAX`] versions of each run that stands on the foremost key, and seeks in it
+//!   once. Versions that were seen are taken several at a time, more once a walk goes on.
 
 use std::cmp::Ordering;
-use std::ops::{Bound, ControlFlow};
+use std::ops::{Bound, ControlFlow, Range};
 
 use northstar_io::planted::planted;
 
 use super::key;
 use super::run::Run;
-use crate::format::leaf::RowValue;
+use crate::format::leaf::{Leaf, LeafRow, RowValue};
 use crate::format::page::PageError;
 use crate::ids::{PageId, TableId, TxnId};
 use crate::pages::{Class, PageRead};
-use crate::tree::cursor::{Between, Cursor, CursorRow};
+use crate::tree::cursor::{Between, Cursor, CursorRow, Look, Taken};
 
-/// Versions passed over one by one before the rest of a key's are jumped over.
+/// Versions passed over in one move.
 const STEPS_MAX: u32 = 24;
+/// Versions taken at a time, at first and later on.
+const BATCH_MIN: usize = 4;
+const BATCH_MAX: usize = 32;
+/// Bytes that are set aside for a key.
+const KEY_BYTES: usize = 32;
 
 /// Which way a walk goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,12 +39,24 @@ pub(super) enum Way {
     Backward,
 }
 
+impl Way {
+    /// How a key compares with one that a walk comes to later.
+    pub(super) fn before(self) -> Ordering {
+        match self {
+            Self::Forward => Ordering::Less,
+            Self::Backward => Ordering::Greater,
+        }
+    }
+}
+
 /// See the module.
 pub(super) struct Seen<'p, P: PageRead> {
     runs: Vec<RunCursor<'p, P>>,
     /// Those of the runs that stand on a version, the foremost first.
     order: Vec<usize>,
     way: Way,
+    /// Where a visit of versions ends.
+    pub(super) until: Option<Vec<u8>>,
 }
 
 impl<'p, P: PageRead> Seen<'p, P> {
@@ -44,9 +66,13 @@ impl<'p, P: PageRead> Seen<'p, P> {
             cursor: Cursor::new(pages, Some(run.tree.page), class),
             table,
             at,
-            is_on: false,
-            key: Vec::new(),
-            last: Vec::new(),
+            keys: Vec::new(),
+            versions: Vec::new(),
+            now: 0,
+            batch: BATCH_MIN,
+            is_ahead: false,
+            last: None,
+            last_seen: None,
             packed: Vec::new(),
             left: Vec::new(),
         };
@@ -54,6 +80,7 @@ impl<'p, P: PageRead> Seen<'p, P> {
             runs: runs.iter().map(run).collect(),
             order: Vec::with_capacity(runs.len()),
             way: Way::Forward,
+            until: None,
         }
     }
 
@@ -82,7 +109,7 @@ impl<'p, P: PageRead> Seen<'p, P> {
         self.order.clear();
         self.runs.iter_mut().try_for_each(&mut go)?;
         let runs = self.runs.iter().enumerate();
-        let on = runs.filter(|(_, run)| run.is_on);
+        let on = runs.filter(|(_, run)| run.version().is_some());
         self.order.extend(on.map(|(index, _)| index));
         for place in (0..self.order.len()).rev() {
             self.sink(place);
@@ -90,10 +117,16 @@ impl<'p, P: PageRead> Seen<'p, P> {
         Ok(())
     }
 
-    /// The key of the current version.
+    /// The key of the current version. Nothing that was seen lies before it.
     #[inline]
     pub(super) fn key(&self) -> Option<&[u8]> {
-        self.foremost().map(|run| run.key.as_slice())
+        self.foremost().map(RunCursor::key)
+    }
+
+    /// The current version was seen.
+    #[inline]
+    pub(super) fn is_seen(&self) -> bool {
+        self.foremost().is_some_and(RunCursor::is_seen)
     }
 
     /// The current version.
@@ -101,37 +134,45 @@ impl<'p, P: PageRead> Seen<'p, P> {
         self.foremost()?.row()
     }
 
-    /// Moves past the current version, the way of the last seek, and past copies of it in other runs. A run that fails is not
-    /// looked at any more: after an error, only a seek leads on.
+    /// Ends the walk.
+    pub(super) fn end(&mut self) {
+        self.order.clear();
+    }
+
+    /// Moves on from the current version, the way of the last seek: from one that was seen to another key. A run that fails is
+    /// not looked at any more: after an error, only a seek leads on.
     ///
     /// # Errors
     /// A page that cannot be read or contradicts itself.
     #[inline]
     pub(super) fn advance(&mut self) -> Result<(), PageError> {
-        let first = self.key();
-        let others = self.order.iter().skip(1);
-        let copies = others
-            .take_while(|index| self.key_of(**index) == first)
-            .count();
-        // Copies were written by the same transaction.
-        let written_by = |index: &usize| {
-            let run = self.runs.get(*index);
-            run.and_then(RunCursor::row).map(|row| row.txn)
-        };
-        let same = self.order.get(..=copies).unwrap_or_default();
-        let differ =
-            |two: &[usize]| matches!(two, [one, other] if written_by(one) != written_by(other));
-        if same.windows(2).any(differ) {
-            self.order.clear();
-            return Err(seen_twice(None));
+        if self.order.len() == 1 || !self.is_seen() {
+            return self.step(0);
         }
+        let copies = self.copies()?;
         // From the last one on, so that none of them moves before its turn.
         (0..=copies).rev().try_for_each(|place| self.step(place))
     }
 
-    #[inline]
-    fn key_of(&self, index: usize) -> Option<&[u8]> {
-        self.runs.get(index).map(|run| run.key.as_slice())
+    /// How many runs hold another copy of the current version: one that the same transaction wrote.
+    fn copies(&mut self) -> Result<usize, PageError> {
+        let mut runs = self.order.iter().map(|index| self.runs.get(*index));
+        let version = |run: Option<&RunCursor<'p, P>>| {
+            let version = run?.version()?;
+            Some(version.taken.txn())
+        };
+        let first = runs.next().flatten();
+        let same = runs.take_while(|run| run.map(RunCursor::key) == first.map(RunCursor::key));
+        let written_by = version(first);
+        let mut copies = 0;
+        for run in same {
+            if version(run) != written_by {
+                self.order.clear();
+                return Err(seen_twice(None));
+            }
+            copies += 1;
+        }
+        Ok(copies)
     }
 
     #[inline]
@@ -147,7 +188,7 @@ impl<'p, P: PageRead> Seen<'p, P> {
             return Ok(());
         };
         let stepped = run.step(self.way);
-        if stepped.is_err() || !run.is_on {
+        if stepped.is_err() || run.version().is_none() {
             self.order.remove(place);
         } else {
             self.sink(place);
@@ -158,12 +199,9 @@ impl<'p, P: PageRead> Seen<'p, P> {
     /// Moves the run at `place` behind those that stand before it.
     #[inline]
     fn sink(&mut self, mut place: usize) {
-        let before = match self.way {
-            Way::Forward => Ordering::Less,
-            Way::Backward => Ordering::Greater,
-        };
         while let Some(&[moved, next]) = self.order.get(place..place + 2)
-            && self.key_of(next).cmp(&self.key_of(moved)) == before
+            && let (Some(one), Some(other)) = (self.runs.get(moved), self.runs.get(next))
+            && other.is_before(one, self.way)
         {
             self.order.swap(place, place + 1);
             place += 1;
@@ -178,18 +216,38 @@ impl<P: PageRead> Between for Seen<'_, P> {
     }
 
     #[inline]
+    fn is_row(&self) -> bool {
+        self.is_seen()
+    }
+
+    #[inline]
     fn visit(
         &mut self,
         visit: &mut impl FnMut(&[u8], RowValue<'_>) -> ControlFlow<()>,
     ) -> Result<ControlFlow<()>, PageError> {
-        if let Some(row) = self.row()
-            && visit(row.key, row.value).is_break()
+        if let Some(run) = self.foremost()
+            && let Some(row) = run.row()
         {
-            return Ok(ControlFlow::Break(()));
+            let ends = match (run.is_seen(), &self.until) {
+                (true, _) => visit(row.key, row.value).is_break(),
+                (false, until) => until.as_ref().is_some_and(|until| row.key >= &**until),
+            };
+            if ends {
+                return Ok(ControlFlow::Break(()));
+            }
         }
         self.advance()?;
         Ok(ControlFlow::Continue(()))
     }
+}
+
+/// A version that a run stands on, or will.
+struct Version {
+    /// Its key, in [`RunCursor::keys`].
+    key: Range<usize>,
+    /// Only the last one was not; and then neither was any between it and the one before.
+    is_seen: bool,
+    taken: Taken,
 }
 
 /// One run.
@@ -197,11 +255,18 @@ struct RunCursor<'p, P: PageRead> {
     cursor: Cursor<'p, P>,
     table: TableId,
     at: TxnId,
-    /// The cursor stands on a version that was seen.
-    is_on: bool,
-    /// The key of that, and the one before.
-    key: Vec<u8>,
-    last: Vec<u8>,
+    /// Versions of the leaf that the cursor is in, and their keys.
+    versions: Vec<Version>,
+    keys: Vec<u8>,
+    /// The one that it stands on.
+    now: usize,
+    /// How many are taken next.
+    batch: usize,
+    /// The cursor stands on a row that was not looked at yet.
+    is_ahead: bool,
+    /// The key of the last version of those before, and that of the last one that was seen.
+    last: Option<Vec<u8>>,
+    last_seen: Option<Vec<u8>>,
     /// A stored key.
     packed: Vec<u8>,
     /// The stored key from which it jumped.
@@ -210,18 +275,43 @@ struct RunCursor<'p, P: PageRead> {
 
 impl<P: PageRead> RunCursor<'_, P> {
     #[inline]
+    fn version(&self) -> Option<&Version> {
+        self.versions.get(self.now)
+    }
+
+    #[inline]
+    fn is_seen(&self) -> bool {
+        self.version().is_some_and(|version| version.is_seen)
+    }
+
+    /// The key that it stands on.
+    #[inline]
+    fn key(&self) -> &[u8] {
+        self.version()
+            .and_then(|version| self.keys.get(version.key.clone()))
+            .unwrap_or_default()
+    }
+
+    #[inline]
     fn row(&self) -> Option<CursorRow<'_>> {
-        let row = self.cursor.row()?;
-        Some(CursorRow {
-            key: &self.key,
-            ..row
-        })
+        let version = self.version()?;
+        let key = self.keys.get(version.key.clone())?;
+        self.cursor.taken(&version.taken, key)
+    }
+
+    /// Whether its turn is before that of `other`.
+    #[inline]
+    fn is_before(&self, other: &Self, way: Way) -> bool {
+        match self.key().cmp(other.key()) {
+            Ordering::Equal => other.is_seen() && !self.is_seen(),
+            order @ (Ordering::Less | Ordering::Greater) => order == way.before(),
+        }
     }
 
     fn seek(&mut self, key: &[u8]) -> Result<(), PageError> {
         key::pack(self.table, key, &mut self.packed);
         self.cursor.seek(Bound::Included(&self.packed))?;
-        self.settle(Way::Forward)
+        self.begin(Way::Forward)
     }
 
     fn seek_back(&mut self, key: Option<&[u8]>) -> Result<(), PageError> {
@@ -233,101 +323,194 @@ impl<P: PageRead> RunCursor<'_, P> {
                 .extend_from_slice(&key::table_prefix(self.table.next())),
         }
         self.cursor.seek_back(Bound::Excluded(&self.packed))?;
-        self.settle(Way::Backward)
+        self.begin(Way::Backward)
     }
 
-    /// On to the next version that was seen.
+    /// From where a seek led.
+    fn begin(&mut self, way: Way) -> Result<(), PageError> {
+        (self.last, self.last_seen) = (None, None);
+        (self.batch, self.is_ahead) = (BATCH_MIN, true);
+        self.fill(way)
+    }
+
+    /// On to the next version that was seen, or some way towards it.
     #[inline]
     fn step(&mut self, way: Way) -> Result<(), PageError> {
-        std::mem::swap(&mut self.key, &mut self.last);
-        self.step_cursor(way)?;
-        self.settle(way)?;
-        if self.is_on && self.key == self.last {
-            self.is_on = false;
-            return Err(seen_twice(self.cursor.page_id()));
+        self.now += 1;
+        if self.now < self.versions.len() {
+            return Ok(());
+        }
+        self.refill(way)
+    }
+
+    fn refill(&mut self, way: Way) -> Result<(), PageError> {
+        let seen = self.versions.iter().rfind(|version| version.is_seen);
+        for (version, kept) in [
+            (self.versions.last(), &mut self.last),
+            (seen, &mut self.last_seen),
+        ] {
+            if let Some(key) = version.and_then(|version| self.keys.get(version.key.clone())) {
+                let kept = kept.get_or_insert_default();
+                kept.clear();
+                kept.extend_from_slice(key);
+            }
+        }
+        self.batch = BATCH_MAX;
+        self.versions.reserve(BATCH_MAX);
+        self.keys.reserve(BATCH_MAX * KEY_BYTES);
+        self.fill(way)?;
+        // Whole moves that come no further than one key: it has many versions.
+        if !self.is_seen() && self.version().is_some() && self.last.as_deref() == Some(self.key()) {
+            self.jump(way)?;
+            self.is_ahead = true;
+            self.fill(way)?;
         }
         Ok(())
     }
 
-    /// On to the next version that was seen, or one that says where to look on.
-    fn step_cursor(&mut self, way: Way) -> Result<bool, PageError> {
+    /// Takes the next versions that were seen, or one that was not where it has passed over many.
+    fn fill(&mut self, way: Way) -> Result<(), PageError> {
+        self.now = 0;
+        self.versions.clear();
+        self.keys.clear();
         let (at, own) = (self.at, key::table_prefix(self.table));
-        let mut steps = 0;
-        self.cursor.step_to(way == Way::Backward, |prefix, row| {
-            steps += 1;
-            // Where it cannot be told from the row alone, its whole key is looked at.
-            let Some(to) = row.suffix.rest.last_chunk() else {
-                return true;
-            };
-            let to = TxnId::new(u64::from_be_bytes(*to));
-            steps >= STEPS_MAX || !prefix.starts_with(&own) || is_seen(at, row.txn, to)
-        })
-    }
-
-    /// Passes over versions that were not seen.
-    fn settle(&mut self, way: Way) -> Result<(), PageError> {
-        self.is_on = false;
-        let mut seeks = false;
+        let backward = way == Way::Backward;
+        let mut passed = 0;
         loop {
-            let Some(row) = self.cursor.row() else {
-                return Ok(());
+            let goes_on = match (self.is_ahead, backward) {
+                (true, _) => self.cursor.row().is_some(),
+                (false, true) => self.cursor.prev()?,
+                (false, false) => self.cursor.next()?,
             };
-            // The check of every page that is read says that keys are in order, not that they are packed.
-            let Some((packed, to)) = key::split(row.key) else {
-                return Err(self.damaged());
-            };
-            if key::table_of(packed) != Some(self.table) {
+            if !goes_on {
                 return Ok(());
             }
-            if is_seen(self.at, row.txn, to) {
-                if !key::unpack(packed, &mut self.key) {
-                    return Err(self.damaged());
+            let (mut wrong, mut ends) = (None, false);
+            let (keys, versions, packed) = (&mut self.keys, &mut self.versions, &mut self.packed);
+            let (last_seen, table, batch) = (&self.last_seen, self.table, self.batch);
+            let look = |leaf: &Leaf<'_>, row: &LeafRow<'_>| {
+                // Of most versions the row alone says whether they were seen, without its whole key.
+                let prefix = leaf.prefix();
+                if let Some(to) = row.suffix.rest.last_chunk()
+                    && prefix.first_chunk() == Some(&own)
+                    && !is_seen(at, row.txn, TxnId::new(u64::from_be_bytes(*to)))
+                    && passed + 1 < STEPS_MAX
+                {
+                    passed += 1;
+                    return Look::On;
                 }
-                self.is_on = true;
-                return Ok(());
-            }
-            // By steps first: most keys have few versions.
-            seeks = !seeks;
-            if seeks {
-                self.step_cursor(way)?;
-                continue;
-            }
-            self.packed.clear();
-            self.packed.extend_from_slice(packed);
-            self.left.clear();
-            self.left.extend_from_slice(row.key);
-            match (way, to <= self.at) {
-                // The one version of this key that can have been seen is ahead: the first that ended later.
-                (Way::Forward, true) => {
-                    key::push_end(self.at.next(), &mut self.packed);
-                    self.cursor.seek(Bound::Included(&self.packed))?;
+                let start = keys.len();
+                keys.reserve(prefix.len() + row.suffix.len);
+                keys.extend_from_slice(prefix);
+                row.suffix.append_to(keys);
+                let stored = keys.get(start..).unwrap_or_default();
+                // The check of every page that is read says that keys are in order, not that they are packed.
+                let Some((own, to)) = key::split(stored) else {
+                    wrong = Some(Wrong::Key);
+                    return Look::Again;
+                };
+                if key::table_of(own) != Some(table) {
+                    ends = true;
+                    return Look::Again;
                 }
-                (Way::Backward, false) => {
-                    key::push_end(self.at.next(), &mut self.packed);
-                    self.cursor.seek(Bound::Included(&self.packed))?;
-                    // That one came later too: nobody saw one of this key.
-                    if self.cursor.row().is_some_and(|row| row.txn > self.at) {
-                        self.cursor.prev()?;
+                let is_seen = is_seen(at, row.txn, to);
+                if !is_seen && passed + 1 < STEPS_MAX {
+                    passed += 1;
+                    keys.truncate(start);
+                    return Look::On;
+                }
+                let key = match key::as_packed(own) {
+                    Some(key) => start + key.start..start + key.end,
+                    None => {
+                        if !key::unpack(own, packed) {
+                            wrong = Some(Wrong::Key);
+                            return Look::Again;
+                        }
+                        keys.truncate(start);
+                        keys.extend_from_slice(packed);
+                        start..keys.len()
                     }
+                };
+                if is_seen {
+                    let before = match versions.last() {
+                        Some(version) => keys.get(version.key.clone()),
+                        None => last_seen.as_deref(),
+                    };
+                    if before.is_some() && before == keys.get(key.clone()) {
+                        wrong = Some(Wrong::Twice);
+                        return Look::Again;
+                    }
+                    passed = 0;
                 }
-                // The others of this key are of no use.
-                (Way::Forward, false) => {
-                    key::push_end(TxnId::MAX, &mut self.packed);
-                    self.cursor.seek(Bound::Included(&self.packed))?;
+                versions.push(Version {
+                    key,
+                    is_seen,
+                    taken: Taken::of(leaf, row),
+                });
+                match !is_seen || versions.len() >= batch {
+                    true => Look::Last,
+                    false => Look::On,
                 }
-                (Way::Backward, true) => {
-                    self.cursor.seek_back(Bound::Excluded(&self.packed))?;
-                }
-            }
-            // On sound pages that leads on; on others it might lead round and round.
-            let leads_on = |row: CursorRow<'_>| match way {
-                Way::Forward => row.key > &*self.left,
-                Way::Backward => row.key < &*self.left,
             };
-            if !self.cursor.row().is_none_or(leads_on) {
-                return Err(self.damaged());
+            self.is_ahead = self.cursor.look_on(backward, look)?;
+            if !self.versions.is_empty() {
+                // What is wrong further on is come to again.
+                return Ok(());
+            }
+            match wrong {
+                Some(Wrong::Key) => return Err(self.damaged()),
+                Some(Wrong::Twice) => return Err(seen_twice(self.cursor.page_id())),
+                None if ends => return Ok(()),
+                None => {}
             }
         }
+    }
+
+    /// From a version that was not seen over others of its key: to the one that can have been seen, or to another key.
+    #[cold]
+    fn jump(&mut self, way: Way) -> Result<(), PageError> {
+        let Some(row) = self.cursor.row() else {
+            return Ok(());
+        };
+        let Some((packed, to)) = key::split(row.key) else {
+            return Err(self.damaged());
+        };
+        self.packed.clear();
+        self.packed.extend_from_slice(packed);
+        self.left.clear();
+        self.left.extend_from_slice(row.key);
+        match (way, to <= self.at) {
+            // The one version of this key that can have been seen is ahead: the first that ended later.
+            (Way::Forward, true) => {
+                key::push_end(self.at.next(), &mut self.packed);
+                self.cursor.seek(Bound::Included(&self.packed))?;
+            }
+            (Way::Backward, false) => {
+                key::push_end(self.at.next(), &mut self.packed);
+                self.cursor.seek(Bound::Included(&self.packed))?;
+                // That one came later too: nobody saw one of this key.
+                if self.cursor.row().is_some_and(|row| row.txn > self.at) {
+                    self.cursor.prev()?;
+                }
+            }
+            // The others of this key are of no use.
+            (Way::Forward, false) => {
+                key::push_end(TxnId::MAX, &mut self.packed);
+                self.cursor.seek(Bound::Included(&self.packed))?;
+            }
+            (Way::Backward, true) => {
+                self.cursor.seek_back(Bound::Excluded(&self.packed))?;
+            }
+        }
+        // On sound pages that leads on; on others it might lead round and round.
+        let leads_on = |row: CursorRow<'_>| match way {
+            Way::Forward => row.key > &*self.left,
+            Way::Backward => row.key < &*self.left,
+        };
+        if !self.cursor.row().is_none_or(leads_on) {
+            return Err(self.damaged());
+        }
+        Ok(())
     }
 
     fn damaged(&self) -> PageError {
@@ -339,6 +522,14 @@ impl<P: PageRead> RunCursor<'_, P> {
             expected: 0,
         }
     }
+}
+
+/// What is wrong with a row.
+enum Wrong {
+    /// Its key is none of history.
+    Key,
+    /// It is the second version of its key that was seen.
+    Twice,
 }
 
 /// What damage is that shows two versions of a key in one state.

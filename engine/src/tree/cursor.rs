@@ -83,6 +83,62 @@ enum Value {
     Extent(ExtentRef),
 }
 
+impl Value {
+    /// A value of `leaf`, by where it lies.
+    #[inline]
+    fn of(leaf: &Leaf<'_>, value: RowValue<'_>) -> Self {
+        match value {
+            RowValue::Extent(extent) => Self::Extent(extent),
+            RowValue::Inline(value) => {
+                let start = value.as_ptr() as usize - leaf.page().bytes().as_ptr() as usize;
+                Self::Inline(start..start + value.len())
+            }
+        }
+    }
+
+    #[inline]
+    fn read<'a>(&self, leaf: Option<&'a impl PagePin>) -> Option<RowValue<'a>> {
+        Some(match self {
+            Self::Inline(range) => RowValue::Inline(leaf?.page().bytes().get(range.clone())?),
+            Self::Extent(extent) => RowValue::Extent(*extent),
+        })
+    }
+}
+
+/// A row of the leaf that a cursor is in, but for its key.
+#[derive(Debug)]
+pub(crate) struct Taken {
+    txn: TxnId,
+    value: Value,
+}
+
+impl Taken {
+    /// A row of `leaf`.
+    #[inline]
+    pub(crate) fn of(leaf: &Leaf<'_>, row: &LeafRow<'_>) -> Self {
+        Self {
+            txn: row.txn,
+            value: Value::of(leaf, row.value),
+        }
+    }
+
+    /// Who wrote it.
+    pub(crate) fn txn(&self) -> TxnId {
+        self.txn
+    }
+}
+
+/// What a look at a row leads to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Look {
+    /// To the next one of the leaf.
+    On,
+    /// It was the last one.
+    Last,
+    /// It is looked at again later.
+    Again,
+}
+
 /// Which way a step goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Way {
@@ -91,6 +147,14 @@ enum Way {
 }
 
 impl Way {
+    fn of(backward: bool) -> Self {
+        if backward {
+            Self::Backward
+        } else {
+            Self::Forward
+        }
+    }
+
     fn other(self) -> Self {
         match self {
             Self::Forward => Self::Backward,
@@ -113,14 +177,7 @@ fn decode(leaf: &Leaf<'_>, row: LeafRow<'_>, key: &mut Vec<u8>) -> (TxnId, Value
     key.clear();
     key.extend_from_slice(leaf.prefix());
     row.suffix.append_to(key);
-    let value = match row.value {
-        RowValue::Extent(extent) => Value::Extent(extent),
-        RowValue::Inline(value) => {
-            let start = value.as_ptr() as usize - leaf.page().bytes().as_ptr() as usize;
-            Value::Inline(start..start + value.len())
-        }
-    };
-    (row.txn, value)
+    (row.txn, Value::of(leaf, row.value))
 }
 
 /// Where a descent leads.
@@ -258,11 +315,7 @@ impl<'p, P: PageRead> Cursor<'p, P> {
         backward: bool,
         mut wanted: impl FnMut(&[u8], &LeafRow<'_>) -> bool,
     ) -> Result<bool, PageError> {
-        let way = if backward {
-            Way::Backward
-        } else {
-            Way::Forward
-        };
+        let way = Way::of(backward);
         self.attempt(|cursor| {
             if cursor.place != Place::On {
                 return Ok(false);
@@ -308,16 +361,54 @@ impl<'p, P: PageRead> Cursor<'p, P> {
         if self.place != Place::On {
             return None;
         }
-        let value = match &self.value {
-            Value::Inline(range) => {
-                RowValue::Inline(self.leaf.as_ref()?.page().bytes().get(range.clone())?)
-            }
-            Value::Extent(extent) => RowValue::Extent(*extent),
-        };
         Some(CursorRow {
             key: &self.key,
             txn: self.txn,
-            value,
+            value: self.value.read(self.leaf.as_ref())?,
+        })
+    }
+
+    /// Has `look` see the rows of the leaf from the one under the cursor on. The cursor is then on the last that was seen; says
+    /// whether that is to be looked at again. What was [`Taken`] can be read until the cursor moves on.
+    ///
+    /// # Errors
+    /// A page that cannot be read or contradicts itself.
+    #[inline]
+    pub(crate) fn look_on(
+        &mut self,
+        backward: bool,
+        mut look: impl FnMut(&Leaf<'_>, &LeafRow<'_>) -> Look,
+    ) -> Result<bool, PageError> {
+        let way = Way::of(backward);
+        self.attempt(|cursor| {
+            let (Some(pin), Place::On) = (&cursor.leaf, cursor.place) else {
+                return Ok(false);
+            };
+            let leaf = Leaf::view(pin.page())?;
+            let last = end_row(&leaf, way);
+            let mut index = cursor.index;
+            let looked = loop {
+                let looked = look(&leaf, &leaf.row(index)?);
+                if looked != Look::On || index == last {
+                    break looked;
+                }
+                match way {
+                    Way::Forward => index += 1,
+                    Way::Backward => index -= 1,
+                }
+            };
+            cursor.index = index;
+            cursor.settle().map(|_| looked == Look::Again)
+        })
+    }
+
+    /// A row that was taken from the leaf that the cursor is still in.
+    #[inline]
+    pub(crate) fn taken<'a>(&'a self, taken: &Taken, key: &'a [u8]) -> Option<CursorRow<'a>> {
+        Some(CursorRow {
+            key,
+            txn: taken.txn,
+            value: taken.value.read(self.leaf.as_ref())?,
         })
     }
 

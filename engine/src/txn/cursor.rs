@@ -153,6 +153,14 @@ impl<'t> Cursor<'t> {
         cursor
     }
 
+    /// Says which keys will be asked for, so that no more is searched for the rows of an earlier state. A cursor that goes beyond
+    /// them may miss rows.
+    pub(crate) fn within(&mut self, from: &[u8], to: Option<&[u8]>) {
+        if let Some(Base::Past(past)) = &mut self.base {
+            past.within(from, to);
+        }
+    }
+
     /// Takes what the snapshot was opened with for its sources.
     fn take_own(&mut self) {
         let (table, at) = (self.table, self.at);
@@ -287,6 +295,7 @@ impl<'t> Cursor<'t> {
         if let Some(error) = &self.failed {
             return Err(error.clone());
         }
+        self.within(from, to);
         if self.deltas.is_empty() {
             let mut scanned = self.scan_base((from, 0), to, &mut visit);
             while let Err((error, (from, passed))) = scanned {

@@ -12,10 +12,14 @@ use crate::pages::{PagePin, PageRead};
 
 /// Rows from elsewhere that a scan puts between those of a tree.
 pub(crate) trait Between {
-    /// The key of the next one; each is above the one before. `None` behind the last.
+    /// The key of the next one, or one that it is not below; the key of each is above that of the one before. `None` behind the
+    /// last.
     fn key(&self) -> Option<&[u8]>;
 
-    /// Has `visit` see the next one; unless it breaks, goes on to the one behind.
+    /// There is one of that key.
+    fn is_row(&self) -> bool;
+
+    /// Has `visit` see the next one if it is of [`Self::key`]; unless that breaks, goes on.
     ///
     /// # Errors
     /// A page that cannot be read or contradicts itself.
@@ -100,20 +104,21 @@ impl<P: PageRead> Cursor<'_, P> {
     }
 
     /// Visits those rows from the one under the cursor on that were written at or before `at`, and those of `others`, in the
-    /// order of their keys, until `visit` breaks or both have ended.
+    /// order of their keys, until `visit` breaks or both have ended. `visit` breaks at `to`, if not before.
     ///
     /// # Errors
     /// A page that cannot be read or contradicts itself.
     pub(crate) fn scan_merging(
         &mut self,
         at: TxnId,
+        to: Option<&[u8]>,
         others: &mut impl Between,
         visit: &mut impl FnMut(&[u8], RowValue<'_>) -> ControlFlow<()>,
     ) -> Result<(), PageError> {
         self.attempt(|cursor| {
             while cursor.place == Place::On {
                 let mut key = std::mem::take(&mut cursor.key);
-                let outcome = cursor.merge_leaf(at, others, &mut key, visit);
+                let outcome = cursor.merge_leaf(at, to, others, &mut key, visit);
                 cursor.key = key;
                 if outcome?.is_break() {
                     return Ok(false);
@@ -129,6 +134,7 @@ impl<P: PageRead> Cursor<'_, P> {
     fn merge_leaf(
         &mut self,
         at: TxnId,
+        to: Option<&[u8]>,
         others: &mut impl Between,
         key: &mut Vec<u8>,
         visit: &mut impl FnMut(&[u8], RowValue<'_>) -> ControlFlow<()>,
@@ -141,12 +147,13 @@ impl<P: PageRead> Cursor<'_, P> {
         key.clear();
         key.extend_from_slice(prefix);
         let mut limit = Limit::of(others.key(), prefix);
+        let end = Limit::of(to, prefix);
         for index in self.index..leaf.count() {
             let row = leaf.row(index)?;
             loop {
                 match limit.order(&row.suffix) {
                     Ordering::Less => break,
-                    Ordering::Equal if row.txn <= at => {
+                    Ordering::Equal if row.txn <= at && others.is_row() => {
                         return Err(structure(leaf.page(), "rows of one key", 2, 1));
                     }
                     Ordering::Equal | Ordering::Greater => {}
@@ -162,6 +169,8 @@ impl<P: PageRead> Cursor<'_, P> {
                 if visit(key, row.value).is_break() {
                     return Ok(ControlFlow::Break(()));
                 }
+            } else if end.order(&row.suffix) != Ordering::Less {
+                return Ok(ControlFlow::Break(()));
             }
         }
         self.index = leaf.count().saturating_sub(1);
