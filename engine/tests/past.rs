@@ -6,47 +6,10 @@ mod common;
 use std::path::Path;
 use std::time::Duration;
 
-use common::{State, copy, kept, key, load, loaded, odd_key, put, rows, small, value};
-use northstardb::{Db, Error, ReadTxn, Retention, Table, TxnId};
+use common::{State, compare, copy, kept, key, load, loaded, odd_key, put, rows, small, value};
+use northstardb::{Db, Error, Retention, Table, TxnId};
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
-
-/// Everything about a state: in both directions, by single keys and by many.
-fn compare(read: &ReadTxn, table: &Table, state: &State, keys: u64, what: &str) {
-    let expected: Vec<_> = state.clone().into_iter().collect();
-    assert_eq!(rows(read, table), expected, "{what}");
-    let mut backward: Vec<_> = read
-        .iter(table)
-        .unwrap()
-        .rev()
-        .map(Result::unwrap)
-        .collect();
-    backward.reverse();
-    assert_eq!(backward, expected, "{what}, backward");
-    let mut seen = Vec::new();
-    read.scan::<&[u8]>(table, .., |key, value| {
-        seen.push((key.to_vec(), value.to_vec()));
-        std::ops::ControlFlow::Continue(())
-    })
-    .unwrap();
-    assert_eq!(seen, expected, "{what}, scanned");
-    let all: Vec<_> = (0..keys).map(odd_key).collect();
-    let many = read.multi_get(table, &all).unwrap();
-    for (key, found) in all.iter().zip(many) {
-        let expected = state.get(key).map(Vec::as_slice);
-        assert_eq!(found.as_deref(), expected, "{what}, {key:02x?} of many");
-        let one = read.get(table, key).unwrap();
-        assert_eq!(one.as_deref(), expected, "{what}, {key:02x?}");
-        // From the middle, both ways.
-        let mut cursor = read.cursor(table).unwrap();
-        let ahead = state.range(key.clone()..).next();
-        let ahead = ahead.map(|(key, value)| (&key[..], &value[..]));
-        assert_eq!(cursor.seek(key).unwrap(), ahead, "{what}, from {key:02x?}");
-        let before = state.range(..key.clone()).next_back();
-        let before = before.map(|(key, value)| (&key[..], &value[..]));
-        assert_eq!(cursor.prev().unwrap(), before, "{what}, before {key:02x?}");
-    }
-}
 
 const KEYS: u64 = 60;
 

@@ -5,8 +5,10 @@ mod common;
 
 use std::ops::{ControlFlow, Range};
 
-use common::kept;
+use common::{State, change, compare, kept, odd_key};
 use northstardb::{Db, Options, ReadTxn, Table, TxnId};
+use rand::rngs::SmallRng;
+use rand::{Rng, SeedableRng};
 
 const ROWS: u32 = 20_000;
 const WANTED: u32 = 10;
@@ -117,5 +119,34 @@ fn a_range_of_the_past_reads_what_lies_in_it() {
                 .unwrap();
         });
         assert!(reads < run / 8, "{reads} bytes were read at {at}");
+    }
+}
+
+/// Keys of hundreds of versions, more than a walk passes over one by one, among keys of few, in several runs.
+#[test]
+fn states_of_keys_with_many_versions_are_exact_both_ways() {
+    const KEYS: u64 = 13;
+    for seed in 0..4 {
+        let mut rng = SmallRng::seed_from_u64(seed);
+        let db = options().memory().unwrap();
+        let table = db.table("t").unwrap();
+        let (mut state, mut states) = (State::new(), Vec::new());
+        for _ in 0..3 {
+            for _ in 0..250 {
+                let any_key = |rng: &mut SmallRng| match rng.random_range(0..10) {
+                    0..7 => odd_key(2 + seed),
+                    7..9 => odd_key(7 + seed),
+                    _ => odd_key(rng.random_range(0..KEYS)),
+                };
+                let txn = change(&db, &table, &mut state, &mut rng, (2, any_key));
+                states.push((txn, state.clone()));
+            }
+            db.checkpoint().unwrap();
+        }
+        assert_eq!(db.stats().unwrap().history_runs, 3);
+        for (at, state) in &states {
+            let read = db.begin_read_at(*at).unwrap();
+            compare(&read, &table, state, KEYS, &format!("{at} of seed {seed}"));
+        }
     }
 }
