@@ -59,7 +59,7 @@ impl<'p, P: PageRead> PastCursor<'p, P> {
         }
     }
 
-    /// Says which keys will be looked for: a search for the next row ends at these bounds. Rows beyond them may be shown.
+    /// Says which keys will be looked for: no row beyond these bounds is, and none is shown but by a scan.
     pub(crate) fn within(&mut self, from: &[u8], to: Option<&[u8]>) {
         self.from.clear();
         self.from.extend_from_slice(from);
@@ -97,6 +97,7 @@ impl<'p, P: PageRead> PastCursor<'p, P> {
     pub(crate) fn advance(&mut self) -> Result<(), PageError> {
         match self.in_runs {
             false => self.step_tree().map(drop)?,
+            true if self.runs.key().is_none() => return Ok(()),
             true => self.runs.advance()?,
         }
         self.choose()
@@ -172,21 +173,19 @@ impl<'p, P: PageRead> PastCursor<'p, P> {
                 },
                 (key, _) => key.is_some(),
             };
+            let (key, is_row) = match self.in_runs {
+                true => (run, was_seen),
+                false => (row.map(|row| row.key), was_there),
+            };
+            if key.is_some_and(|key| self.is_beyond(key)) {
+                self.in_runs = true;
+                self.runs.end();
+                return Ok(());
+            }
             match self.in_runs {
-                true if was_seen => return Ok(()),
-                false if was_there || row.is_none() => return Ok(()),
-                in_runs => {
-                    let key = if in_runs { run } else { row.map(|row| row.key) };
-                    if key.is_some_and(|key| self.is_beyond(key)) {
-                        self.in_runs = true;
-                        self.runs.end();
-                        return Ok(());
-                    }
-                    match in_runs {
-                        true => self.runs.advance()?,
-                        false => self.step_tree().map(drop)?,
-                    }
-                }
+                _ if is_row || key.is_none() => return Ok(()),
+                true => self.runs.advance()?,
+                false => self.step_tree().map(drop)?,
             }
         }
     }

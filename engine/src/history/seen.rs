@@ -454,7 +454,7 @@ impl<P: PageRead> RunCursor<'_, P> {
             };
             self.is_ahead = self.cursor.look_on(backward, look)?;
             if !self.versions.is_empty() {
-                // What is wrong further on is come to again.
+                // What is wrong with a version that was seen is come to again.
                 return Ok(());
             }
             match wrong {
