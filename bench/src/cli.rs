@@ -15,7 +15,9 @@ use crate::csv;
 use crate::error::{BenchError, Result};
 use crate::gate::{self, BaselineArgs, Keep};
 use crate::list;
+use crate::machine::Machine;
 use crate::planting;
+use crate::profile::Profile;
 use crate::results::Record;
 use crate::row::Row;
 use crate::run::run;
@@ -264,39 +266,46 @@ fn threads_parser() -> impl clap::builder::TypedValueParser<Value = usize> {
         .map(|threads| threads as usize)
 }
 
-#[derive(Debug, Clone, Args)]
+/// Shifts that are let pass. Those that are not given are the profile's against a kept baseline, else the defaults here.
+#[derive(Debug, Clone, Default, Args)]
 pub(crate) struct LimitArgs {
-    /// Percent of operations a second that may be lost.
-    #[arg(long, default_value_t = 5.0, value_name = "PERCENT")]
-    threshold_throughput: f64,
-    /// Percent by which the 99th percentile may rise.
-    #[arg(long, default_value_t = 10.0, value_name = "PERCENT")]
-    threshold_p99: f64,
-    /// Percent by which a ratio to a floor may become worse.
-    #[arg(long, default_value_t = 10.0, value_name = "PERCENT")]
-    threshold_floor: f64,
-    /// Percent by which allocations and bytes an operation may rise.
-    #[arg(long, default_value_t = 5.0, value_name = "PERCENT")]
-    threshold_alloc: f64,
-    /// Percent by which instructions an operation may rise.
-    #[arg(long, default_value_t = 2.0, value_name = "PERCENT")]
-    threshold_instructions: f64,
-    /// Percent by which flushes a transaction may rise.
-    #[arg(long, default_value_t = 0.0, value_name = "PERCENT")]
-    threshold_fsync: f64,
+    /// Percent of operations a second that may be lost (default: 5).
+    #[arg(long, value_name = "PERCENT")]
+    threshold_throughput: Option<f64>,
+    /// Percent by which the 99th percentile may rise (default: 10).
+    #[arg(long, value_name = "PERCENT")]
+    threshold_p99: Option<f64>,
+    /// Percent by which a ratio to a floor may become worse (default: 10; against a kept baseline the profile's).
+    #[arg(long, value_name = "PERCENT")]
+    threshold_floor: Option<f64>,
+    /// Percent by which allocations and bytes an operation may rise (default: 5).
+    #[arg(long, value_name = "PERCENT")]
+    threshold_alloc: Option<f64>,
+    /// Percent by which instructions an operation may rise (default: 2).
+    #[arg(long, value_name = "PERCENT")]
+    threshold_instructions: Option<f64>,
+    /// Percent by which flushes a transaction may rise (default: 0).
+    #[arg(long, value_name = "PERCENT")]
+    threshold_fsync: Option<f64>,
 }
 
 impl LimitArgs {
+    /// `limits`, but for what was given.
+    pub(crate) fn over(&self, limits: Thresholds) -> Thresholds {
+        let share = |percent: Option<f64>, limit| percent.map_or(limit, |given| given / 100.0);
+        Thresholds {
+            throughput: share(self.threshold_throughput, limits.throughput),
+            p99: share(self.threshold_p99, limits.p99),
+            floor: share(self.threshold_floor, limits.floor),
+            counts: share(self.threshold_alloc, limits.counts),
+            instructions: share(self.threshold_instructions, limits.instructions),
+            fsyncs: share(self.threshold_fsync, limits.fsyncs),
+        }
+    }
+
     /// As shares instead of percents.
     pub(crate) fn thresholds(&self) -> Thresholds {
-        Thresholds {
-            throughput: self.threshold_throughput / 100.0,
-            p99: self.threshold_p99 / 100.0,
-            floor: self.threshold_floor / 100.0,
-            counts: self.threshold_alloc / 100.0,
-            instructions: self.threshold_instructions / 100.0,
-            fsyncs: self.threshold_fsync / 100.0,
-        }
+        self.over(Thresholds::default())
     }
 }
 
@@ -313,14 +322,9 @@ struct GateArgs {
     /// Runs of each build and row.
     #[arg(long, default_value_t = 5, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1000), requires = "against")]
     repeats: u32,
-    /// Profile of these runs.
-    #[arg(
-        long,
-        default_value = "auto",
-        value_name = "PROFILE",
-        requires = "against"
-    )]
-    profile: String,
+    /// Profile of these runs (default: auto); without `--against` the one that judges (default: as the results say).
+    #[arg(long, value_name = "PROFILE")]
+    profile: Option<String>,
     /// Smaller and shorter runs.
     #[arg(long, requires = "against")]
     quick: bool,
@@ -517,18 +521,24 @@ fn scratch_in(dir: &Path) -> Result<Scratch> {
 }
 
 fn judge(args: &GateArgs) -> Result<Ended> {
-    let limits = args.limits.thresholds();
     let Some(other) = &args.against else {
         let results = args.results.clone();
         let results = results.unwrap_or_else(|| gate::latest(&default_dir()));
-        return gate::against_baseline(args.baseline.as_deref(), &results, &args.select, &limits);
+        let baseline = args.baseline.as_deref();
+        let by = args.profile.as_deref().map(|name| {
+            let machine = Machine::read(&default_dir());
+            Profile::find(name, &machine).map(|(profile, _)| profile.gate)
+        });
+        let by = by.transpose()?;
+        return gate::against_baseline(baseline, &results, &args.select, &args.limits, by);
     };
     let scratch = scratch_in(&default_dir())?;
     // The other build is started elsewhere.
     let whole = |path: &Path| path.canonicalize().map_err(BenchError::file(path));
-    let profile = match args.profile.ends_with(".toml") {
-        true => whole(Path::new(&args.profile))?.display().to_string(),
-        false => args.profile.clone(),
+    let profile = args.profile.as_deref().unwrap_or("auto");
+    let profile = match profile.ends_with(".toml") {
+        true => whole(Path::new(profile))?.display().to_string(),
+        false => profile.to_owned(),
     };
     let mut words = vec!["--profile".to_owned(), profile];
     if args.quick {
@@ -540,7 +550,7 @@ fn judge(args: &GateArgs) -> Result<Ended> {
         repeats: args.repeats,
         scratch: &whole(scratch.path())?,
     };
-    gate::against_build(other, &asked, &limits)
+    gate::against_build(other, &asked, &args.limits.thresholds())
 }
 
 fn validate(paths: &[PathBuf]) -> Result<Ended> {

@@ -10,6 +10,7 @@
 use std::collections::BTreeMap;
 
 use comfy_table::{CellAlignment, Table, presets};
+use serde::{Deserialize, Serialize};
 
 use crate::results::Record;
 use crate::row::is_critical;
@@ -20,6 +21,8 @@ use crate::units::{Unit, show};
 pub(crate) const REPEATS_MIN: usize = 5;
 /// Thresholds that a time or a ratio must exceed where there are fewer.
 const FEW_REPEATS: f64 = 3.0;
+/// Operations without which the 99th percentile is the luck of a handful of them, and is not compared.
+const P99_OPS_MIN: u64 = 1000;
 /// Spreads that a shift must exceed.
 const SPREADS: f64 = 3.0;
 /// Allocations and flushes an operation that are nothing beside larger numbers. Of smaller ones as much again is let pass,
@@ -29,7 +32,8 @@ const COUNTS_LEAST: f64 = 0.005;
 const COUNTS_NOTHING: f64 = 0.0001;
 
 /// Relative shifts that are let pass.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
 pub(crate) struct Thresholds {
     /// Of operations a second, downwards.
     pub(crate) throughput: f64,
@@ -58,6 +62,33 @@ impl Default for Thresholds {
     }
 }
 
+impl Thresholds {
+    /// The first that no shift can be held against.
+    pub(crate) fn fault(&self) -> Option<String> {
+        let Self {
+            throughput,
+            p99,
+            floor,
+            counts,
+            instructions,
+            fsyncs,
+        } = *self;
+        let all = [
+            ("throughput", throughput),
+            ("p99", p99),
+            ("floor", floor),
+            ("counts", counts),
+            ("instructions", instructions),
+            ("fsyncs", fsyncs),
+        ];
+        let wrong = all.iter().find(|(_, limit)| !(0.0..1.0).contains(limit))?;
+        Some(format!(
+            "{} is {}, not a share from 0 on and below 1",
+            wrong.0, wrong.1
+        ))
+    }
+}
+
 /// What kind of number it is: how it is judged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {
@@ -78,6 +109,8 @@ struct Series {
     rising: bool,
     threshold: f64,
     least: Least,
+    /// There were too few operations for it to say anything.
+    is_thin: bool,
     values: Vec<f64>,
 }
 
@@ -196,8 +229,10 @@ fn series(records: &[Record], limits: &Thresholds) -> BTreeMap<String, Series> {
         rising,
         threshold,
         least,
+        is_thin: false,
         values: Vec::new(),
     };
+    let is_thin = (records.iter()).any(|record| record.results.ops_total < P99_OPS_MIN);
     for record in records {
         let results = &record.results;
         let per_op = |bytes: u64| bytes as f64 / results.ops_with_warmup() as f64;
@@ -211,7 +246,10 @@ fn series(records: &[Record], limits: &Thresholds) -> BTreeMap<String, Series> {
         );
         add(
             "p99".to_owned(),
-            number(Kind::Time, Unit::Nanos, false, limits.p99, NONE),
+            Series {
+                is_thin,
+                ..number(Kind::Time, Unit::Nanos, false, limits.p99, NONE)
+            },
             timed.then_some(results.latency_ns.p99),
         );
         add(
@@ -303,6 +341,9 @@ pub(crate) fn compare(
             let Some(new) = new.get(&metric) else {
                 continue;
             };
+            if old.is_thin || new.is_thin {
+                continue;
+            }
             let (before, after, allowed, finding) = judge(&old, new);
             all.push(Compared {
                 bench: bench.clone(),
@@ -355,6 +396,9 @@ pub(crate) fn worsened(before: &[Record], after: &[Record]) -> Vec<String> {
             all.push(format!("{metric} is missing"));
             continue;
         };
+        if old.is_thin || new.is_thin {
+            continue;
+        }
         let (was, is) = (median(&old.values), median(&new.values));
         let worse = if old.rising { is < was } else { is > was };
         if worse {
@@ -432,6 +476,7 @@ mod tests {
             rising: false,
             threshold: 0.10,
             least: NONE,
+            is_thin: false,
             values: values.to_vec(),
         }
     }

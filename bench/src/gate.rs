@@ -1,7 +1,7 @@
 //! The gate: whether a change may pass, decided by results and nothing else.
 //!
-//! Two ways to ask. Against a kept baseline, times are not judged where the profile says that its machines are noisy: there
-//! the ratios to floors of the same run decide, and what is counted. Against another build of this program, both are run
+//! Two ways to ask. Against a kept baseline, the profile says which numbers decide and by how much they may shift: of noisy machines
+//! not the times, but the ratios to floors of the same run, and what is counted. Against another build of this program, both are run
 //! in turn, row by row, so that what the machine does meets both: then times are judged too. Either way what is not there
 //! does not pass: a critical row or number that was measured before must be measured again.
 //! Spec: `benchmarks_v0`.
@@ -14,9 +14,10 @@ mod decision;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use crate::cli::{Ended, SelectArgs, say};
+use crate::cli::{Ended, LimitArgs, SelectArgs, say};
 use crate::compare::{Finding, Thresholds, compare, lacking, table, unmatched};
 use crate::error::Result;
+use crate::profile::{Gate, Profile};
 use crate::results::Record;
 use crate::summary::Summary;
 
@@ -55,12 +56,14 @@ pub(crate) fn show(before: &Path, after: &Path, limits: &Thresholds, whole: bool
     })
 }
 
-/// Holds results against a baseline: those of the rows that the run was asked for and that are selected here.
+/// Holds results against a baseline: those of the rows that the run was asked for and that are selected here. Judged `by` what
+/// is given, or as the built-in profile says that the results name.
 pub(crate) fn against_baseline(
     baseline: Option<&Path>,
     results: &Path,
     select: &SelectArgs,
-    limits: &Thresholds,
+    limits: &LimitArgs,
+    by: Option<Gate>,
 ) -> Result<Ended> {
     let summary = Summary::read(results);
     let mut after = match &summary {
@@ -96,14 +99,17 @@ pub(crate) fn against_baseline(
             "the run was asked for {words}: no other row is judged\n"
         ));
     }
-    let judged = match profile.as_deref() {
-        Some("ci") => {
-            say("profile ci: times are shown and not judged; ratios to floors and counts are\n\n");
-            Judged::NoTimes
-        }
-        _ => Judged::All,
-    };
-    Ok(decide(&before, &after, &ends, Vec::new(), judged, limits).tell())
+    let name = profile.unwrap_or_default();
+    let gate = by.map_or_else(|| Profile::gate_of(&name), Ok)?;
+    match gate.judged {
+        Judged::All => {}
+        Judged::NoTimes => say(&format!(
+            "profile {name}: times are shown and not judged; ratios to floors and counts are\n\n"
+        )),
+        Judged::Counts => say(&format!("profile {name}: counts alone are judged\n\n")),
+    }
+    let limits = limits.over(gate.limits);
+    Ok(decide(&before, &after, &ends, Vec::new(), gate.judged, &limits).tell())
 }
 
 /// Where a run leaves its results if it is not told another place.
@@ -113,6 +119,8 @@ pub(crate) fn latest(scratch: &Path) -> PathBuf {
 
 #[cfg(test)]
 pub(crate) mod tests {
+    use clap::Parser as _;
+
     use super::*;
     use crate::results::tests::record;
     use crate::summary::RowEnd;
@@ -168,6 +176,62 @@ pub(crate) mod tests {
             }
         };
         assert_eq!(gate(more), Ended::Regressed);
+    }
+
+    #[test]
+    fn the_99th_percentile_of_a_handful_is_not_judged() {
+        let slower = |ops| {
+            let few = move |record: &mut Record| record.results.ops_total = ops;
+            let slow = |record: &mut Record| record.results.latency_ns.p99 *= 2.0;
+            let after = results(|record| {
+                few(record);
+                slow(record);
+            });
+            decided(&results(few), &after, &Ends::new(), Judged::All)
+        };
+        assert_eq!(slower(999), Ended::Met);
+        assert_eq!(slower(1000), Ended::Regressed);
+    }
+
+    #[test]
+    fn a_profile_says_what_is_judged_and_by_how_much_it_may_shift() {
+        let dir = tempfile::tempdir().unwrap();
+        let places = ["before", "after"].map(|name| dir.path().join(name));
+        let ended = |profile: &str, ratio: f64, limits: &LimitArgs| {
+            for (place, times) in places.iter().zip([1.0, ratio]) {
+                drop(std::fs::remove_dir_all(place));
+                let all = results(|record| {
+                    record.profile.name = profile.to_owned();
+                    record.results.floors[0].ratio *= times;
+                    record.results.ops_per_sec /= times;
+                });
+                for record in all.values().flatten() {
+                    record.write(place).unwrap();
+                }
+            }
+            let [before, after] = &places;
+            against_baseline(Some(before), after, &SelectArgs::default(), limits, None).unwrap()
+        };
+        let none = LimitArgs::default();
+        assert_eq!(
+            ended("ci", 1.2, &none),
+            Ended::Met,
+            "neither time nor ratio"
+        );
+        assert_eq!(ended("ci", 1.3, &none), Ended::Regressed);
+        for strict in ["dev_nvme", "mine"] {
+            assert_eq!(ended(strict, 1.2, &none), Ended::Regressed, "{strict}");
+            assert_eq!(ended(strict, 1.04, &none), Ended::Met, "{strict}");
+        }
+        let given = Command::try_parse_from(["", "--threshold-floor", "15"]).unwrap();
+        assert_eq!(ended("ci", 1.2, &given.limits), Ended::Regressed);
+        assert_eq!(ended("ci", 1.1, &given.limits), Ended::Met);
+    }
+
+    #[derive(clap::Parser)]
+    struct Command {
+        #[command(flatten)]
+        limits: LimitArgs,
     }
 
     #[test]

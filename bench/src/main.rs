@@ -7,6 +7,7 @@
     reason = "sizes of this program's own making, on 64-bit machines"
 )]
 
+mod absolute;
 mod agents;
 mod alloc;
 mod child;

@@ -6,8 +6,11 @@ use std::path::Path;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::absolute::Targets;
+use crate::compare::Thresholds;
 use crate::error::{BenchError, Result};
 use crate::figures;
+use crate::gate::Judged;
 use crate::machine::Machine;
 
 const CI: &str = include_str!("../../profiles/ci.toml");
@@ -27,8 +30,34 @@ pub(crate) struct Profile {
     pub(crate) scale: Scale,
     /// Sizes and durations under `--quick`.
     pub(crate) quick: Scale,
+    /// What results of its machines are held against.
+    #[serde(default)]
+    pub(crate) gate: Gate,
     /// Limit of each figure, by its id. Spec: `performance_targets_v0`.
     pub(crate) figures: BTreeMap<String, f64>,
+    /// Absolute targets, by rows: of a kind of machine that is known.
+    #[serde(default)]
+    pub(crate) targets: Targets,
+}
+
+/// How results are judged against a kept baseline, which was measured at another time. Without it: all numbers, by the limits of
+/// builds that run in turn.
+#[derive(Debug, Clone, Copy, PartialEq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Gate {
+    /// Which numbers decide.
+    pub(crate) judged: Judged,
+    /// Shifts that are let pass.
+    pub(crate) limits: Thresholds,
+}
+
+impl Default for Gate {
+    fn default() -> Self {
+        Self {
+            judged: Judged::All,
+            limits: Thresholds::default(),
+        }
+    }
 }
 
 /// What a machine must have for a profile.
@@ -165,6 +194,17 @@ impl Profile {
                 return Err(wrong(format!("figures.{id} is {limit}, {why}")));
             }
         }
+        for (row, target) in &profile.targets {
+            if !crate::suites::all().iter().any(|known| known.name == row) {
+                return Err(wrong(format!("targets.{row:?} is of no row")));
+            }
+            if let Some(why) = target.fault() {
+                return Err(wrong(format!("targets.{row:?}.{why}")));
+            }
+        }
+        if let Some(why) = profile.gate.limits.fault() {
+            return Err(wrong(format!("gate.limits.{why}")));
+        }
         let ram = profile.detect.as_ref().map_or(0.0, |detect| detect.ram_gib);
         if !ram.is_finite() || ram < 0.0 {
             return Err(wrong(format!("detect.ram_gib is {ram}")));
@@ -179,6 +219,12 @@ impl Profile {
             "dev_nvme" => Self::parse(name, DEV_NVME).map(Some),
             _ => Ok(None),
         }
+    }
+
+    /// How results are judged that say they were measured with the profile `name`: of one that is not built in, by the strictest.
+    pub(crate) fn gate_of(name: &str) -> Result<Gate> {
+        let profile = Self::built_in(name)?;
+        Ok(profile.map_or_else(Gate::default, |profile| profile.gate))
     }
 
     /// The profile called `name` (`auto`: the machine's), and why this one.

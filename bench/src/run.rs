@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
 
+use crate::absolute::{self, Held};
 use crate::cli::{self, Ended, RunArgs, complain, say};
 use crate::csv;
 use crate::error::{BenchError, Result};
@@ -131,6 +132,7 @@ fn measure_all(
     }
     let bar = progress(rows.len() as u64 * u64::from(args.repeats));
     let (mut verdicts, mut summary): (Vec<Verdict>, _) = (Vec::new(), Summary::new());
+    let mut held: Vec<Held> = Vec::new();
     let mut suite = "";
     if args.csv {
         say(csv::HEADER);
@@ -186,6 +188,9 @@ fn measure_all(
         if let Some(line) = summary::repeats_line(&records) {
             bar.suspend(|| tell(args, &line));
         }
+        if args.threads.is_none() {
+            held.extend(absolute::hold(row.name, &records, &run.profile.targets));
+        }
         summary.add(row.name, &records, end, why);
         verdicts.extend(judged(figures));
     }
@@ -193,8 +198,8 @@ fn measure_all(
     ctx.end_suite()?;
     summary.write(json)?;
     let took = show(started.elapsed().as_nanos() as f64, Unit::Nanos);
-    tell(args, &ending(run, &verdicts, &summary, &took));
-    let missed = verdicts.iter().any(Verdict::missed);
+    tell(args, &ending(run, &verdicts, &held, &summary, &took));
+    let missed = verdicts.iter().any(Verdict::missed) || held.iter().any(Held::missed);
     Ok((summary.total().failed == 0 && !(args.check && missed)).into())
 }
 
@@ -230,11 +235,15 @@ fn room(scale: &Scale, scratch: &Path) -> Result<()> {
 }
 
 /// The tables that end a run.
-fn ending(run: &Run, verdicts: &[Verdict], summary: &Summary, took: &str) -> String {
+fn ending(run: &Run, verdicts: &[Verdict], held: &[Held], summary: &Summary, took: &str) -> String {
     let mut text = String::new();
     if !verdicts.is_empty() {
         let figures = report::coloured(&report::figures_table(verdicts));
         text.push_str(&format!("\n{figures}"));
+    }
+    if !held.is_empty() {
+        let targets = report::coloured(&absolute::table(held));
+        text.push_str(&format!("\n{targets}"));
     }
     text.push_str(&format!("\n{}", report::coloured(&summary.table())));
     let missed = verdicts.iter().filter(|verdict| verdict.missed()).count();
@@ -242,13 +251,17 @@ fn ending(run: &Run, verdicts: &[Verdict], summary: &Summary, took: &str) -> Str
         .iter()
         .filter(|verdict| verdict.met == Some(true))
         .count();
+    let targets = match (held.len(), held.iter().filter(|held| held.missed()).count()) {
+        (0, _) => String::new(),
+        (all, missed) => format!("; {} targets met, {missed} missed", all - missed),
+    };
     let total = summary.total();
     let also = |count: u32, word: &str| match count {
         0 => String::new(),
         _ => format!(", {count} {word}"),
     };
     text.push_str(&format!(
-        "\n{} rows in {took}: {} passed{}{}; {met} figures met, {missed} missed{}\n",
+        "\n{} rows in {took}: {} passed{}{}; {met} figures met, {missed} missed{targets}{}\n",
         summary.rows.len(),
         total.passed,
         also(total.failed, "FAILED"),

@@ -136,7 +136,7 @@ fn the_gate_is_green_red_or_undecided() {
     // Times are not judged on this profile, ratios and counts are.
     code(0, &|_, now| times(&mut now["results"]["ops_per_sec"], 0.5));
     code(1, &|_, now| {
-        times(&mut now["results"]["floors"][0]["ratio"], 1.2);
+        times(&mut now["results"]["floors"][0]["ratio"], 1.3);
     });
     code(1, &|_, now| now["results"]["fsyncs_per_txn"] = 1.5.into());
     code(1, &|_, now| now["results"]["allocs_per_op"] = 99.0.into());
@@ -167,7 +167,7 @@ fn the_gate_is_green_red_or_undecided() {
     });
     // A better ratio is no doubt, nor is one that is ten times as large, even of one repeat.
     let one = |now: &mut Value| now["repeats"] = 1.into();
-    for (factor, wanted) in [(0.1, 0), (1.2, 3), (10.0, 1)] {
+    for (factor, wanted) in [(0.1, 0), (1.3, 3), (10.0, 1)] {
         pair.write(|_, now| {
             one(now);
             times(&mut now["results"]["floors"][0]["ratio"], factor);

@@ -98,6 +98,8 @@ fn a_night_goes_on_after_a_failure_and_ends_with_the_worst() {
         "nsbench doctor",
         "nshard nightly",
         "nsbench run --repeats 5",
+        "nsbench gate-test",
+        "nsbench versus --quick",
         "nsbench capture-baseline --baselines",
         "nsbench report",
     ];

@@ -3,7 +3,8 @@
 #
 # One night's work, from a clean checkout: hardening goes on where its ledger says, every row runs several times and is kept
 # below KEEP (default: target/nightly) by date and commit, each row of KEEP's own baseline is replaced if no number of it is worse,
-# and a page shows tonight beside the nights before. It answers: did anything break or become slower than it was?
+# the gate is shown to close, other engines run the same rows, and a page shows tonight beside the nights before. It answers: did
+# anything break or become slower than it was, and where does it stand?
 #
 # The baseline of the nights is KEEP/baselines/<profile asked for>, not the checkout's: that stays clean, as a baseline is measured
 # from a clean commit only. The first night measures it. It is this machine's; after a change of machine, or for a loss that
@@ -46,6 +47,8 @@ nshard=${CARGO_TARGET_DIR:-$root/target}/release/nshard
 "$nsbench" doctor | tee "$tonight/doctor.txt"
 step "$nshard" nightly --minutes "${NIGHTLY_HARD_MINUTES:-240}" --ledger "$keep/LEDGER.md"
 step "$nsbench" run --repeats "$repeats" --json "$tonight/results"
+step "$nsbench" gate-test
+step "$nsbench" versus --quick --json "$tonight/results/versus.json"
 
 # A baseline is measured anew by itself: only a clean commit of a machine that fits its profile may make one.
 asked=${NSBENCH_PROFILE:-auto}

@@ -10,8 +10,8 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 
 use super::{Results, comparable};
-use crate::cli::{Ended, RunArgs, SelectArgs, default_dir, say};
-use crate::compare::{Thresholds, worsened};
+use crate::cli::{Ended, LimitArgs, RunArgs, SelectArgs, default_dir, say};
+use crate::compare::worsened;
 use crate::error::{BenchError, Result};
 use crate::machine::{Git, Machine};
 use crate::profile::Profile;
@@ -102,7 +102,8 @@ pub(crate) fn capture(args: &BaselineArgs, keep: Keep) -> Result<Ended> {
             Some(&kept_in),
             &measured_in,
             &args.select,
-            &Thresholds::default(),
+            &LimitArgs::default(),
+            Some(run.profile.gate),
         )?,
         Keep::New | Keep::Accepted => Ended::Met,
     };

@@ -2,6 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use serde::{Deserialize, Serialize};
+
 use super::Results;
 use crate::cli::{Ended, SelectArgs, say};
 use crate::compare::{Compared, Finding, Kind, Thresholds, compare, lacking, table};
@@ -9,7 +11,8 @@ use crate::row::is_critical;
 use crate::summary::{RowEnd, Summary};
 
 /// Which kinds of numbers decide; the others are shown.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "snake_case")]
 pub(crate) enum Judged {
     /// All: both sides met the same.
     All,
