@@ -183,6 +183,16 @@ fn a_bench_row_or_figure_missing_on_either_side_is_found() {
         &specs::bench_faults(&surplus),
         "bench/log/gone does not exist",
     );
+    let target = |spec| {
+        let profile = "[figures]\na_b = 1\n\n[targets]\n\"bench/log/x\" = { p50_ns = 1 }\n";
+        specs::bench_faults(&Repo::of(&[
+            ("bench/src/suites/log.rs", ""),
+            ("profiles/mine.toml", &format!("\n{profile}")),
+            ("spec/performance_targets_v0.md", spec),
+        ]))
+    };
+    none(&target("| `a_b` |\n| `bench/log/x` |"));
+    one_fault(&target("| `a_b` |"), "bench/log/x is not described");
     one_fault(
         &specs::bench_faults(&repo("| `bench/log/append` |", "")),
         "solo_p50 is not described",
