@@ -266,7 +266,7 @@ fn threads_parser() -> impl clap::builder::TypedValueParser<Value = usize> {
         .map(|threads| threads as usize)
 }
 
-/// Shifts that are let pass. Those that are not given are the profile's against a kept baseline, else the defaults here.
+/// Shifts that are let pass. Those that are not given are the profile's against a kept baseline, else those named here.
 #[derive(Debug, Clone, Default, Args)]
 pub(crate) struct LimitArgs {
     /// Percent of operations a second that may be lost (default: 5).
@@ -275,7 +275,7 @@ pub(crate) struct LimitArgs {
     /// Percent by which the 99th percentile may rise (default: 10).
     #[arg(long, value_name = "PERCENT")]
     threshold_p99: Option<f64>,
-    /// Percent by which a ratio to a floor may become worse (default: 10; against a kept baseline the profile's).
+    /// Percent by which a ratio to a floor may become worse (default: 10; of this and all others: against a kept baseline the profile's).
     #[arg(long, value_name = "PERCENT")]
     threshold_floor: Option<f64>,
     /// Percent by which allocations and bytes an operation may rise (default: 5).

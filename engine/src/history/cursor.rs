@@ -64,7 +64,6 @@ impl<'p, P: PageRead> PastCursor<'p, P> {
         self.from.clear();
         self.from.extend_from_slice(from);
         self.to = to.map(<[u8]>::to_vec);
-        self.runs.until.clone_from(&self.to);
     }
 
     /// Moves to the first row at or above `key`.

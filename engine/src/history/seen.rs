@@ -8,8 +8,8 @@
 //! 2. Keys of versions that were seen rise or fall strictly, or the walk ends with an error.
 //! 3. Of runs that stand on one key, those whose version was not seen come first: none of them has more of it ahead when it is shown.
 //!
-//! - Cost: a move passes over no more than [`STEPS_MAX`] versions of each run that stands on the foremost key, and seeks in it
-//!   once. Versions that were seen are taken several at a time, more once a walk goes on.
+//! - Cost: a move passes over no more than [`STEPS_MAX`] versions, twice, of each run that stands on the foremost key, and seeks
+//!   in it once. Versions that were seen are taken several at a time, more once a walk goes on.
 
 use std::cmp::Ordering;
 use std::ops::{Bound, ControlFlow, Range};
@@ -24,7 +24,7 @@ use crate::ids::{PageId, TableId, TxnId};
 use crate::pages::{Class, PageRead};
 use crate::tree::cursor::{Between, Cursor, CursorRow, Look, Taken};
 
-/// Versions passed over in one move.
+/// Versions passed over before a run stands on one that was not seen.
 const STEPS_MAX: u32 = 24;
 /// Versions taken at a time, at first and later on.
 const BATCH_MIN: usize = 4;
@@ -55,8 +55,6 @@ pub(super) struct Seen<'p, P: PageRead> {
     /// Those of the runs that stand on a version, the foremost first.
     order: Vec<usize>,
     way: Way,
-    /// Where a visit of versions ends.
-    pub(super) until: Option<Vec<u8>>,
 }
 
 impl<'p, P: PageRead> Seen<'p, P> {
@@ -80,7 +78,6 @@ impl<'p, P: PageRead> Seen<'p, P> {
             runs: runs.iter().map(run).collect(),
             order: Vec::with_capacity(runs.len()),
             way: Way::Forward,
-            until: None,
         }
     }
 
@@ -223,14 +220,15 @@ impl<P: PageRead> Between for Seen<'_, P> {
     #[inline]
     fn visit(
         &mut self,
+        to: Option<&[u8]>,
         visit: &mut impl FnMut(&[u8], RowValue<'_>) -> ControlFlow<()>,
     ) -> Result<ControlFlow<()>, PageError> {
         if let Some(run) = self.foremost()
             && let Some(row) = run.row()
         {
-            let ends = match (run.is_seen(), &self.until) {
-                (true, _) => visit(row.key, row.value).is_break(),
-                (false, until) => until.as_ref().is_some_and(|until| row.key >= &**until),
+            let ends = match run.is_seen() {
+                true => visit(row.key, row.value).is_break(),
+                false => to.is_some_and(|to| row.key >= to),
             };
             if ends {
                 return Ok(ControlFlow::Break(()));

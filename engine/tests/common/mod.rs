@@ -193,18 +193,19 @@ pub fn change(
     write.commit().unwrap().txn_id
 }
 
+/// Everything in a table, read from its end.
+pub fn rows_backward(read: &ReadTxn, table: &Table) -> Rows {
+    let backward = read.iter(table).unwrap().rev();
+    let mut rows: Rows = backward.map(Result::unwrap).collect();
+    rows.reverse();
+    rows
+}
+
 /// Everything about a state: in both directions, by single keys and by many.
 pub fn compare(read: &ReadTxn, table: &Table, state: &State, keys: u64, what: &str) {
     let expected: Vec<_> = state.clone().into_iter().collect();
     assert_eq!(rows(read, table), expected, "{what}");
-    let mut backward: Vec<_> = read
-        .iter(table)
-        .unwrap()
-        .rev()
-        .map(Result::unwrap)
-        .collect();
-    backward.reverse();
-    assert_eq!(backward, expected, "{what}, backward");
+    assert_eq!(rows_backward(read, table), expected, "{what}, backward");
     let mut seen = Vec::new();
     read.scan::<&[u8]>(table, .., |key, value| {
         seen.push((key.to_vec(), value.to_vec()));

@@ -19,12 +19,13 @@ pub(crate) trait Between {
     /// There is one of that key.
     fn is_row(&self) -> bool;
 
-    /// Has `visit` see the next one if it is of [`Self::key`]; unless that breaks, goes on.
+    /// Has `visit` see the next one if it is of [`Self::key`]; unless that breaks, goes on. It breaks at `to`, if not before.
     ///
     /// # Errors
     /// A page that cannot be read or contradicts itself.
     fn visit(
         &mut self,
+        to: Option<&[u8]>,
         visit: &mut impl FnMut(&[u8], RowValue<'_>) -> ControlFlow<()>,
     ) -> Result<ControlFlow<()>, PageError>;
 }
@@ -125,7 +126,7 @@ impl<P: PageRead> Cursor<'_, P> {
                 }
                 cursor.step(Way::Forward)?;
             }
-            while others.key().is_some() && others.visit(visit)?.is_continue() {}
+            while others.key().is_some() && others.visit(to, visit)?.is_continue() {}
             Ok(false)
         })
         .map(drop)
@@ -158,7 +159,7 @@ impl<P: PageRead> Cursor<'_, P> {
                     }
                     Ordering::Equal | Ordering::Greater => {}
                 }
-                if others.visit(visit)?.is_break() {
+                if others.visit(to, visit)?.is_break() {
                     return Ok(ControlFlow::Break(()));
                 }
                 limit = Limit::of(others.key(), prefix);
