@@ -223,13 +223,24 @@ fn assemble(parts: Assembly<'_>) -> Result<Db> {
         dropped,
     } = replayed;
     let visible = end.end.last_txn;
+    // Pages are named by meta only after the log of what they hold is durable.
+    if visible < meta.tree_txn {
+        return Err(Error::Corrupt(Corruption {
+            file: "data",
+            offset: None,
+            detail: format!(
+                "the trees end with {}, the log with {visible}",
+                meta.tree_txn
+            ),
+        }));
+    }
     let has_older = older.is_some();
     let key_bytes_max = key_bytes_max(store.page_bytes()).min(limits::KEY_BYTES_MAX);
     let shared = Arc::new(Shared::new(Arc::clone(&store), visible, next_table, lock));
     let shapes = Arc::new(Shapes::new(Shape {
         seq: 1,
         generation: meta.generation,
-        tree_txn: meta.tree_txn.min(visible),
+        tree_txn: meta.tree_txn,
         history: Arc::new(load_history(&store, &meta)?),
         active: Arc::clone(&delta),
         frozen: Vec::new(),
