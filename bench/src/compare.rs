@@ -4,7 +4,8 @@
 //! absolute deviation, of the side where it is larger). A shift beyond the threshold and within the spread is not judged:
 //! the machine was too noisy to tell. Times and ratios need five repeats on both sides; with fewer the spread is not known,
 //! so only what is worse by three thresholds is called worse, and what is worse by one is not decided. Counts need
-//! one repeat; those that follow the clock (flushes of group commits) are judged by their spread like the rest.
+//! one repeat. Some of them follow the clock (flushes of group commits, pages of checkpoints meanwhile), which shows in the
+//! repeats of one build: where these differ by more than half of what is let pass, as much is let pass as of a ratio.
 //! Spec: `benchmarks_v0`.
 
 use std::collections::BTreeMap;
@@ -14,7 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::results::Record;
 use crate::row::is_critical;
-use crate::stats::{median, spread};
+use crate::stats::{median, range, spread};
 use crate::units::{Unit, show};
 
 /// Repeats without which the spread of a time or a ratio is not known.
@@ -109,6 +110,8 @@ struct Series {
     rising: bool,
     threshold: f64,
     least: Least,
+    /// The threshold instead, if the repeats before show that it follows the clock.
+    clocked: f64,
     /// There were too few operations for it to say anything.
     is_thin: bool,
     values: Vec<f64>,
@@ -144,7 +147,11 @@ impl Series {
     fn threshold_of(&self, median: f64) -> f64 {
         let Least { most, nothing } = self.least;
         let least = most.min(median.abs().max(nothing));
-        (self.threshold * median.abs()).max(least)
+        let threshold = (self.threshold * median.abs()).max(least);
+        if 2.0 * range(&self.values) > threshold {
+            return threshold.max(self.clocked * median.abs());
+        }
+        threshold
     }
 }
 
@@ -229,6 +236,10 @@ fn series(records: &[Record], limits: &Thresholds) -> BTreeMap<String, Series> {
         rising,
         threshold,
         least,
+        clocked: match kind {
+            Kind::Count => limits.floor,
+            Kind::Time | Kind::Ratio => 0.0,
+        },
         is_thin: false,
         values: Vec::new(),
     };
@@ -476,6 +487,7 @@ mod tests {
             rising: false,
             threshold: 0.10,
             least: NONE,
+            clocked: 0.0,
             is_thin: false,
             values: values.to_vec(),
         }
@@ -525,11 +537,13 @@ mod tests {
     }
 
     #[test]
-    fn small_counts_that_grow_manyfold_are_found_and_those_that_swing_are_judged_by_their_spread() {
+    fn small_counts_that_grow_manyfold_are_found_and_those_that_follow_the_clock_are_judged_as_ratios()
+     {
         let flushes = |values: &[f64]| Series {
             kind: Kind::Count,
             threshold: 0.0,
             least: COUNTS,
+            clocked: 0.25,
             ..times(values)
         };
         let buffered = flushes(&[0.000_741, 0.000_747, 0.000_765, 0.000_75, 0.000_746]);
@@ -540,11 +554,18 @@ mod tests {
             judge(&flushes(&[0.0]), &flushes(&[0.001])).3,
             Finding::Worse
         );
-        // Group commits: the kept spread is large, so a shift within three of it is a doubt, and one beyond is none.
+        // Group commits: two builds that are one differ like this, so do two hours.
         let groups = flushes(&[0.30, 0.34, 0.36, 0.32, 0.38]);
         let finding = |after: f64| judge(&groups, &flushes(&[after])).3;
-        assert_eq!(finding(0.342), Finding::Same);
-        assert_eq!(finding(0.39), Finding::Noisy);
-        assert_eq!(finding(0.41), Finding::Worse);
+        assert_eq!(finding(0.39), Finding::Same);
+        assert_eq!(finding(0.43), Finding::Worse);
+        // One transaction, one flush: no repeat differs, and nothing more is let pass.
+        let solo = flushes(&[1.0, 1.0, 1.001, 1.0, 1.0]);
+        let finding = |after: f64| judge(&solo, &flushes(&[after])).3;
+        assert_eq!(finding(1.004), Finding::Same);
+        assert_eq!(finding(1.006), Finding::Worse);
+        // What swings only now was not let do so.
+        let now = flushes(&[1.0, 1.2, 1.2, 1.2, 1.3]);
+        assert_eq!(judge(&solo, &now).3, Finding::Worse);
     }
 }

@@ -19,6 +19,13 @@ pub(crate) fn spread(values: &[f64]) -> f64 {
     median(&distances)
 }
 
+/// The largest less the smallest; 0 of none.
+pub(crate) fn range(values: &[f64]) -> f64 {
+    let most = values.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+    let least = values.iter().copied().fold(f64::INFINITY, f64::min);
+    (most - least).max(0.0)
+}
+
 /// The sum divided by how many there are.
 pub(crate) fn mean(values: &[f64]) -> f64 {
     values.iter().sum::<f64>() / values.len().max(1) as f64
