@@ -163,8 +163,9 @@ pub(super) fn leave(cache: &Cache) {
 /// Starts reading those of `pages` that are not resident, as far as the depth allows: in the order of the file, from
 /// the end that the first of them is nearer to.
 pub(super) fn prefetch(cache: &Cache, pages: &[PageRef], class: Class) {
-    let missing =
-        |page: &PageRef| page.id.get() < PAGES_MAX && cache.resident(*page, Class::Once).is_none();
+    // Nearly always all of them are resident, in scans of what is hot: frames are not looked at, whose lines are not needed yet.
+    // An entry that is out of date costs a read that is not ahead.
+    let missing = |page: &PageRef| page.id.get() < PAGES_MAX && cache.map.get(page.id).is_none();
     let mut missing: Vec<PageRef> = pages.iter().copied().filter(missing).collect();
     let (Some(first), Some(last)) = (missing.first(), missing.last()) else {
         return;

@@ -76,11 +76,24 @@ pub(crate) fn as_packed(packed: &[u8]) -> Option<Range<usize>> {
     let (key, [0, 0]) = packed.get(TABLE_BYTES..)?.split_last_chunk()? else {
         return None;
     };
-    // All of them at once, not up to the first zero: most keys have none, and are short.
-    let zeros = key
-        .iter()
-        .fold(0, |zeros, byte| zeros | u8::from(*byte == 0));
-    (zeros == 0).then_some(TABLE_BYTES..TABLE_BYTES + key.len())
+    (!has_zero(key)).then_some(TABLE_BYTES..TABLE_BYTES + key.len())
+}
+
+/// Whether there is a zero byte. Eight at a time, since most keys have none and are short; the last eight once more where they are
+/// no whole word.
+#[inline]
+fn has_zero(key: &[u8]) -> bool {
+    const ONES: u64 = u64::from_le_bytes([1; 8]);
+    const HIGH: u64 = ONES << 7;
+    let in_word = |word: &[u8; 8]| {
+        let word = u64::from_le_bytes(*word);
+        word.wrapping_sub(ONES) & !word & HIGH != 0
+    };
+    let Some(last) = key.last_chunk() else {
+        return key.contains(&0);
+    };
+    let (words, _) = key.as_chunks();
+    words.iter().any(in_word) || in_word(last)
 }
 
 /// Puts the key of `packed` into `into`. Says whether it is one.

@@ -53,8 +53,17 @@ impl Way {
 pub(super) struct Seen<'p, P: PageRead> {
     runs: Vec<RunCursor<'p, P>>,
     /// Those of the runs that stand on a version, the foremost first.
-    order: Vec<usize>,
+    order: Vec<Stand>,
     way: Way,
+}
+
+/// A run that stands on a version.
+#[derive(Debug, Clone, Copy)]
+struct Stand {
+    /// How its key begins: most comparisons need no more.
+    head: u64,
+    /// Which of the runs.
+    run: usize,
 }
 
 impl<'p, P: PageRead> Seen<'p, P> {
@@ -106,8 +115,11 @@ impl<'p, P: PageRead> Seen<'p, P> {
         self.order.clear();
         self.runs.iter_mut().try_for_each(&mut go)?;
         let runs = self.runs.iter().enumerate();
-        let on = runs.filter(|(_, run)| run.version().is_some());
-        self.order.extend(on.map(|(index, _)| index));
+        let on = runs.filter_map(|(run, cursor)| {
+            let head = cursor.version()?.head;
+            Some(Stand { head, run })
+        });
+        self.order.extend(on);
         for place in (0..self.order.len()).rev() {
             self.sink(place);
         }
@@ -143,17 +155,38 @@ impl<'p, P: PageRead> Seen<'p, P> {
     /// A page that cannot be read or contradicts itself.
     #[inline]
     pub(super) fn advance(&mut self) -> Result<(), PageError> {
-        if self.order.len() == 1 || !self.is_seen() {
-            return self.step(0);
+        let way = self.way;
+        let is_before = |one: u64, other: Option<&Stand>| {
+            other.is_none_or(|other| one.cmp(&other.head) == way.before())
+        };
+        // Nearly always no other run stands on a key that begins likewise, neither before the step nor after it.
+        if let [first, others @ ..] = &mut *self.order
+            && is_before(first.head, others.first())
+            && let Some(run) = self.runs.get_mut(first.run)
+            && let Some(head) = run.step_within()
+        {
+            first.head = head;
+            if !is_before(head, others.first()) {
+                self.sink(0);
+            }
+            return Ok(());
         }
-        let copies = self.copies()?;
+        self.advance_copies()
+    }
+
+    /// The same, whoever stands on whatever.
+    fn advance_copies(&mut self) -> Result<(), PageError> {
+        let copies = match self.is_seen() {
+            true => self.copies()?,
+            false => 0,
+        };
         // From the last one on, so that none of them moves before its turn.
         (0..=copies).rev().try_for_each(|place| self.step(place))
     }
 
     /// How many runs hold another copy of the current version: one that the same transaction wrote.
     fn copies(&mut self) -> Result<usize, PageError> {
-        let mut runs = self.order.iter().map(|index| self.runs.get(*index));
+        let mut runs = (self.order.iter()).map(|stand| self.runs.get(stand.run));
         let version = |run: Option<&RunCursor<'p, P>>| {
             let version = run?.version()?;
             Some(version.taken.txn())
@@ -174,34 +207,48 @@ impl<'p, P: PageRead> Seen<'p, P> {
 
     #[inline]
     fn foremost(&self) -> Option<&RunCursor<'p, P>> {
-        self.runs.get(*self.order.first()?)
+        self.runs.get(self.order.first()?.run)
     }
 
     /// Steps the run at a place of the order, and puts it where it then belongs.
-    #[inline]
     fn step(&mut self, place: usize) -> Result<(), PageError> {
-        let index = self.order.get(place);
-        let Some(run) = index.and_then(|index| self.runs.get_mut(*index)) else {
+        let Some(stand) = self.order.get_mut(place) else {
+            return Ok(());
+        };
+        let Some(run) = self.runs.get_mut(stand.run) else {
             return Ok(());
         };
         let stepped = run.step(self.way);
-        if stepped.is_err() || run.version().is_none() {
-            self.order.remove(place);
-        } else {
-            self.sink(place);
+        match run.version() {
+            Some(version) if stepped.is_ok() => {
+                stand.head = version.head;
+                self.sink(place);
+            }
+            _ => drop(self.order.remove(place)),
         }
         stepped
     }
 
     /// Moves the run at `place` behind those that stand before it.
-    #[inline]
     fn sink(&mut self, mut place: usize) {
         while let Some(&[moved, next]) = self.order.get(place..place + 2)
-            && let (Some(one), Some(other)) = (self.runs.get(moved), self.runs.get(next))
-            && other.is_before(one, self.way)
+            && self.is_before(next, moved)
         {
             self.order.swap(place, place + 1);
             place += 1;
+        }
+    }
+
+    /// Whether the turn of `one` is before that of `other`.
+    fn is_before(&self, one: Stand, other: Stand) -> bool {
+        let (Some(run), Some(other_run)) = (self.runs.get(one.run), self.runs.get(other.run))
+        else {
+            return false;
+        };
+        let order = one.head.cmp(&other.head);
+        match order.then_with(|| run.key().cmp(other_run.key())) {
+            Ordering::Equal => other_run.is_seen() && !run.is_seen(),
+            order @ (Ordering::Less | Ordering::Greater) => order == self.way.before(),
         }
     }
 }
@@ -241,8 +288,9 @@ impl<P: PageRead> Between for Seen<'_, P> {
 
 /// A version that a run stands on, or will.
 struct Version {
-    /// Its key, in [`RunCursor::keys`].
+    /// Its key, in [`RunCursor::keys`], and how that begins: most comparisons need no more.
     key: Range<usize>,
+    head: u64,
     /// Only the last one was not; and then neither was any between it and the one before.
     is_seen: bool,
     taken: Taken,
@@ -297,15 +345,6 @@ impl<P: PageRead> RunCursor<'_, P> {
         self.cursor.taken(&version.taken, key)
     }
 
-    /// Whether its turn is before that of `other`.
-    #[inline]
-    fn is_before(&self, other: &Self, way: Way) -> bool {
-        match self.key().cmp(other.key()) {
-            Ordering::Equal => other.is_seen() && !self.is_seen(),
-            order @ (Ordering::Less | Ordering::Greater) => order == way.before(),
-        }
-    }
-
     fn seek(&mut self, key: &[u8]) -> Result<(), PageError> {
         key::pack(self.table, key, &mut self.packed);
         self.cursor.seek(Bound::Included(&self.packed))?;
@@ -327,18 +366,25 @@ impl<P: PageRead> RunCursor<'_, P> {
     /// From where a seek led.
     fn begin(&mut self, way: Way) -> Result<(), PageError> {
         (self.last, self.last_seen) = (None, None);
-        (self.batch, self.is_ahead) = (BATCH_MIN, true);
+        self.is_ahead = true;
+        self.take_at_most(BATCH_MIN);
         self.fill(way)
     }
 
-    /// On to the next version that was seen, or some way towards it.
+    /// On to the next one of the versions that were taken, if there is one: how its key begins.
     #[inline]
-    fn step(&mut self, way: Way) -> Result<(), PageError> {
+    fn step_within(&mut self) -> Option<u64> {
+        let head = self.versions.get(self.now + 1)?.head;
         self.now += 1;
-        if self.now < self.versions.len() {
-            return Ok(());
+        Some(head)
+    }
+
+    /// On to the next version that was seen, or some way towards it.
+    fn step(&mut self, way: Way) -> Result<(), PageError> {
+        match self.step_within() {
+            Some(_) => Ok(()),
+            None => self.refill(way),
         }
-        self.refill(way)
     }
 
     fn refill(&mut self, way: Way) -> Result<(), PageError> {
@@ -353,9 +399,7 @@ impl<P: PageRead> RunCursor<'_, P> {
                 kept.extend_from_slice(key);
             }
         }
-        self.batch = BATCH_MAX;
-        self.versions.reserve(BATCH_MAX);
-        self.keys.reserve(BATCH_MAX * KEY_BYTES);
+        self.take_at_most(BATCH_MAX);
         self.fill(way)?;
         // Whole moves that come no further than one key: it has many versions.
         if !self.is_seen() && self.version().is_some() && self.last.as_deref() == Some(self.key()) {
@@ -364,6 +408,15 @@ impl<P: PageRead> RunCursor<'_, P> {
             self.fill(way)?;
         }
         Ok(())
+    }
+
+    /// Sets aside room for so many versions, none of which is needed any more.
+    fn take_at_most(&mut self, batch: usize) {
+        self.batch = batch;
+        self.versions.clear();
+        self.keys.clear();
+        self.versions.reserve(batch);
+        self.keys.reserve(batch * KEY_BYTES);
     }
 
     /// Takes the next versions that were seen, or one that was not where it has passed over many.
@@ -429,12 +482,16 @@ impl<P: PageRead> RunCursor<'_, P> {
                         start..keys.len()
                     }
                 };
+                let own = keys.get(key.clone()).unwrap_or_default();
+                let head = head_of(own);
                 if is_seen {
-                    let before = match versions.last() {
-                        Some(version) => keys.get(version.key.clone()),
-                        None => last_seen.as_deref(),
+                    let is_same = match versions.last() {
+                        Some(version) => {
+                            version.head == head && keys.get(version.key.clone()) == Some(own)
+                        }
+                        None => last_seen.as_deref() == Some(own),
                     };
-                    if before.is_some() && before == keys.get(key.clone()) {
+                    if is_same {
                         wrong = Some(Wrong::Twice);
                         return Look::Again;
                     }
@@ -442,6 +499,7 @@ impl<P: PageRead> RunCursor<'_, P> {
                 }
                 versions.push(Version {
                     key,
+                    head,
                     is_seen,
                     taken: Taken::of(leaf, row),
                 });
@@ -520,6 +578,19 @@ impl<P: PageRead> RunCursor<'_, P> {
             expected: 0,
         }
     }
+}
+
+/// How a key begins: where these differ, keys compare as they do.
+#[inline]
+fn head_of(key: &[u8]) -> u64 {
+    if let Some(first) = key.first_chunk() {
+        return u64::from_be_bytes(*first);
+    }
+    let mut padded = [0; 8];
+    for (to, from) in padded.iter_mut().zip(key) {
+        *to = *from;
+    }
+    u64::from_be_bytes(padded)
 }
 
 /// What is wrong with a row.
