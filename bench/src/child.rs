@@ -10,13 +10,14 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::agents::Tree;
+use crate::agents::{Model, Tree};
 use crate::counted::{self, Counted};
 use crate::data::{Rng, Rows, load};
 use crate::error::{BenchError, Result};
 use crate::machine::resident_bytes;
 use crate::row::plain;
 use crate::sample::{Until, measure};
+use crate::suites::macros;
 use crate::target::{Db, Table, WriteBatch};
 
 /// Rows of one transaction of [`Task::FillDelta`].
@@ -40,8 +41,8 @@ pub(crate) enum Task {
         /// All rows are in pages first.
         load: bool,
     },
-    /// Load a source tree, edit it in so many durable transactions, say with which one that began, and go on editing until
-    /// killed.
+    /// Load a source tree, edit it in so many durable transactions, compare states of the past with what they must be, say with
+    /// which one that began, and go on editing until killed.
     Agents {
         /// The database.
         dir: PathBuf,
@@ -234,7 +235,7 @@ pub(crate) fn check_filled(db: &Db, task: &Task, acknowledged: u64) -> Result<()
 
 /// See [`Task::Agents`].
 fn edit(dir: &std::path::Path, edits: u64, seed: u64) -> Result<(Db, u64)> {
-    let db = crate::suites::macros::options().open(dir)?;
+    let db = macros::options().open(dir)?;
     let table = db.table("lines")?;
     let tree = Tree::read();
     let begin = tree.load(&db, &table)?;
@@ -245,6 +246,9 @@ fn edit(dir: &std::path::Path, edits: u64, seed: u64) -> Result<(Db, u64)> {
     if let Some(last) = last {
         last.wait()?;
     }
+    let (model, mut rng) = (Model::after(&tree, seed, edits), Rng::new(seed, 721));
+    macros::read_back(&db, &model, (begin, &mut rng), edits)?;
+    drop(model);
     let on = db.clone();
     std::thread::spawn(move || {
         let mut number = edits;

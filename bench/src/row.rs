@@ -7,6 +7,7 @@ use std::time::Duration;
 use crate::data::{Rng, Rows, load};
 use crate::error::{BenchError, Result};
 use crate::figures::Measured;
+use crate::floor::PAGE_BYTES;
 use crate::profile::Scale;
 use crate::sample::{Sample, Until};
 use crate::target::{Db, Options, Retention, Stats, Table};
@@ -64,6 +65,21 @@ const EXPLAINING: &[&str] = &[
 /// Whether a regression of a row blocks a change. Spec: `benchmarks_v0`, last column.
 pub(crate) fn is_critical(name: &str) -> bool {
     !EXPLAINING.iter().any(|start| name.starts_with(start))
+}
+
+/// Bytes that a row may need on the disk, by its name: twice the data that must not fit into memory, and the files of the floors.
+/// What keeps every version for two sustained loops needs more where these are long: 6.2 GiB at 2,600 commits a second, and half
+/// as much again for a faster disk.
+pub(crate) fn room_of(name: &str, scale: &Scale) -> u64 {
+    const FILES_OF_FLOORS: u64 = 4;
+    const KEPT_A_SECOND: f64 = 160e6;
+    let data = (scale.small_budget_mib * 4) << 20;
+    let pages = scale.pages * PAGE_BYTES as u64;
+    let kept = match name {
+        "bench/timetravel/held_snapshot" => scale.sustained_seconds * KEPT_A_SECOND,
+        _ => 0.0,
+    };
+    (2 * data).max(kept as u64) + FILES_OF_FLOORS * pages
 }
 
 /// What a row is read against.

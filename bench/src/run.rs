@@ -10,12 +10,11 @@ use crate::cli::{self, Ended, RunArgs, complain, say};
 use crate::csv;
 use crate::error::{BenchError, Result};
 use crate::figures::Verdict;
-use crate::floor::PAGE_BYTES;
 use crate::gate;
 use crate::machine::{Git, Machine, free_bytes};
 use crate::profile::{Profile, Scale};
 use crate::report::{self, Run};
-use crate::row::{Ctx, Row};
+use crate::row::{Ctx, Row, room_of};
 use crate::sample::Warmup;
 use crate::scratch::Scratch;
 use crate::summary::{self, RowEnd, Summary};
@@ -146,7 +145,7 @@ fn measure_all(
         let mut figures: Vec<Verdict> = Vec::new();
         for repeat in 0..args.repeats {
             bar.set_message(row.short());
-            let measured = room(&run.scale, scratch).and_then(|()| (row.run)(&mut ctx));
+            let measured = room(row.name, &run.scale, scratch).and_then(|()| (row.run)(&mut ctx));
             let replaced = ctx.threads_were_replaced();
             let kept = measured.and_then(|mut outcome| {
                 if replaced {
@@ -217,12 +216,9 @@ fn judged(mut figures: Vec<Verdict>) -> Vec<Verdict> {
     all
 }
 
-/// Fails unless the scratch directory has room for the largest row's files: twice its data, and the files of the floors.
-fn room(scale: &Scale, scratch: &Path) -> Result<()> {
-    const FILES_OF_FLOORS: u64 = 4;
-    let data = (scale.small_budget_mib * 4) << 20;
-    let pages = scale.pages * PAGE_BYTES as u64;
-    let needed = 2 * data + FILES_OF_FLOORS * pages;
+/// Fails unless the scratch directory has room for the files of a row.
+fn room(row: &str, scale: &Scale, scratch: &Path) -> Result<()> {
+    let needed = room_of(row, scale);
     match free_bytes(scratch) {
         Some(free) if free < needed => Err(BenchError::Absent(format!(
             "{} has {} free, {} are needed",
@@ -385,12 +381,12 @@ mod tests {
     #[test]
     fn rows_without_room_are_skipped_and_say_how_much_is_missing() {
         let dir = tempfile::tempdir().unwrap();
-        assert!(room(&Scale::tiny(), dir.path()).is_ok());
+        assert!(room("bench/log/x", &Scale::tiny(), dir.path()).is_ok());
         let vast = Scale {
             pages: 1 << 40,
             ..Scale::tiny()
         };
-        let error = room(&vast, dir.path()).unwrap_err();
+        let error = room("bench/log/x", &vast, dir.path()).unwrap_err();
         assert!(matches!(error, BenchError::Absent(_)), "{error}");
         assert!(error.to_string().contains("are needed"), "{error}");
     }

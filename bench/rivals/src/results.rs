@@ -128,8 +128,11 @@ pub(crate) struct Value {
 }
 
 impl Results {
-    /// Writes the file.
+    /// Writes the file, unless it would say what no run can give.
     pub(crate) fn write(&self, path: &Path) -> Result<()> {
+        if let Some(fault) = self.fault() {
+            return Err(Error::file(path)(std::io::Error::other(fault)));
+        }
         let text = serde_json::to_string_pretty(self)
             .map_err(|error| Error::file(path)(std::io::Error::other(error)))?;
         if let Some(dir) = path.parent().filter(|dir| !dir.as_os_str().is_empty()) {
@@ -144,10 +147,61 @@ impl Results {
         serde_json::to_string_pretty(&schema).unwrap_or_default() + "\n"
     }
 
+    /// The first contradiction: a number that cannot be measured, an answer of nobody, a sound result that lacks a column.
+    fn fault(&self) -> Option<String> {
+        let names: Vec<&str> = (self.engines.iter())
+            .filter(|engine| engine.skipped.is_none())
+            .map(|engine| engine.name.as_str())
+            .collect();
+        self.rows.iter().find_map(|row| {
+            let ids: Vec<&str> = row.metrics.iter().map(|metric| &*metric.id).collect();
+            row.engines.iter().find_map(|result| {
+                let fault = match names.contains(&&*result.engine) {
+                    true => result.fault(&ids, self.repeats),
+                    false => Some("took no part".to_owned()),
+                };
+                fault.map(|fault| format!("{} of {}: {fault}", row.name, result.engine))
+            })
+        })
+    }
+
     /// Whether every engine gave right answers in every row.
     pub(crate) fn is_sound(&self) -> bool {
         let all = self.rows.iter().flat_map(|row| &row.engines);
         all.into_iter().all(|result| result.status == Status::Ok)
+    }
+}
+
+impl EngineResult {
+    /// What no run of so many repeats can give, where a row has the columns `ids`.
+    fn fault(&self, ids: &[&str], repeats: u32) -> Option<String> {
+        if self.status != Status::Ok {
+            return self.why.is_none().then(|| "no reason is given".to_owned());
+        }
+        if self.repeats.len() != repeats as usize {
+            let found = self.repeats.len();
+            return Some(format!("{found} repeats, expected {repeats}"));
+        }
+        // Repeats may hold more numbers than the row has columns.
+        let measured = self
+            .repeats
+            .iter()
+            .flatten()
+            .map(|(id, number)| (id, *number));
+        let of_all = self.values.iter().flat_map(|(id, value)| {
+            [value.median, value.spread, value.of_best].map(|number| (id, number))
+        });
+        let wrong = measured
+            .chain(of_all)
+            .find(|(_, number)| !(0.0..=f64::MAX).contains(number));
+        if let Some((id, number)) = wrong {
+            return Some(format!("{id} is {number}, expected a number from 0 on"));
+        }
+        if let Some(other) = self.values.keys().find(|id| !ids.contains(&id.as_str())) {
+            return Some(format!("{other} is no column of the row"));
+        }
+        let first = ids.first()?;
+        (!self.values.contains_key(*first)).then(|| format!("{first} is missing"))
     }
 }
 
@@ -279,6 +333,31 @@ pub(crate) mod tests {
             row.engines[0].values["rate"].of_best > 1.0,
             "shown, not counted"
         );
+    }
+
+    #[test]
+    fn what_no_run_can_give_is_not_written() {
+        let ids = ["rate", "p50"];
+        let fault = |change: fn(&mut EngineResult)| {
+            let mut row = row(&[("a", Status::Ok, &[(90.0, 10.0), (100.0, 11.0)])]);
+            change(&mut row.engines[0]);
+            row.engines[0].fault(&ids, 2).unwrap_or_default()
+        };
+        assert_eq!(fault(|_| {}), "");
+        let more = |result: &mut EngineResult| {
+            result.repeats[0].insert("beside".to_owned(), 1.0);
+        };
+        assert_eq!(fault(more), "");
+        let nan = |result: &mut EngineResult| {
+            result.repeats[1].insert("p50".to_owned(), f64::NAN);
+        };
+        assert!(fault(nan).starts_with("p50 is NaN"));
+        assert_eq!(
+            fault(|result| drop(result.repeats.pop())),
+            "1 repeats, expected 2"
+        );
+        assert_eq!(fault(|result| result.values.clear()), "rate is missing");
+        assert!(fault(|result| result.status = Status::Failed).contains("no reason"));
     }
 
     #[test]

@@ -3,6 +3,7 @@
 //! The page has no script and loads nothing: it can be mailed, kept with a release, or opened from a CI artifact.
 //! Spec: `benchmarks_v0`.
 
+mod depths;
 mod engines;
 mod plots;
 mod runs;
@@ -89,6 +90,7 @@ fn page(inputs: &Inputs) -> Result<String> {
              is better. The dashed line is the floor itself.</p><div class=\"card\">{plot}</div>"
         )
     }));
+    add("depths", "By queue depth", depths::section(&rows));
     add("variation", "Over repeats", plots::variations(&rows).map(|plot| {
         format!(
             "<p>Standard deviation divided by the mean, over the repeats: bars are throughput, dots the 99th percentile. \

@@ -1,0 +1,158 @@
+//! Queue-depth curves: what a device does at once, and what an operation then waits.
+
+use std::collections::BTreeMap;
+
+use super::plots::Rows;
+use super::svg::{Anchor, Axis, Svg, escape, tick};
+use crate::results::Record;
+use crate::stats::median;
+use crate::units::{Unit, show};
+
+/// Width and height of one curve, and where its axes are.
+const WIDTH: f64 = 490.0;
+const HEIGHT: f64 = 230.0;
+const LEFT: f64 = 64.0;
+const RIGHT: f64 = 426.0;
+const TOP: f64 = 24.0;
+const BOTTOM: f64 = 176.0;
+
+/// One depth of a curve; medians over the repeats.
+#[derive(Debug, Clone, Copy, PartialEq)]
+struct Point {
+    ops_per_sec: f64,
+    p50_ns: f64,
+}
+
+/// What a row's name says: the curve and its depth.
+fn curve_of(short: &str) -> Option<(&str, u32)> {
+    if short == "io/queue_read_16k" {
+        return Some(("io/read_16k", 1));
+    }
+    let (curve, depth) = short.rsplit_once("_depth_")?;
+    Some((curve, depth.parse().ok()?))
+}
+
+/// Curves of at least two depths, by name.
+fn curves<'r>(rows: &Rows<'r>) -> BTreeMap<&'r str, BTreeMap<u32, Point>> {
+    let mut all: BTreeMap<_, BTreeMap<_, _>> = BTreeMap::new();
+    for (short, records) in rows {
+        if let Some((curve, depth)) = curve_of(short) {
+            let of = |number: fn(&Record) -> f64| {
+                median(&records.iter().map(number).collect::<Vec<_>>())
+            };
+            let point = Point {
+                ops_per_sec: of(|record| record.results.ops_per_sec),
+                p50_ns: of(|record| record.results.latency_ns.p50),
+            };
+            all.entry(curve).or_default().insert(depth, point);
+        }
+    }
+    all.retain(|_, points| points.len() > 1);
+    all
+}
+
+/// A card for each curve: operations a second on the left axis, the median operation beside each point.
+pub(super) fn section(rows: &Rows<'_>) -> Option<String> {
+    let cards: String = curves(rows)
+        .iter()
+        .map(|(name, points)| card(name, points))
+        .collect();
+    (!cards.is_empty()).then(|| {
+        format!(
+            "<p>Operations a second by how many are in flight; the dashed line is what one at a time would give times the \
+             depth. Where the curve leaves it the device is as busy as it gets, and more in flight only wait longer: the \
+             median of one operation stands at each point.</p><div class=\"grid\">{cards}</div>"
+        )
+    })
+}
+
+fn card(name: &str, points: &BTreeMap<u32, Point>) -> String {
+    let rates = points.values().map(|point| point.ops_per_sec);
+    let axis = Axis::log(rates, BOTTOM, TOP);
+    let mut svg = Svg::new(WIDTH, HEIGHT);
+    for at in axis.ticks(4) {
+        let y = axis.at(at);
+        svg.line((LEFT, y), (RIGHT, y), "gridline");
+        let label = tick(at, Unit::PerSecond);
+        svg.text((LEFT - 6.0, y + 4.0), Anchor::End, "tick", &label);
+    }
+    svg.line((LEFT, BOTTOM), (RIGHT, BOTTOM), "axis");
+    // Depths by their logarithm, so that a curve that follows the depth is a straight line.
+    let log = |depth: u32| f64::from(depth.max(1)).log2();
+    let last = points.keys().last().map_or(1.0, |last| log(*last));
+    let x = |depth: u32| LEFT + 18.0 + log(depth) / last.max(1.0) * (RIGHT - LEFT - 36.0);
+    let line: Vec<(f64, f64)> = points
+        .iter()
+        .map(|(depth, point)| (x(*depth), axis.at(point.ops_per_sec)))
+        .collect();
+    if let Some((first, one)) = points.first_key_value() {
+        let ideal: Vec<(f64, f64)> = points
+            .keys()
+            .map(|depth| {
+                (
+                    *depth,
+                    one.ops_per_sec * f64::from(*depth) / f64::from((*first).max(1)),
+                )
+            })
+            .map(|(depth, rate)| (x(depth), axis.at(rate)))
+            .collect();
+        svg.polyline(&ideal, "ideal");
+    }
+    svg.polyline(&line, "trend");
+    for ((depth, point), at) in points.iter().zip(&line) {
+        let (rate, p50) = (
+            show(point.ops_per_sec, Unit::PerSecond),
+            show(point.p50_ns, Unit::Nanos),
+        );
+        let title = format!("{name}, {depth} in flight: {rate}, median {p50}");
+        svg.dot(*at, 4.0, "p50", &title);
+        svg.text(
+            (at.0, BOTTOM + 16.0),
+            Anchor::Middle,
+            "tick",
+            &depth.to_string(),
+        );
+        svg.text((at.0, BOTTOM + 34.0), Anchor::Middle, "tick", &p50);
+    }
+    format!(
+        "<div class=\"card\"><code>{}</code><div class=\"unit\">operations a second by depth; medians below</div>{}</div>\n",
+        escape(name),
+        svg.finish(&format!("{name}: operations a second by queue depth"))
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::results::tests::record;
+
+    #[test]
+    fn rows_of_one_kind_are_a_curve_by_depth() {
+        let of = |rate: f64| {
+            let mut one = record();
+            one.results.ops_per_sec = rate;
+            one.results.latency_ns.p50 = 1e9 / rate;
+            vec![one]
+        };
+        let (one, eight, alone, other) = (of(10_000.0), of(60_000.0), of(5000.0), of(1.0));
+        let rows: Rows<'_> = vec![
+            ("io/read_16k_depth_8", &eight),
+            ("io/queue_read_16k", &one),
+            ("io/write_16k_depth_1", &alone),
+            ("log/commit_solo_durable", &other),
+        ];
+        let found = curves(&rows);
+        assert_eq!(found.keys().copied().collect::<Vec<_>>(), ["io/read_16k"]);
+        let rates: Vec<_> = found["io/read_16k"]
+            .iter()
+            .map(|(depth, point)| (*depth, point.ops_per_sec))
+            .collect();
+        assert_eq!(rates, [(1, 10_000.0), (8, 60_000.0)]);
+        let text = section(&rows).unwrap();
+        assert!(
+            text.contains("io/read_16k, 8 in flight: 60.0 K/s, median 16.7 µs"),
+            "{text}"
+        );
+        assert_eq!(section(&rows[2..].to_vec()), None, "a point is no curve");
+    }
+}
