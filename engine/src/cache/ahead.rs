@@ -160,7 +160,7 @@ pub(super) fn leave(cache: &Cache) {
     drop(gone);
 }
 
-/// Starts reading those of `pages` that are not resident, as far as the depth allows: in the order of the file, from
+/// Starts reading those of `pages` that the map does not know, as far as the depth allows: in the order of the file, from
 /// the end that the first of them is nearer to.
 pub(super) fn prefetch(cache: &Cache, pages: &[PageRef], class: Class) {
     // Nearly always all of them are resident, in scans of what is hot: frames are not looked at, whose lines are not needed yet.

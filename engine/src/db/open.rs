@@ -226,10 +226,10 @@ fn assemble(parts: Assembly<'_>) -> Result<Db> {
     // Pages are named by meta only after the log of what they hold is durable.
     if visible < meta.tree_txn {
         return Err(Error::Corrupt(Corruption {
-            file: "data",
+            file: "log",
             offset: None,
             detail: format!(
-                "the trees end with {}, the log with {visible}",
+                "it ends with {visible}, expected {}, with which the trees end",
                 meta.tree_txn
             ),
         }));

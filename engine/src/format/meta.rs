@@ -423,7 +423,12 @@ impl Meta {
             ("tree txn", stored.tree_txn.get(), 0, ids),
             ("log start", stored.log_lsn.get(), 0, ids),
             ("horizon", stored.horizon.get(), 0, stored.tree_txn.get()),
-            ("last txn", stored.log_last_txn.get(), 0, ids),
+            (
+                "last txn",
+                stored.log_last_txn.get(),
+                0,
+                stored.tree_txn.get(),
+            ),
             ("durable through", stored.durable_through.get(), 0, ids),
             // Groups begin at whole blocks.
             (
