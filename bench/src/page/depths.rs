@@ -2,10 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use super::plots::Rows;
+use super::plots::{Rows, of};
 use super::svg::{Anchor, Axis, Svg, escape, tick};
-use crate::results::Record;
-use crate::stats::median;
 use crate::units::{Unit, show};
 
 /// Width and height of one curve, and where its axes are.
@@ -37,12 +35,9 @@ fn curves<'r>(rows: &Rows<'r>) -> BTreeMap<&'r str, BTreeMap<u32, Point>> {
     let mut all: BTreeMap<_, BTreeMap<_, _>> = BTreeMap::new();
     for (short, records) in rows {
         if let Some((curve, depth)) = curve_of(short) {
-            let of = |number: fn(&Record) -> f64| {
-                median(&records.iter().map(number).collect::<Vec<_>>())
-            };
             let point = Point {
-                ops_per_sec: of(|record| record.results.ops_per_sec),
-                p50_ns: of(|record| record.results.latency_ns.p50),
+                ops_per_sec: of(records, |record| record.results.ops_per_sec),
+                p50_ns: of(records, |record| record.results.latency_ns.p50),
             };
             all.entry(curve).or_default().insert(depth, point);
         }
@@ -68,6 +63,7 @@ pub(super) fn section(rows: &Rows<'_>) -> Option<String> {
 
 fn card(name: &str, points: &BTreeMap<u32, Point>) -> String {
     let rates = points.values().map(|point| point.ops_per_sec);
+    let highest = rates.clone().fold(0.0, f64::max);
     let axis = Axis::log(rates, BOTTOM, TOP);
     let mut svg = Svg::new(WIDTH, HEIGHT);
     for at in axis.ticks(4) {
@@ -94,6 +90,8 @@ fn card(name: &str, points: &BTreeMap<u32, Point>) -> String {
                     one.ops_per_sec * f64::from(*depth) / f64::from((*first).max(1)),
                 )
             })
+            // Beyond the plot it would lie along its edge.
+            .take_while(|(_, rate)| *rate <= highest)
             .map(|(depth, rate)| (x(depth), axis.at(rate)))
             .collect();
         svg.polyline(&ideal, "ideal");

@@ -44,7 +44,7 @@ fn middle(index: usize) -> f64 {
 }
 
 /// Medians over the repeats of one number.
-fn of(records: &[Record], number: fn(&Record) -> f64) -> f64 {
+pub(super) fn of(records: &[Record], number: fn(&Record) -> f64) -> f64 {
     median(&records.iter().map(number).collect::<Vec<_>>())
 }
 
