@@ -14,13 +14,6 @@ const RIGHT: f64 = 426.0;
 const TOP: f64 = 24.0;
 const BOTTOM: f64 = 176.0;
 
-/// One depth of a curve; medians over the repeats.
-#[derive(Debug, Clone, Copy, PartialEq)]
-struct Point {
-    ops_per_sec: f64,
-    p50_ns: f64,
-}
-
 /// What a row's name says: the curve and its depth.
 fn curve_of(short: &str) -> Option<(&str, u32)> {
     if short == "io/queue_read_16k" {
@@ -30,23 +23,20 @@ fn curve_of(short: &str) -> Option<(&str, u32)> {
     Some((curve, depth.parse().ok()?))
 }
 
-/// Curves of at least two depths, by name.
-fn curves<'r>(rows: &Rows<'r>) -> BTreeMap<&'r str, BTreeMap<u32, Point>> {
+/// Curves of at least two depths, by name: operations a second by depth.
+fn curves<'r>(rows: &Rows<'r>) -> BTreeMap<&'r str, BTreeMap<u32, f64>> {
     let mut all: BTreeMap<_, BTreeMap<_, _>> = BTreeMap::new();
     for (short, records) in rows {
         if let Some((curve, depth)) = curve_of(short) {
-            let point = Point {
-                ops_per_sec: of(records, |record| record.results.ops_per_sec),
-                p50_ns: of(records, |record| record.results.latency_ns.p50),
-            };
-            all.entry(curve).or_default().insert(depth, point);
+            let rate = of(records, |record| record.results.ops_per_sec);
+            all.entry(curve).or_default().insert(depth, rate);
         }
     }
     all.retain(|_, points| points.len() > 1);
     all
 }
 
-/// A card for each curve: operations a second on the left axis, the median operation beside each point.
+/// A card for each curve: operations a second on the left axis, what one waits below each depth.
 pub(super) fn section(rows: &Rows<'_>) -> Option<String> {
     let cards: String = curves(rows)
         .iter()
@@ -55,14 +45,14 @@ pub(super) fn section(rows: &Rows<'_>) -> Option<String> {
     (!cards.is_empty()).then(|| {
         format!(
             "<p>Operations a second by how many are in flight; the dashed line is what one at a time would give times the \
-             depth. Where the curve leaves it the device is as busy as it gets, and more in flight only wait longer: the \
-             median of one operation stands at each point.</p><div class=\"grid\">{cards}</div>"
+             depth. Where the curve leaves it the device is as busy as it gets, and more in flight only wait longer: \
+             below each depth stands what one waits on average, the depth divided by the rate (Little's law).</p><div class=\"grid\">{cards}</div>"
         )
     })
 }
 
-fn card(name: &str, points: &BTreeMap<u32, Point>) -> String {
-    let rates = points.values().map(|point| point.ops_per_sec);
+fn card(name: &str, points: &BTreeMap<u32, f64>) -> String {
+    let rates = points.values().copied();
     let highest = rates.clone().fold(0.0, f64::max);
     let axis = Axis::log(rates, BOTTOM, TOP);
     let mut svg = Svg::new(WIDTH, HEIGHT);
@@ -79,17 +69,12 @@ fn card(name: &str, points: &BTreeMap<u32, Point>) -> String {
     let x = |depth: u32| LEFT + 18.0 + log(depth) / last.max(1.0) * (RIGHT - LEFT - 36.0);
     let line: Vec<(f64, f64)> = points
         .iter()
-        .map(|(depth, point)| (x(*depth), axis.at(point.ops_per_sec)))
+        .map(|(depth, rate)| (x(*depth), axis.at(*rate)))
         .collect();
     if let Some((first, one)) = points.first_key_value() {
         let ideal: Vec<(f64, f64)> = points
             .keys()
-            .map(|depth| {
-                (
-                    *depth,
-                    one.ops_per_sec * f64::from(*depth) / f64::from((*first).max(1)),
-                )
-            })
+            .map(|depth| (*depth, one * f64::from(*depth) / f64::from((*first).max(1))))
             // Beyond the plot it would lie along its edge.
             .take_while(|(_, rate)| *rate <= highest)
             .map(|(depth, rate)| (x(depth), axis.at(rate)))
@@ -97,12 +82,11 @@ fn card(name: &str, points: &BTreeMap<u32, Point>) -> String {
         svg.polyline(&ideal, "ideal");
     }
     svg.polyline(&line, "trend");
-    for ((depth, point), at) in points.iter().zip(&line) {
-        let (rate, p50) = (
-            show(point.ops_per_sec, Unit::PerSecond),
-            show(point.p50_ns, Unit::Nanos),
-        );
-        let title = format!("{name}, {depth} in flight: {rate}, median {p50}");
+    for ((depth, rate), at) in points.iter().zip(&line) {
+        // Little's law.
+        let wait = show(f64::from(*depth) * 1e9 / rate, Unit::Nanos);
+        let rate = show(*rate, Unit::PerSecond);
+        let title = format!("{name}, {depth} in flight: {rate}, each waits {wait}");
         svg.dot(*at, 4.0, "p50", &title);
         svg.text(
             (at.0, BOTTOM + 16.0),
@@ -110,10 +94,10 @@ fn card(name: &str, points: &BTreeMap<u32, Point>) -> String {
             "tick",
             &depth.to_string(),
         );
-        svg.text((at.0, BOTTOM + 34.0), Anchor::Middle, "tick", &p50);
+        svg.text((at.0, BOTTOM + 34.0), Anchor::Middle, "tick", &wait);
     }
     format!(
-        "<div class=\"card\"><code>{}</code><div class=\"unit\">operations a second by depth; medians below</div>{}</div>\n",
+        "<div class=\"card\"><code>{}</code><div class=\"unit\">rate and wait by depth</div>{}</div>\n",
         escape(name),
         svg.finish(&format!("{name}: operations a second by queue depth"))
     )
@@ -129,7 +113,6 @@ mod tests {
         let of = |rate: f64| {
             let mut one = record();
             one.results.ops_per_sec = rate;
-            one.results.latency_ns.p50 = 1e9 / rate;
             vec![one]
         };
         let (one, eight, alone, other) = (of(10_000.0), of(60_000.0), of(5000.0), of(1.0));
@@ -141,14 +124,11 @@ mod tests {
         ];
         let found = curves(&rows);
         assert_eq!(found.keys().copied().collect::<Vec<_>>(), ["io/read_16k"]);
-        let rates: Vec<_> = found["io/read_16k"]
-            .iter()
-            .map(|(depth, point)| (*depth, point.ops_per_sec))
-            .collect();
-        assert_eq!(rates, [(1, 10_000.0), (8, 60_000.0)]);
+        let expected = BTreeMap::from([(1, 10_000.0), (8, 60_000.0)]);
+        assert_eq!(found["io/read_16k"], expected);
         let text = section(&rows).unwrap();
         assert!(
-            text.contains("io/read_16k, 8 in flight: 60.0 K/s, median 16.7 µs"),
+            text.contains("io/read_16k, 8 in flight: 60.0 K/s, each waits 133 µs"),
             "{text}"
         );
         assert_eq!(section(&rows[2..].to_vec()), None, "a point is no curve");
