@@ -158,12 +158,12 @@ impl Results {
 }
 
 impl EngineResult {
-    /// What no run of so many repeats can give, where a row has the columns `ids`.
-    fn fault(&self, ids: &[&str], repeats: u32) -> Option<String> {
+    /// What no run can give, where a row has the columns `ids` and its sound engines took `repeats` turns each.
+    fn fault(&self, ids: &[&str], repeats: usize) -> Option<String> {
         if self.status != Status::Ok {
             return self.why.is_none().then(|| "no reason is given".to_owned());
         }
-        if self.repeats.len() != repeats as usize {
+        if self.repeats.len() != repeats {
             let found = self.repeats.len();
             return Some(format!("{found} repeats, expected {repeats}"));
         }
@@ -191,9 +191,12 @@ impl EngineResult {
 }
 
 impl RowResult {
-    /// The first contradiction: a number that cannot be measured, an answer of nobody, a sound result that lacks a column.
-    fn fault(&self, took_part: &[&str], repeats: u32) -> Option<String> {
+    /// The first contradiction: a number that cannot be measured, an answer of nobody, a sound result that lacks a column,
+    /// engines that did not take as many turns as each other. A row may end after fewer turns than `at_most`, those asked for.
+    fn fault(&self, took_part: &[&str], at_most: u32) -> Option<String> {
         let ids: Vec<&str> = self.metrics.iter().map(|metric| &*metric.id).collect();
+        let turns = self.engines.iter().map(|result| result.repeats.len()).max();
+        let repeats = turns.unwrap_or(0).clamp(1, at_most.max(1) as usize);
         self.engines.iter().find_map(|result| {
             let fault = match took_part.contains(&&*result.engine) {
                 true => result.fault(&ids, repeats),
@@ -334,13 +337,23 @@ pub(crate) mod tests {
 
     #[test]
     fn what_no_run_can_give_is_not_written() {
-        let fault = |change: fn(&mut EngineResult)| {
-            let mut row = row(&[("a", Status::Ok, &[(90.0, 10.0), (100.0, 11.0)])]);
+        let of_three = |change: fn(&mut EngineResult)| {
+            let turns: &[_] = &[(90.0, 10.0), (100.0, 11.0)];
+            let beside = ("beside", Status::Ok, turns);
+            let failed = ("failed", Status::Failed, &turns[..1]);
+            let mut row = row(&[("a", Status::Ok, turns), beside, failed]);
             change(&mut row.engines[0]);
-            let fault = row.fault(&["a"], 2).unwrap_or_default();
+            row.engines[2].why = Some("it ended".to_owned());
+            row
+        };
+        let fault = |change: fn(&mut EngineResult)| {
+            let row = of_three(change);
+            let fault = row.fault(&["a", "beside", "failed"], 3).unwrap_or_default();
             fault.replace("read/get of a: ", "")
         };
-        assert_eq!(fault(|_| {}), "");
+        assert_eq!(fault(|_| {}), "", "a row may end after fewer turns");
+        let too_many = of_three(|_| {}).fault(&["a", "beside", "failed"], 1);
+        assert!(too_many.unwrap().ends_with("2 repeats, expected 1"));
         let more = |result: &mut EngineResult| {
             result.repeats[0].insert("beside".to_owned(), 1.0);
         };
