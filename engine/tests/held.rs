@@ -505,7 +505,12 @@ impl<F: FnMut()> std::io::Write for Busy<F> {
 
 #[test]
 fn a_backup_that_is_being_made_is_named_and_keeps_what_it_reads() {
+    let told = Arc::new(Mutex::new(Vec::new()));
+    let tells = Arc::clone(&told);
     let db = small()
+        .on_snapshot_holding(100_000, move |holder| {
+            tells.lock().unwrap().push(holder.clone());
+        })
         .log_segment_bytes(64 << 10)
         .log_retention(Retention::None)
         .delta_bytes(4 << 20)
@@ -533,12 +538,13 @@ fn a_backup_that_is_being_made_is_named_and_keeps_what_it_reads() {
     };
     for is_full_wanted in [false, true] {
         let named = std::cell::RefCell::new(Vec::new());
-        let line = line!() + 10;
+        let line = line!() + 11;
         let mut to = Busy {
             bytes: Vec::new(),
             at: 450_000 * usize::from(!is_full_wanted),
             then: Some(|| {
-                merge(8..10);
+                merge(8..9);
+                merge(9..10);
                 named.replace(db.holders().unwrap());
             }),
         };
@@ -568,6 +574,11 @@ fn a_backup_that_is_being_made_is_named_and_keeps_what_it_reads() {
         assert_eq!(place.line(), line + u32::from(is_full_wanted));
         assert!(!open_for.is_zero() && *held_bytes > 100_000, "{named:?}");
         assert!(is_full_wanted || *written_bytes > 200_000, "{named:?}");
+        // Who asked is told of its snapshot as a backup, once.
+        let told = std::mem::take(&mut *told.lock().unwrap());
+        assert_eq!(told.len(), usize::from(is_full_wanted), "{told:?}");
+        let is_it = |told: &Holder| matches!(told, Holder::Backup { place: at, .. } if at == place);
+        assert!(told.iter().all(is_it), "{told:?}");
         assert_eq!(db.holders().unwrap(), []);
     }
     // Nobody keeps it any more.

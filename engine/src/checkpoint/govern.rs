@@ -128,8 +128,11 @@ impl Checkpointer {
         }
     }
 
-    /// What is said of an open snapshot.
+    /// What is said of an open snapshot, or of the backup that reads it.
     pub(crate) fn holder(&self, open: &Open, held_bytes: u64) -> Holder {
+        if let Some(backup) = self.shapes.shared.backups.of_snapshot(open.slot) {
+            return backup.holder(self.clock.monotonic_ns(), held_bytes);
+        }
         Holder::Snapshot {
             txn: open.txn,
             place: open.place,

@@ -3,18 +3,14 @@
 //! Spec: SE-024.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
-use std::time::Duration;
 
 use super::Db;
 use crate::error::Result;
-use crate::txn::backups::{Reads, Running};
 use crate::txn::holder::Holder;
 
 impl Db {
-    /// Everybody who keeps space from being reused, snapshots first, then backups and subscribers: who it is, for how long, and
-    /// how much. Takes the time of
-    /// the checkpoint that is under way.
+    /// Everybody who keeps space from being reused, snapshots and full backups first, then other backups and subscribers: who
+    /// it is, for how long, and how much. Takes the time of the checkpoint that is under way.
     ///
     /// ```
     /// # fn main() -> northstardb::Result<()> {
@@ -33,33 +29,20 @@ impl Db {
     pub fn holders(&self) -> Result<Vec<Holder>> {
         let engine = self.engine()?;
         let mut holders = Vec::new();
-        let backups = engine.shapes.shared.backups.running();
-        let now_ns = engine.pipeline.monotonic_ns();
-        let making = |backup: &Running, held_bytes| Holder::Backup {
-            is_full: matches!(backup.reads, Reads::Snapshot(_)),
-            to: backup.to,
-            place: backup.place,
-            open_for: Duration::from_nanos(now_ns.saturating_sub(backup.began_ns)),
-            written_bytes: backup.written_bytes(),
-            held_bytes,
-        };
         let mut checkpointer = engine.checkpointer.lock();
         // Thousands of snapshots share a few generations.
         let mut held = BTreeMap::new();
         for open in checkpointer.notice() {
             let held_since = || checkpointer.store.held_since(open.generation);
             let bytes = *held.entry(open.generation).or_insert_with(held_since);
-            let reads = |one: &&Arc<Running>| matches!(one.reads, Reads::Snapshot(slot) if slot == open.slot);
-            holders.push(match backups.iter().find(reads) {
-                Some(backup) => making(backup, bytes),
-                None => checkpointer.holder(&open, bytes),
-            });
+            holders.push(checkpointer.holder(&open, bytes));
         }
         drop(checkpointer);
         let log = self.log()?;
-        for increment in &backups {
-            if let Some(from) = increment.log_from() {
-                holders.push(making(increment, log.bytes_from(from)?));
+        let now_ns = engine.pipeline.monotonic_ns();
+        for backup in engine.shapes.shared.backups.running() {
+            if let Some(from) = backup.log_from() {
+                holders.push(backup.holder(now_ns, log.bytes_from(from)?));
             }
         }
         for subscriber in log.subscribers()? {

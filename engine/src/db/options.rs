@@ -190,8 +190,8 @@ impl Options {
         self
     }
 
-    /// Calls `tell` of an open snapshot that keeps more than so many bytes of superseded pages from being reused: once for each
-    /// snapshot, before it is moved or ended. Default: nobody is told; [`Db::holders`](crate::Db::holders) can be asked.
+    /// Calls `tell` of an open snapshot, or of the full backup that reads it, that keeps more than so many bytes of superseded
+    /// pages from being reused: once for each, before it is moved or ended. Default: nobody is told; [`Db::holders`](crate::Db::holders) can be asked.
     ///
     /// The thread that checkpoints calls it, and does nothing else meanwhile: it must not wait, nor use the database. What
     /// panics in it is lost.

@@ -7,7 +7,9 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64 as Count;
+use std::time::Duration;
 
+use super::holder::Holder;
 use super::registry::SlotId;
 use super::snapshot::Opener;
 use crate::ids::TxnId;
@@ -25,13 +27,12 @@ pub(crate) struct Backups {
 #[derive(Debug)]
 pub(crate) struct Running {
     /// Where it was asked for.
-    pub(crate) place: Opener,
+    place: Opener,
     /// When, by the monotonic clock.
-    pub(crate) began_ns: u64,
+    began_ns: u64,
     /// The state that it leads to.
-    pub(crate) to: TxnId,
-    /// What it reads.
-    pub(crate) reads: Reads,
+    to: TxnId,
+    reads: Reads,
     written: Count,
 }
 
@@ -45,9 +46,16 @@ pub(crate) enum Reads {
 }
 
 impl Running {
-    /// Bytes that were written so far.
-    pub(crate) fn written_bytes(&self) -> u64 {
-        self.written.load(Ordering::Relaxed)
+    /// What is said of it, by the monotonic clock's time.
+    pub(crate) fn holder(&self, now_ns: u64, held_bytes: u64) -> Holder {
+        Holder::Backup {
+            is_full: matches!(self.reads, Reads::Snapshot(_)),
+            to: self.to,
+            place: self.place,
+            open_for: Duration::from_nanos(now_ns.saturating_sub(self.began_ns)),
+            written_bytes: self.written.load(Ordering::Relaxed),
+            held_bytes,
+        }
     }
 
     /// From which transaction on it needs the log.
@@ -81,6 +89,14 @@ impl Backups {
             number,
             running,
         }
+    }
+
+    /// The one that reads the snapshot of a slot, if that is a backup's.
+    pub(crate) fn of_snapshot(&self, slot: SlotId) -> Option<Arc<Running>> {
+        let running = self.running.lock();
+        let mut all = running.values();
+        all.find(|one| matches!(one.reads, Reads::Snapshot(read) if read == slot))
+            .map(Arc::clone)
     }
 
     /// Those that run, the oldest first.
