@@ -46,7 +46,7 @@ pub(super) fn section(rows: &Rows<'_>) -> Option<String> {
         format!(
             "<p>Operations a second by how many are in flight; the dashed line is what one at a time would give times the \
              depth. Where the curve leaves it the device is as busy as it gets, and more in flight only wait longer: \
-             below each depth stands what one waits on average, the depth divided by the rate (Little's law).</p><div class=\"grid\">{cards}</div>"
+             below each depth stands what one waits on average, the depth divided by the rate (Little's law).</p><div class=\"grid wide\">{cards}</div>"
         )
     })
 }

@@ -12,7 +12,7 @@ use crate::units::{Unit, show};
 /// Width of plots that take the page's.
 const WIDTH: f64 = 1020.0;
 /// Where names of rows end and values begin.
-const LEFT: f64 = 290.0;
+const LEFT: f64 = 304.0;
 /// Where values end and numbers in words begin.
 const RIGHT: f64 = 860.0;
 /// Height of a row.
@@ -135,17 +135,20 @@ pub(super) fn ratios(rows: &Rows<'_>) -> Option<String> {
         return None;
     }
     let values = found.iter().map(|(.., value, _)| *value).chain([0.9, 1.1]);
-    let axis = Axis::log(values, LEFT, RIGHT - 90.0);
+    let axis = Axis::log(values, LEFT, RIGHT - 190.0);
     let mut svg = Svg::new(WIDTH, TOP + found.len() as f64 * ROW + 8.0);
-    let mut ticks = Vec::new();
-    for power in axis.ticks(9) {
-        for step in [1.0, 2.0, 5.0] {
-            let value = power * step;
-            if axis.ticks(9).last().is_some_and(|last| value <= *last) {
-                ticks.push((value, format!("{value}x")));
-            }
-        }
-    }
+    let powers = axis.ticks(9);
+    // Between more powers of ten there is no room.
+    let steps: &[f64] = match powers.len() {
+        ..=4 => &[1.0, 2.0, 5.0],
+        _ => &[1.0],
+    };
+    let ticks: Vec<_> = powers
+        .iter()
+        .flat_map(|power| steps.iter().map(move |step| power * step))
+        .filter(|value| powers.last().is_some_and(|last| value <= last))
+        .map(|value| (value, format!("{value}x")))
+        .collect();
     frame(&mut svg, &axis, &ticks, found.len());
     let one = axis.at(1.0);
     svg.line((one, TOP), (one, TOP + found.len() as f64 * ROW), "rule");
@@ -153,7 +156,7 @@ pub(super) fn ratios(rows: &Rows<'_>) -> Option<String> {
         let y = middle(index);
         let at = (axis.at(*value), y);
         svg.text((LEFT - 12.0, y + 4.0), Anchor::End, "name", name);
-        svg.text((RIGHT - 78.0, y + 4.0), Anchor::Start, "soft", text);
+        svg.text((RIGHT - 178.0, y + 4.0), Anchor::Start, "soft", text);
         svg.line((one, y), at, "span");
         let title = format!("{name}: {value:.3} times {what}");
         match rising {
