@@ -10,7 +10,7 @@ use crate::units::{Unit, show};
 const WIDTH: f64 = 490.0;
 const HEIGHT: f64 = 230.0;
 const LEFT: f64 = 64.0;
-const RIGHT: f64 = 426.0;
+const RIGHT: f64 = 474.0;
 const TOP: f64 = 24.0;
 const BOTTOM: f64 = 176.0;
 

@@ -36,7 +36,7 @@ fn frame(svg: &mut Svg, axis: &Axis, ticks: &[(f64, String)], rows: usize) {
         svg.line((x, TOP), (x, bottom), "gridline");
         svg.text((x, TOP - 8.0), Anchor::Middle, "tick", label);
     }
-    svg.line((LEFT, bottom), (RIGHT, bottom), "axis");
+    svg.line((axis.from, bottom), (axis.to, bottom), "axis");
 }
 
 fn middle(index: usize) -> f64 {

@@ -138,8 +138,9 @@ pub(super) struct Axis {
     low: f64,
     high: f64,
     log: bool,
-    from: f64,
-    to: f64,
+    /// Where in the picture it begins and ends.
+    pub(super) from: f64,
+    pub(super) to: f64,
 }
 
 impl Axis {

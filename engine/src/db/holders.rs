@@ -1,4 +1,4 @@
-//! Who keeps space from being reused: open snapshots and subscribers.
+//! Who keeps space from being reused: open snapshots, backups and subscribers.
 //!
 //! Spec: SE-024.
 
