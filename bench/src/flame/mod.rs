@@ -2,14 +2,15 @@
 //!
 //! `perf` samples where it can be used: cycles, or the clock where the processor's counters cannot be read. Elsewhere the
 //! program samples itself with a timer's signal, which sees no kernel and nothing inside of the C library. Stacks are kept beside
-//! the picture, folded, one a line, for other tools. `inferno-flamegraph` draws them where it is installed (a picture to zoom
-//! and search in); else a plain one is drawn here, without a script.
+//! the picture, folded, one a line, for other tools. The picture is `inferno`'s: to zoom and search in, in any browser.
 
-mod picture;
 mod stacks;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+
+use inferno::flamegraph::color::{MultiPalette, Palette};
+use inferno::flamegraph::{self, Options};
 
 use crate::cli::{Ended, RunArgs, say};
 use crate::error::{BenchError, Result};
@@ -85,10 +86,7 @@ pub(crate) fn draw(
     let folded = output.with_extension("folded");
     std::fs::write(&folded, all.folded()).map_err(BenchError::file(&folded))?;
     let title = format!("{}: {samples} of {total} samples, {how}", row.short());
-    let svg = match by_inferno(&folded, &title) {
-        Some(svg) => svg,
-        None => picture::draw(&all, &title).into_bytes(),
-    };
+    let svg = picture(&all, &title)?;
     std::fs::write(&output, svg).map_err(BenchError::file(&output))?;
     say(&format!(
         "{title}\n{}\n{}\n",
@@ -203,13 +201,39 @@ fn inside(args: &RunArgs) -> Result<(Stacks, String)> {
     Ok((all, how))
 }
 
-/// The picture of another program, where it is installed.
-fn by_inferno(folded: &Path, title: &str) -> Option<Vec<u8>> {
-    let output = Command::new("inferno-flamegraph")
-        .args(["--title", title])
-        .arg(folded)
-        .stderr(Stdio::null())
-        .output()
-        .ok()?;
-    (output.status.success() && !output.stdout.is_empty()).then_some(output.stdout)
+/// The stacks as one SVG.
+fn picture(stacks: &Stacks, title: &str) -> Result<Vec<u8>> {
+    let mut options = Options::default();
+    title.clone_into(&mut options.title);
+    options.colors = Palette::Multi(MultiPalette::Rust);
+    // The same samples give the same picture.
+    options.deterministic = true;
+    let folded = stacks.folded();
+    let mut svg = Vec::new();
+    flamegraph::from_lines(&mut options, folded.lines(), &mut svg)
+        .map_err(|error| BenchError::Child(format!("the picture: {error}")))?;
+    Ok(svg)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn boxes_tell_their_samples_and_names_are_text() {
+        let mut all = Stacks::default();
+        let stack = |names: [&str; 2]| names.map(str::to_owned).into_iter();
+        all.add("nsbench", stack(["main", "northstardb::get<u8>"]), 3);
+        all.add("nsbench", stack(["main", "std::read"]), 1);
+        let svg = String::from_utf8(picture(&all, "a & b").unwrap()).unwrap();
+        assert!(
+            svg.contains("<title>northstardb::get&lt;u8&gt; (3 samples, 75.00%)</title>"),
+            "{svg}"
+        );
+        assert!(
+            svg.contains("<title>std::read (1 samples, 25.00%)</title>"),
+            "{svg}"
+        );
+        assert!(svg.contains("a &amp; b"), "{svg}");
+    }
 }

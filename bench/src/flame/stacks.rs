@@ -77,13 +77,6 @@ impl Stacks {
             .map(|(stack, count)| format!("{} {count}\n", stack.join(";")))
             .collect()
     }
-
-    /// By stack, in order: those that begin alike stand together.
-    pub(super) fn iter(&self) -> impl Iterator<Item = (&[String], u64)> {
-        self.0
-            .iter()
-            .map(|(stack, count)| (stack.as_slice(), *count))
-    }
 }
 
 /// A function's name with the path that line tables leave out of it, made from its source file:
