@@ -2,7 +2,7 @@
 //!
 //! Invariants:
 //! 1. A frame's bytes are written only through its [`FrameBuf`], of which there is at most one, made when the
-//!    frame leaves the free list. Dropping it, wherever that happens, puts the frame back.
+//!    frame leaves the free list, or is used for the first time. Dropping it, wherever that happens, puts the frame back.
 //! 2. [`Arena::publish`] takes the `FrameBuf` apart and makes the bytes readable; they do not change from then
 //!    until the frame is free again.
 //! 3. A published frame becomes free only after it was unlinked, every guard that could have seen it has ended
@@ -22,7 +22,7 @@ use std::ptr::NonNull;
 use std::sync::Arc;
 
 use crate::sync::ArrayQueue;
-use crate::sync::atomic::{AtomicBool, Ordering};
+use crate::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use northstar_io::planted::planted;
 use northstar_io::{Buf, IoError, Mapping};
 
@@ -38,7 +38,10 @@ pub(crate) struct Arena {
     mapping: Mapping,
     page_bytes: usize,
     frames: Box<[FrameMeta]>,
+    /// Frames that were used and are free. They are used again before any that never was, which would take more memory.
     free: ArrayQueue<u32>,
+    /// The first frame that was never used.
+    fresh: AtomicU32,
     retired: Mutex<Retired>,
 }
 
@@ -98,16 +101,12 @@ impl Arena {
             "{} bytes",
             mapping.len()
         );
-        let free = ArrayQueue::new(count as usize);
-        for frame in 0..count {
-            let pushed = free.push(frame);
-            assert!(pushed.is_ok(), "frame {frame} of {count}");
-        }
         Ok(Arc::new(Self {
             mapping,
             page_bytes,
             frames: (0..count).map(|_| FrameMeta::new()).collect(),
-            free,
+            free: ArrayQueue::new(count as usize),
+            fresh: AtomicU32::new(0),
             retired: Mutex::default(),
         }))
     }
@@ -117,9 +116,27 @@ impl Arena {
         u32::try_from(self.frames.len()).unwrap_or(u32::MAX)
     }
 
-    /// Frames in the free list.
+    /// Frames that can be leased.
     pub(crate) fn free_count(&self) -> usize {
-        self.free.len()
+        let fresh = self.frames.len() - self.fresh.load(Ordering::Relaxed) as usize;
+        fresh + self.free.len()
+    }
+
+    /// The next frame that was never used.
+    fn take_fresh(&self) -> Option<u32> {
+        let mut fresh = self.fresh.load(Ordering::Relaxed);
+        while fresh < self.count() {
+            let next = fresh + 1;
+            // Relaxed: the counter gives out each frame once and orders nothing.
+            let taken =
+                self.fresh
+                    .compare_exchange_weak(fresh, next, Ordering::Relaxed, Ordering::Relaxed);
+            match taken {
+                Ok(_) => return Some(fresh),
+                Err(now) => fresh = now,
+            }
+        }
+        None
     }
 
     /// What is known of a frame; `None` beyond the last. Hints may hold any number.
@@ -141,7 +158,7 @@ impl Arena {
 
     /// A free frame to fill, if there is one.
     pub(crate) fn lease(self: &Arc<Self>) -> Option<FrameBuf> {
-        let frame = self.free.pop()?;
+        let frame = self.free.pop().or_else(|| self.take_fresh())?;
         self.frames.get(frame as usize)?.set_state(State::Leased);
         let leased = Arc::new(Leased {
             arena: Arc::clone(self),
@@ -150,7 +167,7 @@ impl Arena {
         });
         let keep: Arc<dyn Any + Send + Sync> = Arc::<Leased>::clone(&leased);
         // SAFETY: the bytes are inside the mapping, which `keep` holds through the arena, and were zeroed by the
-        // kernel or written since; the frame came from the free list, so by invariants 1 and 3 nobody else has
+        // kernel or written since; the frame was free, so by invariants 1 and 3 nobody else has
         // access, and nobody gets any before `publish` or the end of `keep`.
         let buf = unsafe { Buf::from_raw(self.start(frame), self.page_bytes, keep) };
         Some(FrameBuf {
@@ -399,6 +416,21 @@ mod tests {
             std::thread::yield_now();
         }
         assert_eq!(arena.free_count(), 1);
+    }
+
+    #[test]
+    fn a_frame_that_was_used_is_used_again_before_one_that_never_was() {
+        let arena = Arena::new(3, 4096).unwrap();
+        let first = filled(&arena, 1, 1).unwrap();
+        assert_ne!(filled(&arena, 2, 2).unwrap(), first);
+        assert!(arena.retire(first, PageId::new(1)));
+        while arena.reclaim(|_| ()) > 0 {
+            std::thread::yield_now();
+        }
+        assert_eq!(arena.free_count(), 2);
+        assert_eq!(filled(&arena, 3, 3).unwrap(), first);
+        assert!(filled(&arena, 4, 4).is_some());
+        assert_eq!((arena.free_count(), filled(&arena, 5, 5)), (0, None));
     }
 
     #[test]

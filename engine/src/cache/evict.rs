@@ -125,7 +125,8 @@ impl Cache {
         (self.arena.free_count() > spare).then(|| self.arena.lease())?
     }
 
-    pub(super) fn reclaim(&self) {
+    /// Makes frames free whose pages are gone and which nobody reads any more.
+    pub(crate) fn reclaim(&self) {
         self.arena.reclaim(|meta| {
             if meta.rank() == Rank::Branch {
                 self.branches.fetch_sub(1, Ordering::Relaxed);

@@ -115,6 +115,15 @@ impl FrameMeta {
         }
     }
 
+    /// Makes a leaf as cold as can be. False for a branch, which stays what it is: there are few of them.
+    pub(super) fn demote(&self) -> bool {
+        let leaf = self.rank() != Rank::Branch;
+        if leaf {
+            self.set_clock(Rank::Scan, 0);
+        }
+        leaf
+    }
+
     pub(super) fn heat(&self) -> u8 {
         self.clock.load(Ordering::Relaxed) & 3
     }

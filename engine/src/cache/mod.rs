@@ -37,7 +37,7 @@ pub(crate) use epoch::Turn;
 pub(crate) use stats::CacheStats;
 
 use arena::{Arena, FrameBuf, FramePin, Lease};
-use frame::{HEAT_MAX, Rank};
+use frame::{FrameMeta, HEAT_MAX, Rank};
 
 use crate::format::page::{Page, PageError, PageKind};
 use crate::ids::{PageId, PageRef};
@@ -233,10 +233,17 @@ impl Cache {
         }
     }
 
-    /// True if some version of the page is resident.
-    pub(crate) fn holds(&self, id: PageId) -> bool {
-        let frame = self.map.get(id).and_then(|frame| self.arena.meta(frame));
-        frame.is_some_and(|meta| meta.holds(id))
+    /// The page is being superseded: from now on only older snapshots read it, so its frame is among the first to go. Says
+    /// whether it is resident.
+    pub(crate) fn supersede(&self, id: PageId) -> bool {
+        let Some(frame) = self.map.get(id) else {
+            return false;
+        };
+        let meta = self.arena.meta(frame).filter(|meta| meta.holds(id));
+        if meta.is_some_and(FrameMeta::demote) {
+            self.note_scanned(frame, id);
+        }
+        meta.is_some()
     }
 
     /// Drops the page: its place on disk is about to be given to another.

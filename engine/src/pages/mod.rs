@@ -73,6 +73,10 @@ impl<W: PageWrite> PageWrite for &mut W {
         (**self).write_extent(pages)
     }
 
+    fn supersede(&mut self, page: PageId) {
+        (**self).supersede(page);
+    }
+
     fn retire(&mut self, first: PageId, count: u32) -> Result<(), PageError> {
         (**self).retire(first, count)
     }
@@ -95,6 +99,10 @@ impl<W: PageWrite> PageWrite for SharedSink<'_, W> {
         self.0.borrow_mut().write_extent(pages)
     }
 
+    fn supersede(&mut self, page: PageId) {
+        self.0.borrow_mut().supersede(page);
+    }
+
     fn retire(&mut self, first: PageId, count: u32) -> Result<(), PageError> {
         self.0.borrow_mut().retire(first, count)
     }
@@ -108,6 +116,8 @@ pub(crate) trait PageWrite {
     fn write(&mut self, page: &mut [u8]) -> Result<PageRef, PageError>;
     /// The same for pages that must be neighbours on disk, at ascending ids: an overflow extent.
     fn write_extent(&mut self, pages: &mut [Box<[u8]>]) -> Result<Vec<PageRef>, PageError>;
+    /// Says that what follows is written in place of this node, which will be retired.
+    fn supersede(&mut self, page: PageId);
     /// Says that the new tree no longer uses `count` pages from `first` on. An error if they are not in use, or no more: whoever
     /// walks a tree whose branches share children ends with it.
     fn retire(&mut self, first: PageId, count: u32) -> Result<(), PageError>;

@@ -314,6 +314,8 @@ impl Store {
         {
             self.cache.forget(PageId::new(id));
         }
+        // Their frames take the next pages, before any that was never used.
+        self.cache.reclaim();
     }
 
     /// Gives free space back to the file system: the end of the file, and long free runs inside. Returns the bytes.

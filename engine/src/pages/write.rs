@@ -39,7 +39,7 @@ pub(crate) struct PageSink<'s> {
     written: Arc<AtomicU64>,
     /// The first failure; nothing is written after it.
     failed: Option<PageError>,
-    /// Resident pages retired so far whose successors may take their place in the cache.
+    /// Resident nodes superseded so far whose successors may take their place in the cache.
     successors: u64,
     finished: bool,
 }
@@ -337,6 +337,10 @@ impl PageWrite for PageSink<'_> {
         Ok(refs)
     }
 
+    fn supersede(&mut self, page: PageId) {
+        self.successors += u64::from(self.store.cache.supersede(page));
+    }
+
     fn retire(&mut self, first: PageId, count: u32) -> Result<(), PageError> {
         let span = Span {
             first: first.get(),
@@ -357,9 +361,6 @@ impl PageWrite for PageSink<'_> {
                 expected: u64::from(count),
             };
             return Err(self.failed.get_or_insert(unused).clone());
-        }
-        if count == 1 && self.store.cache.holds(first) {
-            self.successors += 1;
         }
         Ok(())
     }

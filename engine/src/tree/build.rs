@@ -210,6 +210,11 @@ impl<W: PageWrite> Builder<W> {
         ))
     }
 
+    /// Says that what is built from now on takes the place of this node.
+    pub(super) fn supersede(&mut self, page: PageId) {
+        self.sink.supersede(page);
+    }
+
     /// Says that the tree no longer uses a page.
     ///
     /// # Errors

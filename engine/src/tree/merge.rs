@@ -314,6 +314,7 @@ where
     ) -> Result<(), MergeError> {
         let pin = self.pages.load(page, Class::Once)?;
         check_level(pin.page(), Some(level))?;
+        self.builder.supersede(page.id);
         if level == 0 {
             self.visit_leaf(&Leaf::view(pin.page())?, lower, upper)?;
         } else {

@@ -155,6 +155,8 @@ impl PageWrite for Sink {
         pages.iter_mut().map(|page| self.write(page)).collect()
     }
 
+    fn supersede(&mut self, _page: PageId) {}
+
     fn retire(&mut self, first: PageId, count: u32) -> Result<(), PageError> {
         let end = first.get().saturating_add(count.into());
         self.retired
