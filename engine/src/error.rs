@@ -147,6 +147,11 @@ pub struct Corruption {
 }
 
 impl Error {
+    /// There is no memory for another delta.
+    pub(crate) fn no_delta(source: IoError) -> Self {
+        Self::from_io("buffered changes", source)
+    }
+
     pub(crate) fn from_io(what: &'static str, source: IoError) -> Self {
         if source.is_full() {
             Self::Full { what, source }

@@ -172,7 +172,7 @@ impl Checkpointer {
     /// The delta of shapes that snapshots are moved to: nothing was ever written to it.
     fn empty_delta(&mut self) -> Option<Arc<Delta>> {
         if self.empty_delta.is_none() {
-            self.empty_delta = self.pipeline.make_delta().ok();
+            self.empty_delta = Delta::empty().ok();
         }
         self.empty_delta.clone()
     }

@@ -153,6 +153,8 @@ impl Checkpointer {
             self.pipeline.progress.advanced(self.merged, all);
             self.next = next;
         }
+        // The delta that is written to may freeze from now on, and the next one wants this one's memory.
+        drop(frozen);
         self.boundary = None;
         self.next = Place::of(0);
         self.merged = 0;
@@ -508,6 +510,7 @@ impl Checkpointer {
 
     /// Nobody commits: gives free space back to the file system.
     pub(crate) fn tidy(&mut self) -> Result<()> {
+        self.pipeline.release_spare_delta();
         // History grows older while nobody commits.
         let expires = || !self.history_is_damaged && self.lets_go(&self.shapes.load().history);
         if self.tidied && !expires() {

@@ -19,7 +19,7 @@ use crate::checkpoint::govern::Allowance;
 use crate::checkpoint::run::{Checkpointer, Place};
 use crate::checkpoint::thread::{self, Signal};
 use crate::clock::Clock;
-use crate::delta::{Delta, DeltaConfig, DeltaWriter};
+use crate::delta::{Delta, DeltaConfig, DeltaWriter, Deltas};
 use crate::error::{Corruption, Error, Result};
 use crate::format::leaf::RowValue;
 use crate::format::leaf::key_bytes_max;
@@ -51,22 +51,26 @@ const DELTA_ADDRESS_BYTES_MAX: usize = 16 << 30;
 /// A small entry in a delta: what its filter is sized for.
 const DELTA_ENTRY_BYTES: usize = 96;
 
-/// A delta for about `expected` bytes.
-fn new_delta(expected: usize, sizes: Option<Sizes>) -> Result<(Arc<Delta>, DeltaWriter)> {
+/// Deltas for about `expected` bytes each.
+fn deltas_of(expected: usize, sizes: Option<Sizes>) -> Deltas {
     let reach = expected.saturating_mul(4);
     let reach = reach.clamp(DELTA_ADDRESS_BYTES_MIN, DELTA_ADDRESS_BYTES_MAX);
-    delta_with(
-        sizes.map_or(reach, |sizes| sizes.delta_address_bytes),
-        expected,
-    )
+    let arena_bytes = sizes.map_or(reach, |sizes| sizes.delta_address_bytes);
+    Deltas::new(delta_config(arena_bytes, expected), expected)
 }
 
-fn delta_with(arena_bytes: usize, expected: usize) -> Result<(Arc<Delta>, DeltaWriter)> {
-    let config = DeltaConfig {
+/// The delta of a replay, which may be larger than all after it.
+fn delta_of_replay(expected: usize, sizes: Option<Sizes>) -> Result<(Arc<Delta>, DeltaWriter)> {
+    let reach = sizes.map(|sizes| sizes.delta_address_bytes);
+    let config = delta_config(reach.unwrap_or(DELTA_ADDRESS_BYTES_MAX), expected);
+    Delta::new(config).map_err(Error::no_delta)
+}
+
+fn delta_config(arena_bytes: usize, expected: usize) -> DeltaConfig {
+    DeltaConfig {
         arena_bytes,
         filter_keys: expected / DELTA_ENTRY_BYTES,
-    };
-    Delta::new(config).map_err(|source| Error::from_io("buffered changes", source))
+    }
 }
 
 impl Db {
@@ -138,17 +142,16 @@ pub(crate) fn open_in(options: &Options, dir: &Path, world: World) -> Result<Db>
         kept.map_or(Retention::None, |history| history.policy)
     });
     let notes = history_policy != Retention::None;
+    let deltas = deltas_of(options.delta_bytes, world.sizes);
     let replayed = if clean {
         reached(Mark::CleanOpen);
-        let delta = new_delta(options.delta_bytes, world.sizes)?;
+        let delta = deltas.make().map_err(Error::no_delta)?;
         Replayed::nothing(meta.log_start, meta.next_table, delta)
     } else {
         if meta.clean {
             reached(Mark::CleanDoubted);
         }
-        let reach = world.sizes.map(|sizes| sizes.delta_address_bytes);
-        let reach = reach.unwrap_or(DELTA_ADDRESS_BYTES_MAX);
-        let delta = delta_with(reach, options.delta_bytes)?;
+        let delta = delta_of_replay(options.delta_bytes, world.sizes)?;
         replay(&segments, start, meta.next_table, notes, delta)?
     };
     let roots = load_roots(&store, &meta)?;
@@ -160,6 +163,7 @@ pub(crate) fn open_in(options: &Options, dir: &Path, world: World) -> Result<Db>
         meta,
         older,
         segments,
+        deltas,
         replayed,
         roots,
         lock,
@@ -189,6 +193,7 @@ struct Assembly<'o> {
     meta: Meta,
     older: Option<Meta>,
     segments: Arc<Segments>,
+    deltas: Deltas,
     replayed: Replayed,
     roots: Roots,
     lock: Option<Box<dyn FileLock>>,
@@ -207,6 +212,7 @@ fn assemble(parts: Assembly<'_>) -> Result<Db> {
         meta,
         older,
         segments,
+        deltas,
         replayed,
         roots,
         lock,
@@ -275,10 +281,7 @@ fn assemble(parts: Assembly<'_>) -> Result<Db> {
         log,
         delta_bytes: options.delta_bytes as u64,
         database: meta.database_low(),
-        new_delta: {
-            let (expected, sizes) = (options.delta_bytes, world.sizes);
-            Box::new(move || new_delta(expected, sizes))
-        },
+        deltas,
         on_freeze,
         on_spare,
         background: world.threads,

@@ -1,4 +1,5 @@
-//! The delta's memory: one reserved mapping, handed out from the front, given back as a whole.
+//! The delta's memory: one reserved mapping, handed out from the front, given back as a whole, to the next delta if it has
+//! a use for it.
 //!
 //! Offsets are 32 bits wide in units of 8 bytes, so an arena spans at most 32 GiB. Two kinds of thing live in it:
 //! *nodes*, structs of atomics that start out all zero, and *records*, whose bytes are written once, before anyone
@@ -11,7 +12,9 @@
 //!    are `Acquire`, or through something at least as strong. So who holds an `At` also sees what is behind it.
 //! 3. The bytes of a record never change, except its `aborted` byte, which is atomic. A node is all atomics.
 //! 4. No byte is handed out twice: `used` only grows.
-//! 5. An `At` is used with the arena it came from. The arena is a private field of one `Delta`, and no address
+//! 5. A node's bytes are zero before anyone can know where they are: those of a fresh mapping are, those that an earlier
+//!    arena may have written are made so.
+//! 6. An `At` is used with the arena it came from. The arena is a private field of one `Delta`, and no address
 //!    leaves the delta's folder.
 //!
 //! - Threads: any. In practice one thread allocates and many read.
@@ -25,11 +28,13 @@ use std::fmt;
 use std::marker::PhantomData;
 use std::num::NonZeroU32;
 use std::ptr::NonNull;
+use std::sync::Arc;
 
-use northstar_io::{IoError, Mapping};
+use northstar_io::{Buf, IoError, Mapping};
 use zerocopy::FromZeros;
 
 use crate::prefetch::prefetch_line;
+use crate::sync::ArrayQueue;
 use crate::sync::atomic::{AtomicU8, AtomicU32, AtomicUsize, Ordering};
 
 /// Bytes of one offset step.
@@ -239,13 +244,61 @@ impl RecordRef<'_> {
     }
 }
 
+/// The memory of an arena that ended, for the next one: what the system hands out anew costs it a zeroed page, and on a
+/// virtual machine often one of the host's too.
+pub(super) struct Spare {
+    /// At most one.
+    worn: ArrayQueue<Worn>,
+    /// Bytes that are kept of one; what a large transaction took beyond is given back.
+    kept_bytes: usize,
+}
+
+/// A mapping and how many bytes at its start may be other than zero.
+struct Worn {
+    mapping: Mapping,
+    touched: usize,
+}
+
+impl Spare {
+    /// Room for one mapping, of which at most so many bytes stay in memory.
+    pub(super) fn new(kept_bytes: usize) -> Self {
+        Self {
+            worn: ArrayQueue::new(1),
+            kept_bytes: kept_bytes.next_multiple_of(Buf::ALIGN),
+        }
+    }
+
+    /// Gives back to the system what is there.
+    pub(super) fn release(&self) {
+        drop(self.worn.pop());
+    }
+
+    fn take(&self, bytes: usize) -> Option<Worn> {
+        self.worn.pop().filter(|worn| worn.mapping.len() >= bytes)
+    }
+
+    fn put(&self, worn: Worn) {
+        let kept = self.kept_bytes.min(worn.mapping.len());
+        if worn.touched > kept {
+            // SAFETY: the arena that handed these bytes out has ended, so nobody has an address in them.
+            unsafe { worn.mapping.release(kept, worn.mapping.len() - kept) };
+        }
+        // With another one there, this one goes.
+        drop(self.worn.push(worn));
+    }
+}
+
 /// The arena itself.
 pub(super) struct Arena {
     base: NonNull<u8>,
     capacity: usize,
     used: AtomicUsize,
-    /// Owns what `base` points at.
-    _mapping: Mapping,
+    /// Owns what `base` points at. There until the arena is dropped.
+    worn: Option<Worn>,
+    /// [`Worn::touched`] as it was at the beginning.
+    touched: usize,
+    /// Where the mapping goes.
+    spare: Arc<Spare>,
 }
 
 // SAFETY: `base` points into the mapping the arena owns; what is shared behind it is atomic or no longer changes
@@ -256,19 +309,38 @@ unsafe impl Sync for Arena {}
 
 impl Arena {
     /// Reserves an arena of `bytes`; memory is taken as it is used.
-    pub(super) fn reserve(bytes: usize) -> Result<Self, IoError> {
-        let mapping = Mapping::reserve(bytes.clamp(RESERVED_BYTES, ARENA_BYTES_MAX))?;
+    pub(super) fn reserve(bytes: usize, spare: &Arc<Spare>) -> Result<Self, IoError> {
+        let bytes = bytes.clamp(RESERVED_BYTES, ARENA_BYTES_MAX);
+        let worn = match spare.take(bytes) {
+            Some(worn) => worn,
+            None => Worn {
+                mapping: Mapping::reserve(bytes)?,
+                touched: 0,
+            },
+        };
         Ok(Self {
-            base: mapping.as_ptr(),
-            capacity: mapping.len().min(ARENA_BYTES_MAX),
+            base: worn.mapping.as_ptr(),
+            capacity: worn.mapping.len().min(ARENA_BYTES_MAX),
             used: AtomicUsize::new(RESERVED_BYTES),
-            _mapping: mapping,
+            touched: worn.touched,
+            worn: Some(worn),
+            spare: Arc::clone(spare),
         })
     }
 
     /// Bytes handed out so far.
     pub(super) fn used_bytes(&self) -> usize {
         self.used.load(Ordering::Relaxed)
+    }
+
+    #[cfg(test)]
+    pub(super) fn start(&self) -> *const u8 {
+        self.base.as_ptr()
+    }
+
+    #[cfg(test)]
+    pub(super) fn touched(&self) -> usize {
+        self.touched
     }
 
     /// Says no now if `wanted` more bytes would not fit.
@@ -284,7 +356,13 @@ impl Arena {
     pub(super) fn alloc<T: FromZeros + Sync>(&self) -> Result<At<T>, ArenaFull> {
         const { assert!(align_of::<T>() <= 4096 && size_of::<T>() > 0) };
         let units = self.bump(size_of::<T>(), align_of::<T>().max(UNIT))?;
-        // Fresh bytes of the mapping are zero, which is a `T`.
+        let start = units.get() as usize * UNIT;
+        if start < self.touched {
+            let node = self.at(start, size_of::<T>());
+            // SAFETY: in bounds; `bump` gave these bytes to nobody else, and nobody can know their address yet.
+            unsafe { node.write_bytes(0, size_of::<T>()) };
+        }
+        // Zero bytes are a `T`.
         Ok(At(units, PhantomData))
     }
 
@@ -292,7 +370,7 @@ impl Arena {
     #[inline]
     pub(super) fn get<T: FromZeros + Sync>(&self, at: At<T>) -> &T {
         let node = self.at(at.offset(), size_of::<T>()).cast::<T>();
-        // SAFETY: `at` came from `alloc::<T>` (invariants 1 and 5), so a zeroed, hence valid, aligned `T` starts here,
+        // SAFETY: `at` came from `alloc::<T>` (invariants 1, 5 and 6), so a zeroed, hence valid, aligned `T` starts here,
         // and no other kind of reference to these bytes is ever made. `T` is `Sync`.
         unsafe { node.as_ref() }
     }
@@ -343,7 +421,7 @@ impl Arena {
     #[inline]
     pub(super) fn record(&self, at: At<Record>) -> RecordRef<'_> {
         let start = self.at(at.offset(), HEAD_BYTES);
-        // SAFETY: `at` came from `alloc_record` (invariants 1 and 5), so a head was written here and is visible
+        // SAFETY: `at` came from `alloc_record` (invariants 1 and 6), so a head was written here and is visible
         // (invariant 2); its plain fields never change again (invariant 3).
         let head = unsafe { start.cast::<Head>().as_ref() };
         let (key_len, value_len) = (usize::from(head.key_len), head.value_len as usize);
@@ -419,6 +497,16 @@ impl Arena {
         );
         // SAFETY: the mapping has at least `capacity` bytes from `base` on, and the sum was checked against it.
         unsafe { self.base.add(offset) }
+    }
+}
+
+impl Drop for Arena {
+    fn drop(&mut self) {
+        let used = self.used_bytes();
+        if let Some(mut worn) = self.worn.take() {
+            worn.touched = worn.touched.max(used);
+            self.spare.put(worn);
+        }
     }
 }
 

@@ -1,7 +1,7 @@
 //! The delta: records of commits that are not yet in the trees, ordered, with all their versions, in memory.
 //!
 //! Each table has a tree of wide nodes over one arena; each key a chain of versions, newest first. Nothing is removed: the
-//! arena goes as a whole when the last reader lets go of the delta. A filter in front answers for absent keys.
+//! arena goes as a whole when the last reader lets go of the delta, and the next delta has the memory. A filter in front answers for absent keys.
 //!
 //! ```text
 //! table id -> Table -> branches -> leaf (14 heads, 14 records) -> version -> older version ...
@@ -38,7 +38,7 @@ use northstar_io::IoError;
 
 use crate::ids::{TableId, TxnId};
 use crate::sync::atomic::{AtomicU64, Ordering};
-use arena::{Arena, At, NewRecord, Record};
+use arena::{Arena, At, NewRecord, Record, Spare};
 use filter::Filter;
 use node::ChildAt;
 use table::{TABLE_BYTES_MAX, Tables};
@@ -64,6 +64,47 @@ pub(crate) struct DeltaConfig {
     pub(crate) arena_bytes: usize,
     /// Number of keys the filter is sized for, at 1.25 bytes each. More keys make it weaker, not wrong.
     pub(crate) filter_keys: usize,
+}
+
+/// Makes one delta after the other, each in the memory of one that ended, where there is such.
+pub(crate) struct Deltas {
+    config: DeltaConfig,
+    spare: Arc<Spare>,
+}
+
+impl Deltas {
+    /// Of deltas that are to take about `kept_bytes` each: as much memory is kept between two of them.
+    pub(crate) fn new(config: DeltaConfig, kept_bytes: usize) -> Self {
+        let spare = Arc::new(Spare::new(kept_bytes));
+        Self { config, spare }
+    }
+
+    /// An empty delta and its writer.
+    ///
+    /// # Errors
+    /// The system's, if it refuses the address space.
+    pub(crate) fn make(&self) -> Result<(Arc<Delta>, DeltaWriter), IoError> {
+        let config = self.config;
+        let delta = Arc::new(Delta {
+            arena: Arena::reserve(config.arena_bytes, &self.spare)?,
+            tables: Tables::new(),
+            filter: Filter::for_keys(config.filter_keys),
+            len: AtomicU64::new(0),
+            last_txn: AtomicU64::new(0),
+        });
+        let writer = DeltaWriter {
+            delta: Arc::clone(&delta),
+            path: Path::default(),
+            undo: Vec::new(),
+            forgotten: 0,
+        };
+        Ok((delta, writer))
+    }
+
+    /// Gives memory that no delta uses back to the system.
+    pub(crate) fn release_spare(&self) {
+        self.spare.release();
+    }
 }
 
 /// Committed records, and those of the commit in progress, that are not yet in the trees.
@@ -114,25 +155,24 @@ impl<'k> Probe<'k> {
 }
 
 impl Delta {
-    /// An empty delta and its writer.
+    /// An empty delta and its writer, by themselves.
     ///
     /// # Errors
     /// The system's, if it refuses the address space.
     pub(crate) fn new(config: DeltaConfig) -> Result<(Arc<Self>, DeltaWriter), IoError> {
-        let delta = Arc::new(Self {
-            arena: Arena::reserve(config.arena_bytes)?,
-            tables: Tables::new(),
-            filter: Filter::for_keys(config.filter_keys),
-            len: AtomicU64::new(0),
-            last_txn: AtomicU64::new(0),
-        });
-        let writer = DeltaWriter {
-            delta: Arc::clone(&delta),
-            path: Path::default(),
-            undo: Vec::new(),
-            forgotten: 0,
+        Deltas::new(config, 0).make()
+    }
+
+    /// One that nobody writes to.
+    ///
+    /// # Errors
+    /// The system's, if it refuses a page.
+    pub(crate) fn empty() -> Result<Arc<Self>, IoError> {
+        let nothing = DeltaConfig {
+            arena_bytes: 0,
+            filter_keys: 0,
         };
-        Ok((delta, writer))
+        Self::new(nothing).map(|(delta, _)| delta)
     }
 
     /// Asks the processor for what [`Delta::get`] will look at first.

@@ -86,12 +86,15 @@ impl Model {
     }
 }
 
-fn delta(arena_bytes: usize) -> (Arc<Delta>, DeltaWriter) {
-    Delta::new(DeltaConfig {
+fn config(arena_bytes: usize) -> DeltaConfig {
+    DeltaConfig {
         arena_bytes,
         filter_keys: 1_000,
-    })
-    .unwrap()
+    }
+}
+
+fn delta(arena_bytes: usize) -> (Arc<Delta>, DeltaWriter) {
+    Delta::new(config(arena_bytes)).unwrap()
 }
 
 fn shown(hit: Hit<'_>) -> Shown {
@@ -203,9 +206,9 @@ fn check_table(
     }
 }
 
-fn check_model(seed: u64, steps: usize) {
+fn check_model(deltas: &Deltas, seed: u64, steps: usize) {
     let mut rng = SmallRng::seed_from_u64(seed);
-    let (delta, mut writer) = delta(64 << 20);
+    let (delta, mut writer) = deltas.make().unwrap();
     let mut model = Model::default();
     let tables = [0, 16, 17, 1 << 20, u32::MAX - 1];
     let mut txn = 1;
@@ -269,9 +272,37 @@ fn check_model(seed: u64, steps: usize) {
 
 #[test]
 fn every_snapshot_reads_like_the_model() {
+    // Each after the first in the memory of the one before, of which the first 4 MiB stay as they were left.
+    let deltas = Deltas::new(config(64 << 20), 4 << 20);
     for seed in 0..12 {
-        check_model(seed, 6_000);
+        check_model(&deltas, seed, 6_000);
     }
+}
+
+#[test]
+fn the_next_delta_has_the_memory_of_one_that_ended() {
+    let deltas = Deltas::new(config(1 << 20), 1 << 20);
+    let (first, writer) = deltas.make().unwrap();
+    let memory = first.arena.start();
+    let (second, _) = deltas.make().unwrap();
+    assert_ne!(second.arena.start(), memory, "the first one is in use");
+    drop(writer);
+    let (third, _) = deltas.make().unwrap();
+    assert_ne!(third.arena.start(), memory, "a reader has the first one");
+    drop(first);
+    let (next, _) = deltas.make().unwrap();
+    assert_eq!(next.arena.start(), memory);
+    // One is kept, and none once it is given back.
+    drop((second, next));
+    deltas.release_spare();
+    let (fresh, mut writer) = deltas.make().unwrap();
+    assert_eq!(fresh.arena.touched(), 0);
+    writer
+        .put(TableId::new(16), b"key", b"value", TxnId::new(1))
+        .unwrap();
+    drop((fresh, writer));
+    let (worn, _) = deltas.make().unwrap();
+    assert!(worn.arena.touched() > 0 && worn.is_empty());
 }
 
 #[test]

@@ -34,7 +34,7 @@ use super::handover::{is_raised, try_take};
 use super::throttle::Progress;
 use super::wait::{Commit, CommitHandle, Ticket, settle_group};
 use crate::clock::Clock;
-use crate::delta::Delta;
+use crate::delta::Deltas;
 use crate::error::{Error, Result};
 use crate::format::group::LEN_BYTES_MAX;
 use crate::format::record::FRAME_BYTES;
@@ -83,10 +83,6 @@ pub(crate) struct Request {
     pub(crate) claim: Claim,
 }
 
-/// Makes the next delta.
-pub(crate) type NewDelta =
-    Box<dyn Fn() -> Result<(Arc<Delta>, crate::delta::DeltaWriter)> + Send + Sync>;
-
 /// Both roles, their slots and what passes between them.
 pub(crate) struct Pipeline {
     shapes: Arc<Shapes>,
@@ -127,7 +123,7 @@ pub(crate) struct Pipeline {
     log_ahead_bytes: u64,
     /// The database's id, which every group carries.
     database: u64,
-    new_delta: NewDelta,
+    deltas: Deltas,
     /// The log thread and the checkpoint thread exist, or did.
     background: bool,
     /// Told when a delta was frozen.
@@ -152,7 +148,7 @@ pub(crate) struct Parts {
     pub(crate) log: LogWriter,
     pub(crate) delta_bytes: u64,
     pub(crate) database: u64,
-    pub(crate) new_delta: NewDelta,
+    pub(crate) deltas: Deltas,
     pub(crate) background: bool,
     pub(crate) on_freeze: Box<dyn Fn() + Send + Sync>,
     pub(crate) on_spare: Box<dyn Fn() + Send + Sync>,
@@ -206,7 +202,7 @@ impl Pipeline {
             counters: Counters::default(),
             delta_bytes: parts.delta_bytes,
             database: parts.database,
-            new_delta: parts.new_delta,
+            deltas: parts.deltas,
             on_freeze: parts.on_freeze,
             on_spare: parts.on_spare,
         }
@@ -524,7 +520,7 @@ impl Pipeline {
 
     /// Replaces the active delta, of which nothing stands, by a new one.
     fn renew(&self, core: &mut Box<Core>) -> Result<()> {
-        let (delta, writer) = (self.new_delta)()?;
+        let (delta, writer) = self.deltas.make().map_err(Error::no_delta)?;
         core.delta = Arc::clone(&delta);
         core.writer = writer;
         reached(Mark::DeltaRenewed);
@@ -538,7 +534,7 @@ impl Pipeline {
         if core.delta.is_empty() || !self.shapes.load().frozen.is_empty() {
             return Ok(false);
         }
-        let (delta, writer) = (self.new_delta)()?;
+        let (delta, writer) = self.deltas.make().map_err(Error::no_delta)?;
         self.open.lock().freezes = TxnId::new(core.next_txn.get() - 1).into();
         core.delta = Arc::clone(&delta);
         core.writer = writer;
@@ -558,9 +554,9 @@ impl Pipeline {
         role.writer = log;
     }
 
-    /// A delta that nobody writes to.
-    pub(crate) fn make_delta(&self) -> Result<Arc<Delta>> {
-        (self.new_delta)().map(|(delta, _)| delta)
+    /// Gives memory that is kept for the next delta back to the system.
+    pub(crate) fn release_spare_delta(&self) {
+        self.deltas.release_spare();
     }
 
     /// Commits so far.
