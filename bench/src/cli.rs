@@ -266,26 +266,34 @@ fn threads_parser() -> impl clap::builder::TypedValueParser<Value = usize> {
         .map(|threads| threads as usize)
 }
 
+fn percent(text: &str) -> std::result::Result<f64, String> {
+    let value: f64 = text.parse().map_err(|_| "no number".to_owned())?;
+    match (0.0..100.0).contains(&value) {
+        true => Ok(value),
+        false => Err("not from 0 on and below 100".to_owned()),
+    }
+}
+
 /// Shifts that are let pass. Those that are not given are the profile's against a kept baseline, else those named here.
 #[derive(Debug, Clone, Default, Args)]
 pub(crate) struct LimitArgs {
     /// Percent of operations a second that may be lost (default: 5).
-    #[arg(long, value_name = "PERCENT")]
+    #[arg(long, value_name = "PERCENT", value_parser = percent)]
     threshold_throughput: Option<f64>,
     /// Percent by which the 99th percentile may rise (default: 10).
-    #[arg(long, value_name = "PERCENT")]
+    #[arg(long, value_name = "PERCENT", value_parser = percent)]
     threshold_p99: Option<f64>,
     /// Percent by which a ratio to a floor may become worse (default: 10; of this and all others: against a kept baseline the profile's).
-    #[arg(long, value_name = "PERCENT")]
+    #[arg(long, value_name = "PERCENT", value_parser = percent)]
     threshold_floor: Option<f64>,
     /// Percent by which allocations and bytes an operation may rise (default: 5).
-    #[arg(long, value_name = "PERCENT")]
+    #[arg(long, value_name = "PERCENT", value_parser = percent)]
     threshold_alloc: Option<f64>,
     /// Percent by which instructions an operation may rise (default: 2).
-    #[arg(long, value_name = "PERCENT")]
+    #[arg(long, value_name = "PERCENT", value_parser = percent)]
     threshold_instructions: Option<f64>,
     /// Percent by which flushes a transaction may rise (default: 0).
-    #[arg(long, value_name = "PERCENT")]
+    #[arg(long, value_name = "PERCENT", value_parser = percent)]
     threshold_fsync: Option<f64>,
 }
 

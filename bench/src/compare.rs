@@ -29,6 +29,8 @@ const SPREADS: f64 = 3.0;
 /// Allocations and flushes an operation that are nothing beside larger numbers. Of smaller ones as much again is let pass,
 /// since a fixed number of them divided by the operations of a time follows the machine.
 const COUNTS_LEAST: f64 = 0.005;
+/// Bytes read an operation that are nothing beside larger numbers.
+const READ_LEAST: f64 = 64.0;
 /// And that are nothing beside 0.
 const COUNTS_NOTHING: f64 = 0.0001;
 
@@ -110,7 +112,7 @@ struct Series {
     rising: bool,
     threshold: f64,
     least: Least,
-    /// The threshold instead, if the repeats before show that it follows the clock.
+    /// The most that is let pass if the repeats before show that it follows the clock.
     clocked: f64,
     /// There were too few operations for it to say anything.
     is_thin: bool,
@@ -148,10 +150,9 @@ impl Series {
         let Least { most, nothing } = self.least;
         let least = most.min(median.abs().max(nothing));
         let threshold = (self.threshold * median.abs()).max(least);
-        if 2.0 * range(&self.values) > threshold {
-            return threshold.max(self.clocked * median.abs());
-        }
-        threshold
+        // Twice of what the repeats showed, but not beyond all reason.
+        let shown = (2.0 * range(&self.values)).min(self.clocked * median.abs());
+        threshold.max(shown)
     }
 }
 
@@ -277,7 +278,7 @@ fn series(records: &[Record], limits: &Thresholds) -> BTreeMap<String, Series> {
         add(
             "allocations/op".to_owned(),
             number(Kind::Count, Unit::Count, false, limits.counts, COUNTS),
-            Some(results.allocs_per_op),
+            results.allocs_per_op,
         );
         add(
             "fsyncs/txn".to_owned(),
@@ -295,12 +296,28 @@ fn series(records: &[Record], limits: &Thresholds) -> BTreeMap<String, Series> {
             ),
             results.io.map(|io| per_op(io.bytes_written)),
         );
+        add(
+            "read/op".to_owned(),
+            number(
+                Kind::Count,
+                Unit::Bytes,
+                false,
+                limits.counts,
+                Least::of(READ_LEAST),
+            ),
+            results.io.map(|io| per_op(io.bytes_read)),
+        );
         for floor in &results.floors {
             // Rates, and ratios of hits: more of them is better.
             let rising = floor.unit.ends_with("per_second") || floor.unit == "ratio";
+            // Room on a disk, memory, and shares of hits are counted, not timed.
+            let (kind, threshold) = match floor.unit.as_str() {
+                "bytes" | "ratio" => (Kind::Count, limits.counts),
+                _ => (Kind::Ratio, limits.floor),
+            };
             add(
                 format!("times {}", floor.what),
-                number(Kind::Ratio, Unit::Ratio, rising, limits.floor, NONE),
+                number(kind, Unit::Ratio, rising, threshold, NONE),
                 Some(floor.ratio),
             );
         }
@@ -322,7 +339,15 @@ fn judge(before: &Series, after: &Series) -> (f64, f64, f64, Finding) {
         threshold
     };
     let allowed = least.max(spread);
-    let finding = if worse > allowed {
+    // A ratio that the repeats before had too is no news, however far from their middle.
+    let seen = before.kind == Kind::Ratio
+        && before.values.iter().any(|old| match before.rising {
+            true => *old <= new,
+            false => *old >= new,
+        });
+    let finding = if worse > allowed && seen {
+        Finding::Noisy
+    } else if worse > allowed {
         Finding::Worse
     } else if -worse > allowed {
         Finding::Better
@@ -537,8 +562,7 @@ mod tests {
     }
 
     #[test]
-    fn small_counts_that_grow_manyfold_are_found_and_those_that_follow_the_clock_are_judged_as_ratios()
-     {
+    fn small_counts_that_grow_manyfold_are_found_and_counts_may_vary_as_they_did() {
         let flushes = |values: &[f64]| Series {
             kind: Kind::Count,
             threshold: 0.0,
@@ -564,8 +588,36 @@ mod tests {
         let finding = |after: f64| judge(&solo, &flushes(&[after])).3;
         assert_eq!(finding(1.004), Finding::Same);
         assert_eq!(finding(1.006), Finding::Worse);
+        // A little is let pass of what varied a little.
+        let merges = flushes(&[1.631, 1.635, 1.624, 1.630, 1.630]);
+        let finding = |after: f64| judge(&merges, &flushes(&[after])).3;
+        assert_eq!(finding(1.65), Finding::Same);
+        assert_eq!(finding(1.7), Finding::Worse);
         // What swings only now was not let do so.
         let now = flushes(&[1.0, 1.2, 1.2, 1.2, 1.3]);
         assert_eq!(judge(&solo, &now).3, Finding::Worse);
+    }
+
+    #[test]
+    fn a_ratio_that_was_met_before_is_no_news() {
+        let ratio = |values: &[f64]| Series {
+            kind: Kind::Ratio,
+            threshold: 0.25,
+            ..times(values)
+        };
+        let two_speeds = ratio(&[3.4, 2.6, 12.4, 2.9, 13.4]);
+        let finding = |after: f64| judge(&two_speeds, &ratio(&[after; 5])).3;
+        assert_eq!(finding(2.5), Finding::Same);
+        assert_eq!(finding(12.9), Finding::Noisy);
+        assert_eq!(finding(13.5), Finding::Worse);
+        let one = ratio(&[2.6, 2.7, 2.8, 2.7, 2.9]);
+        assert_eq!(judge(&one, &ratio(&[3.6; 5])).3, Finding::Worse);
+        let hits = |values: &[f64]| Series {
+            rising: true,
+            ..ratio(values)
+        };
+        let steady = hits(&[0.99, 0.98, 0.99, 0.6, 0.99]);
+        assert_eq!(judge(&steady, &hits(&[0.65; 5])).3, Finding::Noisy);
+        assert_eq!(judge(&steady, &hits(&[0.5; 5])).3, Finding::Worse);
     }
 }

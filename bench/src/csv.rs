@@ -24,7 +24,7 @@ pub(crate) fn line(record: &Record) -> String {
         latency.p99,
         latency.p99_9,
         latency.max,
-        results.allocs_per_op,
+        optional(results.allocs_per_op),
         optional(results.fsyncs_per_txn),
         bytes(|io| io.bytes_written),
         bytes(|io| io.bytes_read),

@@ -18,10 +18,11 @@ use std::time::Duration;
 
 use northstar_io::{Buf, Disk, NativeDisk, NativeOptions, Op, OpenMode};
 
+use crate::alloc::Allocs;
 use crate::clock::{now, seconds};
 use crate::data::{Rng, mix};
 use crate::error::{BenchError, Result};
-use crate::sample::{Sample, Until, measure};
+use crate::sample::{Sample, Until, Warmup, measure};
 
 pub(crate) use memory::*;
 
@@ -244,8 +245,8 @@ impl ReadFloor {
         rng: &mut Rng,
     ) -> Result<Sample> {
         let pages = self.bytes / PAGE_BYTES as u64;
-        self.queued(Way::Write, depth, PAGE_BYTES, |elapsed, _| {
-            (elapsed < time).then(|| rng.below(pages) * PAGE_BYTES as u64)
+        self.queued_for(Way::Write, depth, time, || {
+            rng.below(pages) * PAGE_BYTES as u64
         })
     }
 
@@ -275,9 +276,28 @@ impl ReadFloor {
         rng: &mut Rng,
     ) -> Result<Sample> {
         let pages = self.bytes / PAGE_BYTES as u64;
-        self.queued(Way::Read, depth, PAGE_BYTES, |elapsed, _| {
-            (elapsed < time).then(|| rng.below(pages) * PAGE_BYTES as u64)
+        self.queued_for(Way::Read, depth, time, || {
+            rng.below(pages) * PAGE_BYTES as u64
         })
+    }
+
+    /// Keeps `depth` pages in flight for so long, after what was asked for to warm up.
+    fn queued_for(
+        &self,
+        way: Way,
+        depth: u32,
+        time: Duration,
+        mut offset: impl FnMut() -> u64,
+    ) -> Result<Sample> {
+        let asked = Warmup::get();
+        let warmed = self.queued(way, depth, PAGE_BYTES, |elapsed, index| {
+            (index < asked.ops || elapsed < asked.time).then(&mut offset)
+        })?;
+        let mut sample = self.queued(way, depth, PAGE_BYTES, |elapsed, _| {
+            (elapsed < time).then(&mut offset)
+        })?;
+        sample.warmup_ops = warmed.ops;
+        Ok(sample)
     }
 
     /// The whole file from the front, in bytes a second.
@@ -311,6 +331,7 @@ impl ReadFloor {
         }
         let mut ended = Vec::with_capacity(depth as usize);
         let mut sample = Sample::new();
+        let allocs = Allocs::of_this_thread();
         let (started, mut index) = (now(), 0);
         let mut last = started;
         loop {
@@ -339,6 +360,7 @@ impl ReadFloor {
             }
         }
         sample.elapsed = started.elapsed();
+        sample.allocs = Some(allocs.since());
         Ok(sample)
     }
 }

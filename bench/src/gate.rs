@@ -159,7 +159,7 @@ pub(crate) mod tests {
             Ended::Regressed
         );
         assert_eq!(
-            gate(|now| now.results.allocs_per_op += 0.01),
+            gate(|now| now.results.allocs_per_op = Some(0.01)),
             Ended::Regressed
         );
         assert_eq!(

@@ -344,7 +344,7 @@ mod tests {
         assert!(matches!(judged(&slower, flush), Judged::Right(_)));
         let allocating = |now: &mut Record| {
             flushes(now);
-            now.results.allocs_per_op = 9.0;
+            now.results.allocs_per_op = Some(9.0);
         };
         assert!(matches!(judged(&allocating, flush), Judged::Wrong(_)));
         assert!(matches!(judged(&|_| {}, flush), Judged::Wrong(_)));

@@ -75,10 +75,9 @@ pub(crate) fn lines(row: &Row, outcome: &Outcome) -> String {
             ));
         }
     }
-    facts.push(format!(
-        "allocs {}/op",
-        show(sample.allocs_per_op(), Unit::Count)
-    ));
+    if let Some(allocs) = sample.allocs_per_op() {
+        facts.push(format!("allocs {}/op", show(allocs, Unit::Count)));
+    }
     for (name, count) in sample.counts_per_op() {
         facts.push(format!(
             "{} {}/op",
@@ -276,10 +275,10 @@ fn results(run: &Run, outcome: &Outcome) -> Results {
             page_reads: cost.page_reads,
         }),
         fsyncs_per_txn: cost.and_then(|cost| cost.flushes_per_txn()),
-        alloc: Alloc {
-            count: sample.allocs.count,
-            bytes: sample.allocs.bytes,
-        },
+        alloc: sample.allocs.map(|allocs| Alloc {
+            count: allocs.count,
+            bytes: allocs.bytes,
+        }),
         allocs_per_op: sample.allocs_per_op(),
         counters_per_op: sample
             .counts_per_op()

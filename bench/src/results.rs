@@ -18,7 +18,7 @@ use crate::profile::Scale;
 ///
 /// 3 added `counters_per_op`, `warmup_ops`, what was asked of warm-up and threads, and facts of the machine. No field of
 /// schema 2 changed, so files of both are read, and compared with each other.
-pub(crate) const SCHEMA: u32 = 3;
+pub(crate) const SCHEMA: u32 = 4;
 /// The oldest that is still read.
 pub(crate) const SCHEMA_OLDEST: u32 = 2;
 
@@ -119,10 +119,10 @@ pub(crate) struct Results {
     pub(crate) io: Option<Io>,
     /// Flushes a transaction; absent where nothing was committed.
     pub(crate) fsyncs_per_txn: Option<f64>,
-    /// What the measuring threads allocated.
-    pub(crate) alloc: Alloc,
-    /// Allocations an operation.
-    pub(crate) allocs_per_op: f64,
+    /// What the measuring threads allocated; absent, since schema 4, where it was not counted.
+    pub(crate) alloc: Option<Alloc>,
+    /// Allocations an operation; absent, since schema 4, where they were not counted.
+    pub(crate) allocs_per_op: Option<f64>,
     /// Since schema 3: events of the measuring threads an operation, such as `cycles`; what the machine cannot count is absent.
     #[serde(default)]
     pub(crate) counters_per_op: BTreeMap<String, f64>,
@@ -267,6 +267,9 @@ impl Record {
             latency_ns,
             allocs_per_op,
             errors_total,
+            fsyncs_per_txn,
+            floors,
+            duration_ns,
             ..
         } = &self.results;
         let Latency {
@@ -288,10 +291,25 @@ impl Record {
         if let Some((name, count)) = counters.iter().find(|(_, count)| **count < 0.0) {
             return Some(format!("counters_per_op.{name} is {count}"));
         }
-        if *allocs_per_op < 0.0 || *errors_total > 0 {
+        if allocs_per_op.is_some_and(|allocs| allocs < 0.0) || *errors_total > 0 {
             return Some(format!(
-                "allocs_per_op is {allocs_per_op} and errors_total {errors_total}"
+                "allocs_per_op is {allocs_per_op:?} and errors_total {errors_total}"
             ));
+        }
+        if fsyncs_per_txn.is_some_and(|flushes| flushes < 0.0) {
+            return Some(format!("fsyncs_per_txn is {fsyncs_per_txn:?}"));
+        }
+        if let Some(floor) = floors
+            .iter()
+            .find(|floor| floor.ratio <= 0.0 || floor.value <= 0.0)
+        {
+            return Some(format!(
+                "{} is {} and the row {} times it, expected more than 0",
+                floor.what, floor.value, floor.ratio
+            ));
+        }
+        if *duration_ns == 0 {
+            return Some("duration_ns is 0".to_owned());
         }
         if self.repeat >= self.repeats {
             return Some(format!(
@@ -457,8 +475,8 @@ pub(crate) mod tests {
                     page_reads: 0,
                 }),
                 fsyncs_per_txn: Some(1.0),
-                alloc: Alloc { count: 0, bytes: 0 },
-                allocs_per_op: 0.0,
+                alloc: Some(Alloc { count: 0, bytes: 0 }),
+                allocs_per_op: Some(0.0),
                 counters_per_op: BTreeMap::from([("cycles".to_owned(), 1234.5)]),
                 floors: vec![FloorResult {
                     what: "raw append + flush".to_owned(),
@@ -515,8 +533,8 @@ pub(crate) mod tests {
             error.to_string()
         };
         let latency = "results.latency_ns.p99";
-        assert!(why(&|v| v["schema"] = 1.into()).contains("schema is 1, expected 2 to 3"));
-        assert!(why(&|v| v["schema"] = 4.into()).contains("schema is 4"));
+        assert!(why(&|v| v["schema"] = 1.into()).contains("schema is 1, expected 2 to 4"));
+        assert!(why(&|v| v["schema"] = 5.into()).contains("schema is 5"));
         assert!(why(&|v| v["odd"] = 1.into()).contains("odd"));
         let cycles =
             |v: &mut serde_json::Value| v["results"]["counters_per_op"]["cycles"] = (-1).into();
@@ -527,6 +545,19 @@ pub(crate) mod tests {
         );
         assert!(why(&|v| v["results"]["ops_total"] = 0.into()).contains("ops_total"));
         assert!(why(&|v| v["repeat"] = 5.into()).contains("repeat is 5"));
+        let results = |name: &str, number: i64| {
+            why(&|v: &mut serde_json::Value| v["results"][name] = number.into())
+        };
+        for (name, number) in [
+            ("fsyncs_per_txn", -3),
+            ("allocs_per_op", -1),
+            ("duration_ns", 0),
+        ] {
+            let told = results(name, number);
+            assert!(told.contains(name), "{told}");
+        }
+        let floor = why(&|v| v["results"]["floors"][0]["ratio"] = (-5).into());
+        assert!(floor.contains("the row -5 times it"), "{floor}");
     }
 
     /// A file as builds from before schema 3 wrote it.

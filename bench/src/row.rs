@@ -224,6 +224,14 @@ impl Outcome {
         self
     }
 
+    /// The same, if there is one.
+    pub(crate) fn figure_if(self, id: &'static str, value: Option<f64>) -> Self {
+        match value {
+            Some(value) => self.figure(id, value),
+            None => self,
+        }
+    }
+
     /// With a value for the table whose limit is a factor of `floor`.
     pub(crate) fn figure_beside(mut self, id: &'static str, value: f64, floor: f64) -> Self {
         self.figures.push(Measured {
@@ -276,6 +284,8 @@ pub(crate) struct Ctx {
     warm: Option<Loaded>,
     /// What the rows of `timetravel` share.
     pub(crate) past: Option<crate::suites::timetravel::Past>,
+    /// What it took to make that was told.
+    pub(crate) past_is_told: bool,
 }
 
 impl Ctx {
@@ -290,6 +300,7 @@ impl Ctx {
             threads_replaced: false,
             warm: None,
             past: None,
+            past_is_told: false,
         }
     }
 

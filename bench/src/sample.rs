@@ -48,7 +48,7 @@ impl Warmup {
         WARMUP.get_or_init(|| self);
     }
 
-    fn get() -> Self {
+    pub(crate) fn get() -> Self {
         WARMUP.get().copied().unwrap_or_default()
     }
 }
@@ -88,8 +88,8 @@ pub(crate) struct Sample {
     pub(crate) elapsed: Duration,
     /// From the start of the first loop to the end of the last one, warm-up left out; absent if no loop was run.
     span: Option<(Instant, Instant)>,
-    /// What the measuring threads allocated.
-    pub(crate) allocs: Allocs,
+    /// What the measuring threads allocated; absent where it was not counted for each of them.
+    pub(crate) allocs: Option<Allocs>,
     /// Threads that measured.
     pub(crate) threads: usize,
     /// Operations that were done to warm up: the engine's own counters hold them too.
@@ -112,7 +112,7 @@ impl Sample {
             ops: 0,
             elapsed: Duration::ZERO,
             span: None,
-            allocs: Allocs::default(),
+            allocs: None,
             threads: 1,
             warmup_ops: 0,
             counts: Counts::default(),
@@ -147,9 +147,10 @@ impl Sample {
         self.ops as f64 / seconds(self.elapsed)
     }
 
-    /// Allocations an operation.
-    pub(crate) fn allocs_per_op(&self) -> f64 {
-        self.allocs.count as f64 / self.ops.max(1) as f64
+    /// Allocations an operation, where they were counted.
+    pub(crate) fn allocs_per_op(&self) -> Option<f64> {
+        let allocs = self.allocs?;
+        Some(allocs.count as f64 / self.ops.max(1) as f64)
     }
 
     /// Each operation was `parts` of them: a transaction told as its rows. Latencies stay those of the whole.
@@ -177,7 +178,6 @@ impl Sample {
         self.ops += whole.ops * parts;
         self.warmup_ops += whole.warmup_ops * parts;
         self.elapsed += whole.elapsed;
-        self.allocs += whole.allocs;
     }
 
     fn merge(&mut self, other: &Self) {
@@ -187,7 +187,6 @@ impl Sample {
         self.add_span(other.span);
         self.ops += other.ops;
         self.warmup_ops += other.warmup_ops;
-        self.allocs += other.allocs;
     }
 
     fn add_span(&mut self, other: Option<(Instant, Instant)>) {
@@ -205,6 +204,14 @@ impl Sample {
             (0, _) => other.counts,
             (_, 0) => self.counts,
             _ => self.counts.plus(other.counts),
+        };
+        self.allocs = match (self.ops, other.ops) {
+            (0, _) => other.allocs,
+            (_, 0) => self.allocs,
+            _ => self.allocs.zip(other.allocs).map(|(mut sum, other)| {
+                sum += other;
+                sum
+            }),
         };
     }
 
@@ -270,7 +277,7 @@ fn timed_loop(
     let ended = now();
     sample.elapsed = ended - started;
     sample.span = Some((started, ended));
-    sample.allocs = allocs.since();
+    sample.allocs = Some(allocs.since());
     sample.counts = counting.stop();
     Ok(sample)
 }
@@ -329,7 +336,7 @@ mod tests {
     #[test]
     fn a_loop_stops_at_its_count_and_allocates_nothing_itself() {
         let sample = measure(Until::Ops(100), 10, |_| Ok(())).unwrap();
-        assert_eq!((sample.ops, sample.allocs.count), (100, 0));
+        assert_eq!((sample.ops, sample.allocs.unwrap().count), (100, 0));
     }
 
     #[test]

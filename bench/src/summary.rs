@@ -118,7 +118,9 @@ pub(crate) fn aggregates(records: &[Record]) -> BTreeMap<String, Aggregate> {
         add("p99_ns", latency.p99);
         add("p99_9_ns", latency.p99_9);
         add("max_ns", latency.max);
-        add("allocs_per_op", results.allocs_per_op);
+        if let Some(allocs) = results.allocs_per_op {
+            add("allocs_per_op", allocs);
+        }
         if let Some(flushes) = results.fsyncs_per_txn {
             add("fsyncs_per_txn", flushes);
         }

@@ -6,7 +6,6 @@ use std::collections::BTreeMap;
 use std::hint::black_box;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::clock::{now, seconds};
 use crate::data::{Rng, Rows};
 use crate::error::Result;
 use crate::sample::{Sample, Until, measure};
@@ -81,15 +80,18 @@ fn sum(words: &[u64]) -> u64 {
 }
 
 /// Memory read from front to back, every word added, in bytes a second: the best of a few passes.
-pub(crate) fn memory_stream(bytes: usize) -> f64 {
+pub(crate) fn memory_stream(bytes: usize) -> Result<f64> {
+    let passes = memory_passes(bytes)?;
+    Ok(bytes as f64 * 1e9 / passes.nanos(0.0))
+}
+
+/// Four such passes, each an operation.
+pub(crate) fn memory_passes(bytes: usize) -> Result<Sample> {
     let Stream { words } = Stream::new(bytes as u64);
-    let mut best: f64 = 0.0;
-    for _ in 0..4 {
-        let started = now();
+    measure(Until::Ops(4), 1, |_| {
         black_box(sum(&words));
-        best = best.max(bytes as f64 / seconds(started.elapsed()));
-    }
-    best
+        Ok(())
+    })
 }
 
 /// `count` random rows put into the standard library's sorted map, which begins empty; batches of 16. What the engine
@@ -150,7 +152,7 @@ mod tests {
         // More than there is: all of it.
         let stream = Stream::new(1 << 12);
         assert_eq!(stream.run(Until::Ops(5), 1 << 20, &mut rng).unwrap().ops, 5);
-        assert!(memory_stream(1 << 20) > 0.0);
+        assert!(memory_stream(1 << 20).unwrap() > 0.0);
         let rows = Rows::new(100);
         assert_eq!(sorted_map(rows, 64, &mut rng).unwrap().ops, 64);
         assert_eq!(announcement(Until::Ops(128)).unwrap().ops, 128);

@@ -37,7 +37,8 @@ struct Side {
 
 /// Runs rows of another build and of this one in turn, and holds them against each other.
 pub(crate) fn against_build(other: &Path, asked: &Asked<'_>, limits: &Thresholds) -> Result<Ended> {
-    let other = other.canonicalize().map_err(BenchError::file(other))?;
+    let other = (other.canonicalize())
+        .map_err(|error| BenchError::BadUse(format!("{}: {error}", other.display())))?;
     let here = std::env::current_exe().map_err(BenchError::file(Path::new("nsbench")))?;
     let sides = [
         Side {

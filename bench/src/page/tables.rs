@@ -153,7 +153,7 @@ pub(super) fn rows(rows: &Rows<'_>) -> String {
             nanos(|record| record.results.latency_ns.p99),
             nanos(|record| record.results.latency_ns.p99_9),
             nanos(|record| record.results.latency_ns.max),
-            cell(&|record| Some(record.results.allocs_per_op), Unit::Count),
+            cell(&|record| record.results.allocs_per_op, Unit::Count),
             cell(&|record| record.results.fsyncs_per_txn, Unit::Count),
             cell(
                 &|record| per_op(record, record.results.io?.bytes_written),

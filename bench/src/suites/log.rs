@@ -296,9 +296,11 @@ fn replay_into_memtable(ctx: &mut Ctx) -> Result<Outcome> {
     let (rows, mut rng) = (ctx.rows(), ctx.rng(92));
     let mut map = sorted_map(rows, acknowledged, &mut rng)?;
     let mut sample = Sample::new();
+    let allocs = crate::alloc::Allocs::of_this_thread();
     let started = crate::clock::now();
     let db = plain().open(&dir)?;
     let took = started.elapsed();
+    sample.allocs = Some(allocs.since());
     map.then(&sorted_map(rows, acknowledged, &mut rng)?);
     let stats = db.stats()?;
     crate::child::check_filled(&db, &task, acknowledged)?;

@@ -16,9 +16,9 @@ pub(crate) mod timetravel;
 
 use crate::row::Row;
 
-/// All rows, in the order in which they run.
+/// All rows, in the order in which they run: those of one suite one after the other.
 pub(crate) fn all() -> Vec<Row> {
-    [
+    let mut rows = [
         floor::ROWS,
         io::ROWS,
         pager::ROWS,
@@ -36,7 +36,11 @@ pub(crate) fn all() -> Vec<Row> {
         instructions::ROWS,
         soak::ROWS,
     ]
-    .concat()
+    .concat();
+    let mut suites: Vec<&str> = rows.iter().map(Row::suite).collect();
+    suites.dedup();
+    rows.sort_by_key(|row| suites.iter().position(|suite| *suite == row.suite()));
+    rows
 }
 
 #[cfg(test)]

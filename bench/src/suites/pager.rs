@@ -298,7 +298,7 @@ fn checksum_verify_16k(ctx: &mut Ctx) -> Result<Outcome> {
         })
     })?;
     let rate = sample.per_second() * PAGE_BYTES as f64;
-    let stream = crate::floor::memory_stream(pages * PAGE_BYTES);
+    let stream = crate::floor::memory_stream(pages * PAGE_BYTES)?;
     Ok(Outcome::of(sample)
         .floor_rate("memory stream", stream, Unit::BytesPerSecond, rate)
         .extra("bytes_per_second", rate)

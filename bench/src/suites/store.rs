@@ -105,7 +105,7 @@ fn load_sorted_one_go(ctx: &mut Ctx) -> Result<Outcome> {
         let mut sample = Sample::new();
         sample.elapsed = started.elapsed();
         sample.record(sample.elapsed, rows.n);
-        sample.allocs = allocs.since();
+        sample.allocs = Some(allocs.since());
         all.then(&sample);
         cost.add(Cost::between(&before, &db.stats()?));
         check_some(&db, &table, rows)?;

@@ -60,6 +60,7 @@ fn tail_live(ctx: &mut Ctx) -> Result<Outcome> {
     std::thread::scope(|scope| -> Result<()> {
         let reader = scope.spawn(move || {
             let (mut sample, mut wrong) = (Sample::new(), None);
+            let started = now();
             for found in tail.take(commits as usize) {
                 let delivered = now();
                 let Ok((txn, acknowledged)) = hear.recv() else {
@@ -72,8 +73,8 @@ fn tail_live(ctx: &mut Ctx) -> Result<Outcome> {
                 }
                 let took = delivered.saturating_duration_since(acknowledged);
                 sample.record(took, 1);
-                sample.elapsed += took;
             }
+            sample.elapsed = started.elapsed();
             (sample, wrong)
         });
         let sleeper = scope.spawn(move || {
