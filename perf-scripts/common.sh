@@ -38,6 +38,13 @@ find_bench() {
     [[ -x $BENCH ]] || unfit "finds no program $BENCH"
 }
 
+# Whether perf can count this event of a program: it must be there and allowed.
+perf_counts() {
+    local count
+    count=$(perf stat -x, -e "$1" -- true 2>&1 | grep -F "$1" | cut -d, -f1)
+    [[ $count =~ ^[0-9.]+$ ]]
+}
+
 # Whether perf can record this event of every process.
 perf_sees() {
     perf record -q -a -e "$1" -o /dev/null -- true >/dev/null 2>&1

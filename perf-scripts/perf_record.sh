@@ -16,7 +16,7 @@ find_bench
 out=$(out_dir)
 
 event=cycles
-if perf stat -e cycles true 2>&1 | grep -q 'not supported'; then
+if ! perf_counts cycles; then
     event=cpu-clock
     echo "no hardware counters here: sampling cpu-clock" >&2
 fi

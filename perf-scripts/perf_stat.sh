@@ -15,7 +15,7 @@ find_bench
 out=$(out_dir)
 
 events=task-clock,page-faults,context-switches,cpu-migrations
-if perf stat -e cycles true 2>&1 | grep -q 'not supported'; then
+if ! perf_counts cycles; then
     echo "no hardware counters here: software events only" >&2
 else
     events+=,cycles,instructions,cache-references,cache-misses,branch-misses,dTLB-load-misses

@@ -11,7 +11,7 @@ use crate::compare::Thresholds;
 use crate::error::{BenchError, Result};
 use crate::figures;
 use crate::gate::Judged;
-use crate::machine::Machine;
+use crate::machine::{Cgroup, Machine};
 
 const CI: &str = include_str!("../../profiles/ci.toml");
 const DEV_NVME: &str = include_str!("../../profiles/dev_nvme.toml");
@@ -291,7 +291,11 @@ impl Detect {
                 machine.core_count, self.cores
             ));
         }
-        let ram = machine.ram_gb.unwrap_or(0.0);
+        let limit = machine.cgroup.as_ref().and_then(Cgroup::memory_gib);
+        let ram = machine
+            .ram_gb
+            .unwrap_or(0.0)
+            .min(limit.unwrap_or(f64::INFINITY));
         // A 16 GiB machine reports a little less: the kernel keeps some.
         if ram < self.ram_gib * 0.95 {
             return Some(format!("{ram} GiB of memory, it asks for {}", self.ram_gib));
@@ -342,6 +346,12 @@ mod tests {
         assert_eq!(picks(machine(8, 8.0, "nvme0n1", false)), "ci");
         assert_eq!(picks(machine(8, 32.0, "nvme0n1", true)), "ci");
         assert_eq!(picks(machine(8, 32.0, "vda", false)), "ci");
+        let mut contained = machine(8, 32.0, "nvme0n1", false);
+        contained.cgroup = Some(Cgroup {
+            memory_max: Some((2_u64 << 30).to_string()),
+            ..Cgroup::default()
+        });
+        assert_eq!(picks(contained), "ci");
     }
 
     #[test]

@@ -82,6 +82,7 @@ fn heading(run: &Run, why: &str) -> String {
         fs,
         device,
         load_average,
+        direct_io,
         ..
     } = &run.machine;
     let unknown = || "unknown".to_owned();
@@ -102,6 +103,11 @@ fn heading(run: &Run, why: &str) -> String {
     if load_average.is_some_and(|load| load > *core_count as f64 / 2.0) {
         text.push_str(
             "the machine is busy: times are of a busy machine, read the ratios and the counts\n",
+        );
+    }
+    if *direct_io == Some(false) {
+        text.push_str(
+            "files of the scratch directory are read through the kernel's page cache: cold rows are not cold\n",
         );
     }
     text.push('\n');

@@ -227,12 +227,9 @@ impl Build {
             ))
         };
         let mut cargo = Command::new(&self.cargo)
-            .args([
-                "build",
-                "--release",
-                "--no-default-features",
-                "--manifest-path",
-            ])
+            .args(["build", "--release", "--no-default-features", "--config"])
+            .arg(self.manifest.with_file_name(".cargo/config.toml"))
+            .arg("--manifest-path")
             .arg(&self.manifest)
             .arg("--target-dir")
             .arg(&self.target)

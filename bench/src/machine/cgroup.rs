@@ -24,6 +24,12 @@ pub(crate) struct Cgroup {
 const MEMORY_UNLIMITED_V1: u64 = i64::MAX as u64 / 4096 * 4096;
 
 impl Cgroup {
+    /// GiB of memory that may be used; absent without a limit.
+    pub(crate) fn memory_gib(&self) -> Option<f64> {
+        let bytes: u64 = self.memory_max.as_deref()?.parse().ok()?;
+        Some(bytes as f64 / f64::from(1 << 30))
+    }
+
     /// Reads the groups of this process and those above them; `None` where there are no control groups.
     pub(crate) fn read(system: &System) -> Option<Self> {
         let groups = system.text("/proc/self/cgroup")?;

@@ -236,6 +236,8 @@ impl Cache {
     /// The page is being superseded: from now on only older snapshots read it, so its frame is among the first to go. Says
     /// whether it is resident.
     pub(crate) fn supersede(&self, id: PageId) -> bool {
+        // While the guard lives, the frame is not published as another page between looking and cooling.
+        let _guard = epoch::enter();
         let Some(frame) = self.map.get(id) else {
             return false;
         };

@@ -71,7 +71,7 @@ struct FjallSession<'a>(&'a Fjall);
 
 impl Session for FjallSession<'_> {
     fn load(&mut self, next: &mut Source<'_>) -> Result<()> {
-        let mut batch = self.0.db.batch().durability(Some(PersistMode::SyncAll));
+        let mut batch = self.0.db.batch().durability(Some(PersistMode::SyncData));
         let mut value = Vec::new();
         while let Some(key) = next(&mut value) {
             batch.insert(&self.0.rows, key.as_slice(), value.as_slice());
@@ -80,7 +80,7 @@ impl Session for FjallSession<'_> {
     }
 
     fn commit(&mut self, ops: &[Op]) -> Result<()> {
-        let mut batch = self.0.db.batch().durability(Some(PersistMode::SyncAll));
+        let mut batch = self.0.db.batch().durability(Some(PersistMode::SyncData));
         for op in ops {
             match &op.value {
                 Some(value) => batch.insert(&self.0.rows, op.key.as_slice(), &**value),

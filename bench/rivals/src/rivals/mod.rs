@@ -63,14 +63,14 @@ pub(crate) const ENGINES: &[Engine] = &[
     Engine {
         name: "fjall",
         package: "fjall",
-        durable: "PersistMode::SyncAll on each batch",
+        durable: "PersistMode::SyncData on each batch: fdatasync, as NorthstarDB",
         notes: "no compression; memtables come on top of the cache; read-modify-write under a lock of this program",
         open: built!("fjall", fjall::open),
     },
     Engine {
         name: "sqlite",
         package: "rusqlite",
-        durable: "journal_mode = WAL, synchronous = FULL",
+        durable: "journal_mode = WAL, synchronous = FULL; built with HAVE_FDATASYNC",
         notes: "a table WITHOUT ROWID; one writing connection under a lock, one reading for each thread, kept; each has half \
                 of the cache, since none is shared",
         open: built!("sqlite", sqlite::open),
