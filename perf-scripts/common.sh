@@ -40,9 +40,8 @@ find_bench() {
 
 # Whether perf can count this event of a program: it must be there and allowed.
 perf_counts() {
-    local count
-    count=$(perf stat -x, -e "$1" -- true 2>&1 | grep -F "$1" | cut -d, -f1)
-    [[ $count =~ ^[0-9.]+$ ]]
+    # A processor with two kinds of cores has a line for each, of which one may not have run.
+    perf stat -x, -e "$1" -- true 2>&1 | grep -E "^[0-9.]+,[^,]*,[^,]*$1" >/dev/null
 }
 
 # Whether perf can record this event of every process.

@@ -311,6 +311,15 @@ fn fuzz_is_nshards_and_hands_on_words_and_exit_codes() {
     ends(nsbench().args(["fuzz", "--quick", "--seconds", "7"]), 2);
 }
 
+#[test]
+fn a_gate_with_limits_that_are_none_or_against_nothing_is_bad_use() {
+    for wrong in ["inf", "NaN", "100", "much"] {
+        let limit = format!("--threshold-floor={wrong}");
+        ends(nsbench().args(["gate", &limit]), 2);
+    }
+    ends(nsbench().args(["gate", "--against", "no/such/program"]), 2);
+}
+
 fn flamegraph(dir: &Path, sampler: &str) -> Option<String> {
     let svg = dir.join(sampler).with_extension("svg");
     let output = nsbench()

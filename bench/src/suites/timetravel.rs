@@ -301,7 +301,7 @@ fn range_at_1000(ctx: &mut Ctx) -> Result<Outcome> {
 /// of the transactions that built the past, handed over without waiting for each. Bound: keys and values of the versions, and 8
 /// bytes for the transaction of each.
 fn kept_bytes(ctx: &mut Ctx) -> Result<Outcome> {
-    if std::mem::take(&mut ctx.past_is_told) {
+    if ctx.past_is_told {
         // A repeat measures again.
         ctx.end_past()?;
     }

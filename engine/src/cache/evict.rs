@@ -31,7 +31,7 @@ const ATTEMPTS: usize = 32;
 #[derive(Debug, Default)]
 pub(super) struct Clock {
     hand: u32,
-    /// Scanned pages, oldest first; entries may be out of date.
+    /// Pages that scans brought in and pages that were superseded, oldest first; entries may be out of date.
     scans: VecDeque<(u32, PageId)>,
 }
 
@@ -71,7 +71,7 @@ impl Cache {
         (self.arena.count() as usize / 16).clamp(2, 4096)
     }
 
-    /// Notes a page that a scan brought in.
+    /// Notes a page that is to go before others: one that a scan brought in, or that was superseded.
     pub(super) fn note_scanned(&self, frame: u32, id: PageId) {
         let mut clock = self.clock.lock();
         clock.scans.push_back((frame, id));

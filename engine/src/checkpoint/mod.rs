@@ -15,6 +15,7 @@ mod moments;
 mod overlaps;
 mod past;
 mod ranges;
+mod room;
 pub(crate) mod roots;
 pub(crate) mod run;
 mod state;

@@ -26,15 +26,9 @@ use crate::retention::Retention;
 use crate::state::StateHash;
 use crate::sync::atomic::Ordering;
 use crate::tree::merge::{Forget, MergeError, RangeDelete, merge};
-use crate::txn::positions::furthest_behind;
 use crate::txn::registry::SlotId;
 use crate::txn::shape::{Roots, Shapes};
-use crate::txn::snapshot::Snapshot;
 use crate::writer::pipeline::Pipeline;
-
-/// Empty flips before free space is given back: two until the older slot has let go of its pages, two for the map of
-/// free space to leave the end of the file.
-const TIDY_FLIPS: u32 = 4;
 
 /// Owns what checkpoints change: the meta page and the space of the data file.
 #[derive(Debug)]
@@ -172,39 +166,6 @@ impl Checkpointer {
             Ok(()) | Err(Error::Full { .. }) => Ok(true),
             Err(error) => Err(error),
         }
-    }
-
-    /// Segments before the log's start in both slots become spares, `spare_bytes` of them at most.
-    fn recycle(&mut self, spare_bytes: u64) -> Result<()> {
-        let needed = match planted("the log is recycled one checkpoint early") {
-            true => self.meta.log_start.lsn,
-            false => self.older_log_start,
-        };
-        let segments = Arc::clone(&self.segments);
-        let _deciding = segments.hold_recycling();
-        let now = (self.shapes.shared.visible(), self.clock.wall_ns());
-        let backups = self.shapes.shared.backups.log_from();
-        let held = self.held_by_subscribers().into_iter().chain(backups).min();
-        let kept = self.retainer.keep_from(&self.segments, needed, held, now);
-        self.segments
-            .recycle_before(kept, spare_bytes)
-            .map_err(|source| Error::from_io("the commit log", source))
-    }
-
-    /// From which transaction on subscribers want the log. If that cannot be read, as much is kept as they may hold.
-    fn held_by_subscribers(&self) -> Option<TxnId> {
-        if planted("subscribers do not hold the log") {
-            return None;
-        }
-        let newest =
-            Snapshot::newest(&self.shapes, None).and_then(|newest| furthest_behind(&newest));
-        newest.unwrap_or(Some(TxnId::ZERO))
-    }
-
-    /// Gives the log's space back, but for what the next commits need.
-    pub(crate) fn shrink_log(&mut self) -> Result<()> {
-        self.recycle(0)?;
-        self.pipeline.shrink_log()
     }
 
     /// Merges one slice, from `next` (a table and a key of it) on, and moves `next` to where the following begins.
@@ -404,7 +365,7 @@ impl Checkpointer {
     }
 
     /// Frees what no meta slot and no snapshot needs any more.
-    fn reclaim(&mut self) {
+    pub(super) fn reclaim(&mut self) {
         self.govern();
         let mut oldest = self.shapes.shared.registry.oldest();
         if planted("the oldest snapshot is taken for one generation younger") {
@@ -417,7 +378,7 @@ impl Checkpointer {
     }
 
     /// Flips the meta page without a change, so that the older slot and its log let go of their pages.
-    fn empty_flip(&mut self, tending: Tending) -> Result<()> {
+    pub(super) fn empty_flip(&mut self, tending: Tending) -> Result<()> {
         if !self.keeps_history() && self.shapes.load().history.runs.is_empty()
             || self.history_is_damaged
         {
@@ -439,26 +400,6 @@ impl Checkpointer {
             }
             other => other,
         }
-    }
-
-    /// On a full disk: lets go of what policy does not keep any more. Says whether it let go of anything.
-    fn make_room(&mut self) -> Result<bool> {
-        let before = self.shapes.load().history.horizon;
-        if self.history_is_damaged || !self.lets_go(&self.shapes.load().history) {
-            return Ok(false);
-        }
-        // Twice, since the older slot names what the first has let go.
-        for tending in [Tending::Drop, Tending::Nothing] {
-            match self.empty_flip(tending) {
-                Err(Error::Full { .. }) => return Ok(false),
-                flipped => flipped?,
-            }
-        }
-        let more = self.shapes.load().history.horizon > before;
-        if more {
-            reached(Mark::RoomMade);
-        }
-        Ok(more)
     }
 
     fn flip_tending(&mut self, tending: Tending) -> Result<()> {
@@ -506,29 +447,6 @@ impl Checkpointer {
             self.meta.clean =
                 word && !planted("a failed try to take the word of a clean close back counts");
         })
-    }
-
-    /// Nobody commits: gives free space back to the file system.
-    pub(crate) fn tidy(&mut self) -> Result<()> {
-        self.pipeline.release_spare_delta();
-        // History grows older while nobody commits.
-        let expires = || !self.history_is_damaged && self.lets_go(&self.shapes.load().history);
-        if self.tidied && !expires() {
-            return Ok(());
-        }
-        let flipped = (0..TIDY_FLIPS).try_for_each(|_| self.empty_flip(Tending::Idle));
-        match &flipped {
-            Ok(()) => {
-                self.tidied = true;
-                self.reclaim();
-                self.store.trim()?;
-            }
-            // The older slot may still need the end of the file; what can be had of the log helps all the same.
-            Err(Error::Full { .. }) => {}
-            Err(_) => return flipped,
-        }
-        self.shrink_log()?;
-        flipped
     }
 
     /// The last act before closing: the log starts at its end, so the next open replays nothing.

@@ -268,6 +268,11 @@ impl Spare {
         }
     }
 
+    #[cfg(test)]
+    pub(super) fn is_there(&self) -> bool {
+        !self.worn.is_empty()
+    }
+
     /// Gives back to the system what is there.
     pub(super) fn release(&self) {
         drop(self.worn.pop());
@@ -294,8 +299,8 @@ pub(super) struct Arena {
     capacity: usize,
     used: AtomicUsize,
     /// Owns what `base` points at. There until the arena is dropped.
-    worn: Option<Worn>,
-    /// [`Worn::touched`] as it was at the beginning.
+    mapping: Option<Mapping>,
+    /// Bytes at the start that an earlier arena may have written.
     touched: usize,
     /// Where the mapping goes.
     spare: Arc<Spare>,
@@ -311,7 +316,7 @@ impl Arena {
     /// Reserves an arena of `bytes`; memory is taken as it is used.
     pub(super) fn reserve(bytes: usize, spare: &Arc<Spare>) -> Result<Self, IoError> {
         let bytes = bytes.clamp(RESERVED_BYTES, ARENA_BYTES_MAX);
-        let worn = match spare.take(bytes) {
+        let Worn { mapping, touched } = match spare.take(bytes) {
             Some(worn) => worn,
             None => Worn {
                 mapping: Mapping::reserve(bytes)?,
@@ -319,11 +324,11 @@ impl Arena {
             },
         };
         Ok(Self {
-            base: worn.mapping.as_ptr(),
-            capacity: worn.mapping.len().min(ARENA_BYTES_MAX),
+            base: mapping.as_ptr(),
+            capacity: mapping.len().min(ARENA_BYTES_MAX),
             used: AtomicUsize::new(RESERVED_BYTES),
-            touched: worn.touched,
-            worn: Some(worn),
+            touched,
+            mapping: Some(mapping),
             spare: Arc::clone(spare),
         })
     }
@@ -502,10 +507,9 @@ impl Arena {
 
 impl Drop for Arena {
     fn drop(&mut self) {
-        let used = self.used_bytes();
-        if let Some(mut worn) = self.worn.take() {
-            worn.touched = worn.touched.max(used);
-            self.spare.put(worn);
+        let touched = self.touched.max(self.used_bytes());
+        if let Some(mapping) = self.mapping.take() {
+            self.spare.put(Worn { mapping, touched });
         }
     }
 }

@@ -1,7 +1,8 @@
 //! The delta: records of commits that are not yet in the trees, ordered, with all their versions, in memory.
 //!
 //! Each table has a tree of wide nodes over one arena; each key a chain of versions, newest first. Nothing is removed: the
-//! arena goes as a whole when the last reader lets go of the delta, and the next delta has the memory. A filter in front answers for absent keys.
+//! arena goes as a whole when the last reader lets go of the delta, and the next delta has the memory. A filter in front
+//! answers for absent keys.
 //!
 //! ```text
 //! table id -> Table -> branches -> leaf (14 heads, 14 records) -> version -> older version ...
@@ -99,6 +100,11 @@ impl Deltas {
             forgotten: 0,
         };
         Ok((delta, writer))
+    }
+
+    #[cfg(test)]
+    pub(crate) fn has_spare(&self) -> bool {
+        self.spare.is_there()
     }
 
     /// Gives memory that no delta uses back to the system.

@@ -554,6 +554,11 @@ impl Pipeline {
         role.writer = log;
     }
 
+    #[cfg(test)]
+    pub(crate) fn has_spare_delta(&self) -> bool {
+        self.deltas.has_spare()
+    }
+
     /// Gives memory that is kept for the next delta back to the system.
     pub(crate) fn release_spare_delta(&self) {
         self.deltas.release_spare();
