@@ -48,7 +48,7 @@ pub(crate) fn with_profile(args: &RunArgs, machine: Machine, profile: Profile) -
         scale,
         size,
         seed: args.seed,
-        git: Git::read(),
+        git: Git::of_this_program(),
         repeats: args.repeats,
         threads_asked: args.threads,
         warmup,

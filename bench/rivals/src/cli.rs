@@ -213,7 +213,7 @@ fn compare(args: &RunArgs) -> Result<bool> {
     let mut results = Results {
         schema: SCHEMA,
         machine: Machine::read(scratch.path()),
-        git: Git::read(),
+        git: Git::of_this_program(),
         scale: plan.scale.clone(),
         seed: plan.seed,
         repeats: plan.repeats,

@@ -70,7 +70,7 @@ pub(crate) fn capture(args: &BaselineArgs, keep: Keep) -> Result<Ended> {
     }
     let kept_in = args.baselines.join(&profile.name);
     let kept = there(&kept_in, keep)?;
-    if cfg!(debug_assertions) || Git::read().is_none_or(|git| git.dirty) {
+    if cfg!(debug_assertions) || Git::of_this_program().is_none_or(|git| git.dirty) {
         return Err(BenchError::Incomparable(
             "a baseline is measured by a release build of a clean commit".to_owned(),
         ));

@@ -4,12 +4,13 @@
 
 mod block;
 mod cgroup;
+#[cfg(test)]
+mod commit;
 mod mount;
 mod ring;
 
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -234,7 +235,7 @@ impl Machine {
     }
 }
 
-/// The commit of the source tree the run was started in, if it is ours.
+/// The commit of the sources that this program was built from.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Git {
@@ -242,28 +243,17 @@ pub(crate) struct Git {
     pub(crate) sha: String,
     /// Branch, or `HEAD` when detached.
     pub(crate) branch: String,
-    /// Tracked files differ from the commit.
+    /// Tracked files that become part of the program differed from the commit.
     pub(crate) dirty: bool,
 }
 
 impl Git {
-    /// Asks git; `None` without git or outside of the repository.
-    pub(crate) fn read() -> Option<Self> {
-        let git = |args: &[&str]| {
-            let output = Command::new("git").args(args).output().ok()?;
-            let text = String::from_utf8(output.stdout).ok()?;
-            output.status.success().then(|| text.trim().to_owned())
-        };
-        let top = git(&["rev-parse", "--show-toplevel"])?;
-        Path::new(&top)
-            .join("bench/src/machine/mod.rs")
-            .exists()
-            .then_some(())?;
+    /// What the build script found; `None` for sources that were not in their repository.
+    pub(crate) fn of_this_program() -> Option<Self> {
         Some(Self {
-            sha: git(&["rev-parse", "HEAD"])?,
-            branch: git(&["rev-parse", "--abbrev-ref", "HEAD"])?,
-            dirty: git(&["status", "--porcelain", "--untracked-files=no"])
-                .is_some_and(|s| !s.is_empty()),
+            sha: option_env!("NSBENCH_SHA")?.to_owned(),
+            branch: option_env!("NSBENCH_BRANCH")?.to_owned(),
+            dirty: option_env!("NSBENCH_DIRTY")? != "false",
         })
     }
 }
@@ -278,5 +268,28 @@ mod tests {
         assert!(machine.core_count >= 1);
         assert!(machine.memlock.is_some() && machine.io_uring.is_some());
         assert!(resident_bytes().is_none_or(|(now, max)| now > 0 && now <= max));
+    }
+
+    #[test]
+    fn this_program_names_the_commit_that_git_names() {
+        let package = Path::new(env!("CARGO_MANIFEST_DIR"));
+        let (ours, theirs) = (Git::of_this_program(), commit::Commit::around(package));
+        assert_eq!(
+            ours.as_ref().map(|git| (&git.sha, &git.branch)),
+            theirs.as_ref().map(|commit| (&commit.sha, &commit.branch))
+        );
+        // Where sources are not in their repository, no commit is named.
+        let Some(theirs) = theirs else { return };
+        let told = theirs.for_cargo();
+        assert!(told.contains(&format!("cargo:rustc-env=NSBENCH_SHA={}", theirs.sha)));
+        assert!(
+            told.iter()
+                .any(|line| line.starts_with("cargo:rerun") && line.ends_with("/bench/src"))
+        );
+    }
+
+    #[test]
+    fn a_directory_outside_the_repository_has_no_commit() {
+        assert!(commit::Commit::around(Path::new("/")).is_none());
     }
 }
