@@ -11,6 +11,8 @@ use std::fmt;
 
 use crate::Mapping;
 
+/// What a tape takes of the heap at first: a few small changes fit, so that it grows once or twice and not at each.
+const FIRST: usize = 512;
 /// From this many bytes on a tape has a mapping.
 const LONG: usize = 1 << 20;
 /// Address space of a mapping at first: memory is taken as it is used.
@@ -38,6 +40,17 @@ impl Tape {
     #[must_use]
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// Makes room for `more` bytes, so that adding them in small pieces grows the tape once. Long tapes have room.
+    #[inline]
+    pub fn reserve(&mut self, more: usize) {
+        if let Place::Heap(bytes) = &mut self.place
+            && bytes.capacity() - bytes.len() < more
+            && bytes.len() + more <= LONG
+        {
+            bytes.reserve(more.max(FIRST));
+        }
     }
 
     /// Adds one byte.
@@ -150,6 +163,9 @@ mod tests {
             let [choice, byte, back, ..] = number.to_be_bytes();
             let len = [0, 1, 7, 4096, 100_000][usize::from(choice) % 5];
             let bytes = vec![byte; len];
+            if back > 128 {
+                tape.reserve(len);
+            }
             if len == 1 {
                 tape.push(bytes[0]);
             } else {

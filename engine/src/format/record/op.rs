@@ -12,6 +12,9 @@ use crate::limits::KEY_BYTES_MAX;
 /// Longest bound of a range delete: a longest key and the zero byte that makes it exclusive.
 const BOUND_BYTES_MAX: usize = KEY_BYTES_MAX + 1;
 
+/// Longest varint.
+const VARINT_BYTES_MAX: usize = u64::BITS.div_ceil(7) as usize;
+
 /// How operations are told apart. Stored: values are never changed or reused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
@@ -181,7 +184,16 @@ fn take_table(rest: &mut &[u8]) -> Result<TableId, RecordError> {
     Ok(TableId::new(table))
 }
 
-fn push_varint(bytes: &mut Tape, mut value: u64) {
+#[inline]
+fn push_varint(bytes: &mut Tape, value: u64) {
+    // Tables, keys and most values have small numbers and lengths.
+    match value {
+        ..0x80 => bytes.push((value & 0x7f) as u8),
+        0x80.. => push_long_varint(bytes, value),
+    }
+}
+
+fn push_long_varint(bytes: &mut Tape, mut value: u64) {
     while value >= 0x80 {
         bytes.push((value & 0x7f) as u8 | 0x80);
         value >>= 7;
@@ -228,7 +240,9 @@ impl OpWriter {
         self.bytes
     }
 
-    fn begin(&mut self, kind: OpKind, table: TableId) {
+    /// The operation's kind and table, with room for `content` bytes in up to two strings behind them.
+    fn begin(&mut self, kind: OpKind, table: TableId, content: usize) {
+        self.bytes.reserve(1 + 3 * VARINT_BYTES_MAX + content);
         self.bytes.push(kind as u8);
         push_varint(&mut self.bytes, table.get().into());
         self.count += 1;
@@ -236,14 +250,14 @@ impl OpWriter {
 
     /// Adds [`Op::Put`].
     pub(crate) fn put(&mut self, table: TableId, key: &[u8], value: &[u8]) {
-        self.begin(OpKind::Put, table);
+        self.begin(OpKind::Put, table, key.len() + value.len());
         push_bytes(&mut self.bytes, key);
         push_bytes(&mut self.bytes, value);
     }
 
     /// Adds [`Op::Delete`].
     pub(crate) fn delete(&mut self, table: TableId, key: &[u8]) {
-        self.begin(OpKind::Delete, table);
+        self.begin(OpKind::Delete, table, key.len());
         push_bytes(&mut self.bytes, key);
     }
 
@@ -254,7 +268,7 @@ impl OpWriter {
         } else {
             OpKind::DeleteFrom
         };
-        self.begin(kind, table);
+        self.begin(kind, table, from.len() + to.map_or(0, <[u8]>::len));
         push_bytes(&mut self.bytes, from);
         if let Some(to) = to {
             push_bytes(&mut self.bytes, to);
@@ -263,7 +277,7 @@ impl OpWriter {
 
     /// Adds [`Op::DropTable`].
     pub(crate) fn drop_table(&mut self, table: TableId) {
-        self.begin(OpKind::DropTable, table);
+        self.begin(OpKind::DropTable, table, 0);
     }
 
     /// Adds any operation.
