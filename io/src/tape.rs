@@ -127,6 +127,13 @@ unsafe fn write(mapping: &Mapping, at: usize, bytes: &[u8]) {
     unsafe { to.copy_from_nonoverlapping(from, bytes.len()) };
 }
 
+impl From<Vec<u8>> for Tape {
+    fn from(bytes: Vec<u8>) -> Self {
+        let place = Place::Heap(bytes);
+        Self { place }
+    }
+}
+
 impl std::ops::Deref for Tape {
     type Target = [u8];
 
@@ -189,7 +196,7 @@ mod tests {
     #[test]
     fn a_tape_becomes_long_by_any_step() {
         for step in [1, 3, LONG - 1, LONG, LONG + 1, 3 * LONG] {
-            let mut tape = Tape::new();
+            let mut tape = Tape::from(vec![5; step / 2]);
             while tape.len() <= LONG {
                 tape.extend_from_slice(&vec![5; step]);
             }

@@ -98,22 +98,21 @@ impl Apply {
     }
 
     fn apply_pushed(&mut self) -> Result<()> {
-        let pushed = std::mem::take(&mut self.pushed);
+        let mut pushed = std::mem::take(&mut self.pushed);
         let core = self.core.as_mut().ok_or(Error::Closed)?;
         let ops = pushed.iter().map(|transaction| {
             let (bytes, count) = transaction.encoded();
             Ops::new(bytes, count)
         });
         warm(&core.writer, ops);
-        pushed
-            .iter()
-            .try_for_each(|transaction| self.apply(transaction))?;
+        let mut all = pushed.drain(..);
+        all.try_for_each(|transaction| self.apply(transaction))?;
+        drop(all);
         self.pushed = pushed;
-        self.pushed.clear();
         Ok(())
     }
 
-    fn apply(&mut self, transaction: &Transaction) -> Result<()> {
+    fn apply(&mut self, transaction: Transaction) -> Result<()> {
         let engine = &self.engine;
         engine.before_commit()?;
         let core = self.core.as_mut().ok_or(Error::Closed)?;
@@ -133,10 +132,11 @@ impl Apply {
                 dropped.push(table);
             }
         }
+        let time_ns = transaction.time_ns();
+        let claim = (engine.pipeline).claim_log(transaction.tag().len() + bytes.len())?;
+        let (bytes, count, tag) = transaction.into_encoded();
         let ops = OpWriter::from_encoded(bytes, count);
-        let (time_ns, tag) = (transaction.time_ns(), transaction.tag());
-        let claim = engine.pipeline.claim_log(tag.len() + bytes.len())?;
-        core.apply(&ops, time_ns, tag)?;
+        core.apply(&ops, time_ns, &tag)?;
         if !planted("a copy gives ids of tables that it has seen again") {
             tables.raise_next(next_table);
         }
@@ -144,7 +144,7 @@ impl Apply {
         for table in dropped {
             tables.handle(table, "").drop_from(txn);
         }
-        let record = (time_ns, tag, ops);
+        let record = (time_ns, &*tag, ops);
         let nobody_waits = (Durability::Buffered, None, claim);
         engine.pipeline.append(core, record, nobody_waits)
     }

@@ -474,6 +474,11 @@ impl Transaction {
         (&self.ops, self.op_count)
     }
 
+    /// The same, and the tag, without a copy.
+    pub(crate) fn into_encoded(self) -> (Vec<u8>, u32, Box<[u8]>) {
+        (self.ops.into_vec(), self.op_count, self.tag)
+    }
+
     /// The changes that the filter wants, in the order they were made.
     pub fn changes(&self) -> impl Iterator<Item = Change<'_>> {
         let mut ops = Ops::new(&self.ops, self.op_count);

@@ -229,9 +229,8 @@ impl OpWriter {
     }
 
     /// From `count` operations as they are stored, which were found sound.
-    pub(crate) fn from_encoded(encoded: &[u8], count: u32) -> Self {
-        let mut bytes = Tape::default();
-        bytes.extend_from_slice(encoded);
+    pub(crate) fn from_encoded(encoded: Vec<u8>, count: u32) -> Self {
+        let bytes = Tape::from(encoded);
         Self { bytes, count }
     }
 
