@@ -1,7 +1,8 @@
 //! The floors: what the device and the memory do with no database in between.
 //!
-//! One operation at a time goes through plain system calls of the standard library, so that a slow I/O layer of our own
-//! cannot flatter the engine; only the loops that need depth use northstar-io's queue.
+//! One operation at a time goes through plain system calls of the standard library, several through a plain ring of the
+//! kernel's, so that a slow I/O layer of our own cannot flatter the engine. Where the kernel gives no ring, depth is
+//! northstar-io's queue.
 //!
 //! Invariants:
 //! 1. The append floor writes blocks of a file whose every block was written before, as the engine's recycled log
@@ -9,6 +10,7 @@
 //! 2. The read floors bypass the page cache where the file system lets them; [`RawFile::direct`] says if it did not.
 
 mod memory;
+mod ring;
 
 use std::fs::{File, OpenOptions};
 use std::io::ErrorKind;
@@ -25,6 +27,7 @@ use crate::error::{BenchError, Result};
 use crate::sample::{Sample, Until, Warmup, measure};
 
 pub(crate) use memory::*;
+use ring::InFlight;
 
 /// Bytes of a raw append: one log block.
 pub(crate) const APPEND_BYTES: usize = 4096;
@@ -172,9 +175,19 @@ impl AppendFloor {
 
 /// Which way a transfer goes.
 #[derive(Debug, Clone, Copy)]
-enum Way {
+pub(crate) enum Way {
     Read,
+    /// Into the device and not past its cache.
     Write,
+}
+
+/// What transfers in flight go through.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Through {
+    /// A ring of the kernel's, where it gives one: the floor.
+    Ring,
+    /// northstar-io's queue: what is measured.
+    Queue,
 }
 
 /// Raw transfers of a file of random bytes.
@@ -237,23 +250,10 @@ impl ReadFloor {
         })
     }
 
-    /// As [`ReadFloor::random_at_depth`], written.
-    pub(crate) fn writes_at_depth(
-        &self,
-        depth: u32,
-        time: Duration,
-        rng: &mut Rng,
-    ) -> Result<Sample> {
-        let pages = self.bytes / PAGE_BYTES as u64;
-        self.queued_for(Way::Write, depth, time, || {
-            rng.below(pages) * PAGE_BYTES as u64
-        })
-    }
-
     /// The whole file written from the front, in bytes a second; not flushed.
     pub(crate) fn sequential_writes(&self) -> Result<f64> {
         let runs = self.bytes / RUN_BYTES as u64;
-        let sample = self.queued(Way::Write, RUN_DEPTH, RUN_BYTES, |_, run| {
+        let sample = self.many(Through::Ring, Way::Write, RUN_DEPTH, RUN_BYTES, |_, run| {
             (run < runs).then_some(run * RUN_BYTES as u64)
         })?;
         Ok(sample.ops as f64 * RUN_BYTES as f64 / seconds(sample.elapsed))
@@ -268,32 +268,23 @@ impl ReadFloor {
         Ok(self.bytes as f64 / seconds(started.elapsed()))
     }
 
-    /// Random pages with `depth` in flight: the latency recorded is the time from one completion to the next.
+    /// Random pages with `depth` in flight for so long, after what was asked for to warm up: the latency recorded is the
+    /// time from one completion to the next.
     pub(crate) fn random_at_depth(
         &self,
+        through: Through,
+        way: Way,
         depth: u32,
         time: Duration,
         rng: &mut Rng,
     ) -> Result<Sample> {
         let pages = self.bytes / PAGE_BYTES as u64;
-        self.queued_for(Way::Read, depth, time, || {
-            rng.below(pages) * PAGE_BYTES as u64
-        })
-    }
-
-    /// Keeps `depth` pages in flight for so long, after what was asked for to warm up.
-    fn queued_for(
-        &self,
-        way: Way,
-        depth: u32,
-        time: Duration,
-        mut offset: impl FnMut() -> u64,
-    ) -> Result<Sample> {
+        let mut offset = || rng.below(pages) * PAGE_BYTES as u64;
         let asked = Warmup::get();
-        let warmed = self.queued(way, depth, PAGE_BYTES, |elapsed, index| {
+        let warmed = self.many(through, way, depth, PAGE_BYTES, |elapsed, index| {
             (index < asked.ops || elapsed < asked.time).then(&mut offset)
         })?;
-        let mut sample = self.queued(way, depth, PAGE_BYTES, |elapsed, _| {
+        let mut sample = self.many(through, way, depth, PAGE_BYTES, |elapsed, _| {
             (elapsed < time).then(&mut offset)
         })?;
         sample.warmup_ops = warmed.ops;
@@ -303,20 +294,42 @@ impl ReadFloor {
     /// The whole file from the front, in bytes a second.
     pub(crate) fn sequential(&self) -> Result<f64> {
         let runs = self.bytes / RUN_BYTES as u64;
-        let sample = self.queued(Way::Read, RUN_DEPTH, RUN_BYTES, |_, run| {
+        let sample = self.many(Through::Ring, Way::Read, RUN_DEPTH, RUN_BYTES, |_, run| {
             (run < runs).then_some(run * RUN_BYTES as u64)
         })?;
         Ok(sample.ops as f64 * RUN_BYTES as f64 / seconds(sample.elapsed))
     }
 
     /// Keeps `depth` transfers of `len` bytes in flight at the offsets that `next(elapsed, index)` gives until it stops.
-    fn queued(
+    fn many(
         &self,
+        through: Through,
         way: Way,
         depth: u32,
         len: usize,
+        next: impl FnMut(Duration, u64) -> Option<u64>,
+    ) -> Result<Sample> {
+        let mut bufs: Vec<Buf> = (0..depth).map(|_| Buf::zeroed(len)).collect();
+        if let Way::Write = way {
+            // What is read from the file later is random still.
+            bufs.iter_mut().for_each(|buf| randomize(buf, self.bytes));
+        }
+        match through {
+            Through::Ring if let Some(ring) = InFlight::new(depth) => ring
+                .many(&self.raw.file, way, bufs, next)
+                .map_err(BenchError::file(&self.raw.path)),
+            Through::Ring | Through::Queue => self.queued(way, bufs, next),
+        }
+    }
+
+    /// As [`ReadFloor::many`], through northstar-io.
+    fn queued(
+        &self,
+        way: Way,
+        mut spare: Vec<Buf>,
         mut next: impl FnMut(Duration, u64) -> Option<u64>,
     ) -> Result<Sample> {
+        let depth = u32::try_from(spare.len()).unwrap_or(u32::MAX);
         let disk = NativeDisk::new(NativeOptions::default());
         let mode = match way {
             Way::Read => OpenMode::Read,
@@ -324,12 +337,7 @@ impl ReadFloor {
         };
         let file = disk.open(&self.raw.path, mode)?;
         let mut queue = disk.queue(depth)?;
-        let mut spare: Vec<Buf> = (0..depth).map(|_| Buf::zeroed(len)).collect();
-        if let Way::Write = way {
-            // What is read from the file later is random still.
-            spare.iter_mut().for_each(|buf| randomize(buf, self.bytes));
-        }
-        let mut ended = Vec::with_capacity(depth as usize);
+        let mut ended = Vec::with_capacity(spare.len());
         let mut sample = Sample::new();
         let allocs = Allocs::of_this_thread();
         let (started, mut index) = (now(), 0);
@@ -378,15 +386,14 @@ mod tests {
         let read = ReadFloor::open(dir.path(), 1 << 20).unwrap();
         let mut rng = Rng::new(1, 1);
         assert_eq!(read.random(Until::Ops(5), &mut rng).unwrap().ops, 5);
-        assert!(
-            read.random_at_depth(4, Duration::from_millis(1), &mut rng)
-                .unwrap()
-                .ops
-                >= 4
-        );
-        assert!(read.sequential().unwrap() > 0.0);
         let time = Duration::from_millis(1);
-        assert!(read.writes_at_depth(4, time, &mut rng).unwrap().ops >= 4);
+        for through in [Through::Ring, Through::Queue] {
+            for way in [Way::Read, Way::Write] {
+                let sample = read.random_at_depth(through, way, 4, time, &mut rng);
+                assert!(sample.unwrap().ops >= 4, "{through:?} {way:?}");
+            }
+        }
+        assert!(read.sequential().unwrap() > 0.0);
         assert!(read.random_writes(Until::Ops(5), &mut rng).unwrap().ops == 5);
         assert!(read.sequential_writes().unwrap() > 0.0);
         assert_eq!(read.opens(Until::Ops(3)).unwrap().ops, 3);

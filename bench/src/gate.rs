@@ -21,7 +21,7 @@ use crate::profile::{Gate, Profile};
 use crate::results::Record;
 use crate::summary::Summary;
 
-pub(crate) use against::{Asked, against_build};
+pub(crate) use against::{Asked, against_build, in_other_order};
 pub(crate) use baseline::{BaselineArgs, Keep, capture};
 pub(crate) use comparable::check as comparable;
 pub(crate) use decision::{Decision, Ends, Judged, decide};

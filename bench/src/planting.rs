@@ -11,7 +11,7 @@ use std::process::{Command, Stdio};
 use crate::cli::{Ended, say};
 use crate::compare::{Finding, Kind, Thresholds};
 use crate::error::{BenchError, Result};
-use crate::gate::{Decision, Ends, Judged as Kinds, decide};
+use crate::gate::{Decision, Ends, Judged as Kinds, decide, in_other_order};
 use crate::results::Record;
 
 /// Names the one that is on.
@@ -205,7 +205,11 @@ fn both(
     let dir = dir.join(row.replace('/', "-"));
     let (before, after) = (dir.join("before"), dir.join("after"));
     for repeat in 0..repeats {
-        for (side, variable) in [(&before, None), (&after, name)] {
+        let mut turn = [(&before, None), (&after, name)];
+        if in_other_order(repeat) {
+            turn.reverse();
+        }
+        for (side, variable) in turn {
             let mut command = Command::new(program);
             command
                 .args(["run", "--quick", "--profile", "ci", "--filter", row])

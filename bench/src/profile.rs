@@ -300,10 +300,16 @@ impl Detect {
         if ram < self.ram_gib * 0.95 {
             return Some(format!("{ram} GiB of memory, it asks for {}", self.ram_gib));
         }
-        let device = machine.device.as_deref().unwrap_or("an unknown device");
-        if self.nvme && (!device.starts_with("nvme") || machine.rotational != Some(false)) {
+        let is_nvme = |disk: &String| disk.starts_with("nvme");
+        let all_nvme = !machine.disks.is_empty() && machine.disks.iter().all(is_nvme);
+        if self.nvme && (!all_nvme || machine.rotational != Some(false)) {
+            let device = machine.device.as_deref().unwrap_or("an unknown device");
+            let of = match machine.disks.join(", ") {
+                disks if disks == device || disks.is_empty() => String::new(),
+                disks => format!(" (made of {disks})"),
+            };
             return Some(format!(
-                "the scratch directory is on {device}, it asks for NVMe"
+                "the scratch directory is on {device}{of}, it asks for NVMe"
             ));
         }
         None
@@ -319,6 +325,7 @@ mod tests {
             core_count,
             ram_gb: Some(ram_gb),
             device: Some(device.into()),
+            disks: vec![device.into()],
             rotational: Some(rotational),
             ..Machine::read(Path::new("."))
         }
@@ -346,6 +353,16 @@ mod tests {
         assert_eq!(picks(machine(8, 8.0, "nvme0n1", false)), "ci");
         assert_eq!(picks(machine(8, 32.0, "nvme0n1", true)), "ci");
         assert_eq!(picks(machine(8, 32.0, "vda", false)), "ci");
+        let mut mapped = machine(8, 32.0, "dm-0", false);
+        mapped.disks = vec!["nvme0n1".into(), "nvme1n1".into()];
+        assert_eq!(picks(mapped.clone()), "dev_nvme", "encrypted, or LVM");
+        mapped.disks.push("sda".into());
+        let (profile, why) = Profile::find("auto", &mapped).unwrap();
+        assert_eq!(profile.name, "ci");
+        assert!(
+            why.contains("dm-0 (made of nvme0n1, nvme1n1, sda)"),
+            "{why}"
+        );
         let mut contained = machine(8, 32.0, "nvme0n1", false);
         contained.cgroup = Some(Cgroup {
             memory_max: Some((2_u64 << 30).to_string()),

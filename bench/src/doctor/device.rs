@@ -161,9 +161,9 @@ fn device(facts: &Facts, found: &mut Vec<Finding>) {
         found.push(Finding::new(
             "mapped_device",
             Costs::Note,
-            format!("{device} is made of other devices (LVM, encryption, RAID)"),
-            "scheduler and cache are those of the devices below, which this does not show",
-            format!("look at /sys/block/{device}/slaves"),
+            format!("{device} is made of {}", facts.machine.disks.join(", ")),
+            "LVM, encryption or RAID: scheduler and cache are those of the disks below, which this does not show",
+            format!("look at /sys/block/{device}/slaves, and at /sys/block/*/queue of those disks"),
             format!("/sys/block/{device}; dmsetup(8)"),
         ));
     }

@@ -31,8 +31,6 @@ pub(crate) struct Asked<'a> {
 struct Side {
     word: &'static str,
     program: PathBuf,
-    /// Where it is started: results say the commit of that place.
-    home: Option<PathBuf>,
 }
 
 /// Runs rows of another build and of this one in turn, and holds them against each other.
@@ -43,20 +41,22 @@ pub(crate) fn against_build(other: &Path, asked: &Asked<'_>, limits: &Thresholds
     let sides = [
         Side {
             word: "before",
-            home: other.parent().map(Path::to_path_buf),
             program: other.clone(),
         },
         Side {
             word: "after",
             program: here,
-            home: None,
         },
     ];
     let (rows, mut faults) = rows_of_both(asked.select, &names(&other)?)?;
     let mut ends = Ends::new();
     for row in &rows {
         for repeat in 0..asked.repeats {
-            for side in &sides {
+            let mut turn = sides.each_ref();
+            if in_other_order(repeat) {
+                turn.reverse();
+            }
+            for side in turn {
                 one_run(side, row, asked, repeat)?;
             }
         }
@@ -86,6 +86,11 @@ pub(crate) fn against_build(other: &Path, asked: &Asked<'_>, limits: &Thresholds
     say(&format!("\nbefore is of {old}; after is of {new}\n\n"));
     let decision: Decision = decide(&before, &after, &ends, faults, Judged::All, limits);
     Ok(decision.tell())
+}
+
+/// Whether the second of two sides goes first: every other time, so that what drifts meets both alike.
+pub(crate) const fn in_other_order(repeat: u32) -> bool {
+    repeat % 2 == 1
 }
 
 /// The rows that both builds have, of those that are meant; says which only one has, and what of that is a fault.
@@ -166,9 +171,6 @@ fn one_run(side: &Side, row: &Row, asked: &Asked<'_>, repeat: u32) -> Result<()>
         .stdout(Stdio::null());
     if std::env::var_os("NSBENCH_DIR").is_none() {
         command.arg("--dir").arg(asked.scratch.join("databases"));
-    }
-    if let Some(home) = &side.home {
-        command.current_dir(home);
     }
     let run = command.status().map_err(BenchError::file(program))?;
     match run.code() {

@@ -57,6 +57,22 @@ impl Queue {
     }
 }
 
+/// The disks that `device` is made of, whatever is mapped over them (LVM, encryption, RAID): itself if it is one.
+pub(super) fn disks_below(system: &System, device: &str) -> Vec<String> {
+    let slaves = system.path(&format!("/sys/block/{device}/slaves"));
+    let mut below: Vec<String> = (std::fs::read_dir(slaves).into_iter().flatten().flatten())
+        .filter_map(|entry| entry.file_name().into_string().ok())
+        .filter_map(|name| disk_of(system, &format!("/dev/{name}")))
+        .flat_map(|disk| disks_below(system, &disk))
+        .collect();
+    below.sort();
+    below.dedup();
+    match below.is_empty() {
+        true => vec![device.to_owned()],
+        false => below,
+    }
+}
+
 /// The disk of a mount source: `/dev/nvme0n1p2` is on `nvme0n1`.
 pub(super) fn disk_of(system: &System, source: &str) -> Option<String> {
     let device = system.path(source);
@@ -70,4 +86,39 @@ pub(super) fn disk_of(system: &System, source: &str) -> Option<String> {
     let disk = partition.canonicalize().ok()?;
     let parent = disk.parent()?.file_name()?.to_str()?.to_owned();
     Path::new(&block).join(&parent).exists().then_some(parent)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_encrypted_volume_of_two_partitions_is_made_of_their_disks() {
+        let dir = tempfile::tempdir().unwrap();
+        let make = |path: &str| std::fs::create_dir_all(dir.path().join(path)).unwrap();
+        for disk in ["nvme0n1", "nvme1n1"] {
+            let partition = format!("sys/block/{disk}/{disk}p1");
+            make(&partition);
+            make(&format!("sys/block/dm-0/slaves/{disk}p1"));
+            make("sys/class/block");
+            std::os::unix::fs::symlink(
+                dir.path().join(partition),
+                dir.path().join(format!("sys/class/block/{disk}p1")),
+            )
+            .unwrap();
+        }
+        make("sys/block/dm-1/slaves/dm-0");
+        make("dev/mapper");
+        std::fs::write(dir.path().join("dev/dm-1"), "").unwrap();
+        std::os::unix::fs::symlink(
+            dir.path().join("dev/dm-1"),
+            dir.path().join("dev/mapper/data"),
+        )
+        .unwrap();
+        let system = System::at(dir.path());
+        let device = disk_of(&system, "/dev/mapper/data").unwrap();
+        assert_eq!(device, "dm-1");
+        assert_eq!(disks_below(&system, &device), ["nvme0n1", "nvme1n1"]);
+        assert_eq!(disks_below(&system, "nvme0n1"), ["nvme0n1"]);
+    }
 }

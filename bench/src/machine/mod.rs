@@ -35,6 +35,9 @@ pub(crate) struct Machine {
     pub(crate) fs: Option<String>,
     /// Block device below it, by its kernel name.
     pub(crate) device: Option<String>,
+    /// The disks that the device is made of; itself if it is one.
+    #[serde(default)]
+    pub(crate) disks: Vec<String>,
     /// Whether the device says that it rotates; virtual disks often do.
     pub(crate) rotational: Option<bool>,
     /// Whether the device has a volatile write cache, so that a flush costs something.
@@ -198,6 +201,8 @@ impl Machine {
             .as_ref()
             .and_then(|mount| block::disk_of(system, &mount.source));
         let queue = device.as_deref().map(|disk| Queue::read(system, disk));
+        let disks = (device.iter()).flat_map(|device| block::disks_below(system, device));
+        let disks = disks.collect();
         Self {
             cpu_model: system.field("/proc/cpuinfo", "model name"),
             core_count: system.text("/proc/cpuinfo").map_or(1, |text| {
@@ -230,6 +235,7 @@ impl Machine {
             virtual_machine: system.is_virtual(),
             hardware_counters: None,
             queue,
+            disks,
             device,
         }
     }

@@ -1,7 +1,7 @@
 //! The floors as rows of their own: what the machine does with no database in between.
 
 use crate::error::Result;
-use crate::floor::{AppendFloor, PAGE_BYTES, ReadFloor, memory_passes};
+use crate::floor::{AppendFloor, PAGE_BYTES, ReadFloor, Through, Way, memory_passes};
 use crate::row::{Ctx, Outcome, Row};
 
 /// The suite's rows.
@@ -57,11 +57,12 @@ fn read_16k_depth_1(ctx: &mut Ctx) -> Result<Outcome> {
     Ok(Outcome::of(floor.random(ctx.until(0.5), &mut ctx.rng(1))?))
 }
 
-/// Question: random 16 KiB `O_DIRECT` reads, 32 in flight through northstar-io's queue. Unit: one read; the latency is
+/// Question: random 16 KiB `O_DIRECT` reads, 32 in flight through a ring of the kernel's. Unit: one read; the latency is
 /// the time between completions. Bound: the device's parallelism.
 fn read_16k_depth_32(ctx: &mut Ctx) -> Result<Outcome> {
     let floor = ReadFloor::open(&ctx.scratch, file_bytes(ctx))?;
-    let sample = floor.random_at_depth(32, ctx.time(0.5), &mut ctx.rng(2))?;
+    let sample =
+        floor.random_at_depth(Through::Ring, Way::Read, 32, ctx.time(0.5), &mut ctx.rng(2))?;
     Ok(Outcome::of(sample).note("latency is the time from one completion to the next"))
 }
 

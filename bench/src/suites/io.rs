@@ -1,9 +1,10 @@
 //! northstar-io's queue by its depth: how much the device does at once, and what the queue itself costs.
 
+use crate::data::Rng;
 use crate::error::Result;
-use crate::floor::{PAGE_BYTES, ReadFloor};
+use crate::floor::{PAGE_BYTES, ReadFloor, Through, Way};
 use crate::row::{Ctx, Outcome, Row};
-use crate::sample::Sample;
+use crate::sample::{Sample, Until};
 use crate::units::Unit;
 
 /// One row of a curve.
@@ -43,37 +44,49 @@ fn file(ctx: &Ctx) -> Result<ReadFloor> {
 }
 
 /// Question: random 16 KiB `O_DIRECT` reads through northstar-io's queue, `depth` in flight, in blocks that alternate with
-/// `pread` one at a time. Not timed: writing the file. Unit: one read; the latency is the time between completions. Bound: the
-/// device's parallelism; at depth 1 the `pread`.
+/// the bounds. Not timed: writing the file. Unit: one read; the latency is the time between completions. Bounds: `pread` one at a
+/// time, and as many in flight through a ring of the kernel's that nothing of ours is around.
 fn read(ctx: &mut Ctx, depth: u32) -> Result<Outcome> {
     let floor = file(ctx)?;
-    let (mut all, mut plain) = (Sample::new(), Sample::new());
-    for round in 0..ROUNDS {
-        let mut rng = ctx.rng(u64::from(600 + depth * 10 + round));
-        plain.then(&floor.random(ctx.until(0.02), &mut rng)?);
-        all.then(&floor.random_at_depth(depth, ctx.time(0.04), &mut rng)?);
-    }
-    Ok(beside(all, &plain, "pread, one at a time"))
+    let one = |until, rng: &mut Rng| floor.random(until, rng);
+    curve(ctx, &floor, Way::Read, depth, one, "pread, one at a time")
 }
 
-/// Question: as above, written and not flushed. The file's blocks were written before. Unit: one write. Bound: as above, with
+/// Question: as above, written and not flushed. The file's blocks were written before. Unit: one write. Bounds: as above, with
 /// `pwrite`.
 fn write(ctx: &mut Ctx, depth: u32) -> Result<Outcome> {
     let floor = file(ctx)?;
-    let (mut all, mut plain) = (Sample::new(), Sample::new());
-    for round in 0..ROUNDS {
-        let mut rng = ctx.rng(u64::from(2000 + depth * 10 + round));
-        plain.then(&floor.random_writes(ctx.until(0.02), &mut rng)?);
-        all.then(&floor.writes_at_depth(depth, ctx.time(0.04), &mut rng)?);
-    }
-    Ok(beside(all, &plain, "pwrite, one at a time"))
+    let one = |until, rng: &mut Rng| floor.random_writes(until, rng);
+    curve(ctx, &floor, Way::Write, depth, one, "pwrite, one at a time")
 }
 
-fn beside(all: Sample, plain: &Sample, what: &'static str) -> Outcome {
-    let (rate, one) = (all.per_second(), plain.per_second());
-    let bytes = rate * PAGE_BYTES as f64;
-    Outcome::of(all)
-        .floor_rate(what, one, Unit::PerSecond, rate)
-        .extra("bytes_per_second", bytes)
-        .note("latency is the time from one completion to the next")
+/// Both bounds and the queue, in turn.
+fn curve(
+    ctx: &Ctx,
+    floor: &ReadFloor,
+    way: Way,
+    depth: u32,
+    one: impl Fn(Until, &mut Rng) -> Result<Sample>,
+    what: &'static str,
+) -> Result<Outcome> {
+    let (mut all, mut plain, mut ring) = (Sample::new(), Sample::new(), Sample::new());
+    for round in 0..ROUNDS {
+        let mut rng = ctx.rng(u64::from(600 + depth * 10 + round));
+        plain.then(&one(ctx.until(0.02), &mut rng)?);
+        for (through, sample) in [(Through::Ring, &mut ring), (Through::Queue, &mut all)] {
+            let part = floor.random_at_depth(through, way, depth, ctx.time(0.04), &mut rng)?;
+            sample.then(&part);
+        }
+    }
+    let rate = all.per_second();
+    Ok(Outcome::of(all)
+        .floor_rate(what, plain.per_second(), Unit::PerSecond, rate)
+        .floor_rate(
+            "a plain ring, as many in flight",
+            ring.per_second(),
+            Unit::PerSecond,
+            rate,
+        )
+        .extra("bytes_per_second", rate * PAGE_BYTES as f64)
+        .note("latency is the time from one completion to the next"))
 }

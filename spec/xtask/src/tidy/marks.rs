@@ -29,6 +29,10 @@ pub(crate) const UNSAFE_FILES: &[(&str, &str)] = &[
     ),
     ("bench/src/alloc.rs", "the counting allocator"),
     (
+        "bench/src/floor/ring.rs",
+        "transfers of the floor through a ring of the kernel's",
+    ),
+    (
         "bench/rivals/src/rivals/lmdb.rs",
         "opening LMDB, whose binding asks who else has the directory",
     ),
