@@ -172,7 +172,7 @@ pub(crate) struct RunArgs {
     /// Run each row so many times.
     #[arg(long, env = "NSBENCH_REPEATS", default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub(crate) repeats: u32,
-    /// How long the soak runs (default: the profile's sustained seconds).
+    /// How long the soak runs (default: the profile's sustained seconds), and `load/sustained_1hour` (default: 60 at full size).
     #[arg(long, env = "NSBENCH_MINUTES", value_name = "N", value_parser = clap::value_parser!(u32).range(1..=100_000))]
     pub(crate) minutes: Option<u32>,
     /// Threads of rows that have several, instead of the number in their names; their figures are not judged then.
@@ -445,16 +445,13 @@ pub(crate) fn say(text: &str) {
 impl SelectArgs {
     /// The rows that run: those that take very long only if they are meant.
     pub(crate) fn rows_to_run(&self) -> Result<Vec<Row>> {
-        let asked = |row: &Row| {
-            let named = self
-                .filter
-                .as_ref()
-                .is_some_and(|f| f.contains(row.suite()));
-            named || self.suite.as_deref() == Some(row.suite())
+        let asked = |word| {
+            let named = self.filter.as_ref().is_some_and(|f| f.contains(word));
+            named || self.suite.as_deref() == Some(word)
         };
         let mut rows = self.rows()?;
         let all = rows.clone();
-        rows.retain(|row| !row.only_if_asked() || asked(row));
+        rows.retain(|row| row.only_if_asked().is_none_or(asked));
         // Nothing else matched, so it was meant.
         Ok(if rows.is_empty() { all } else { rows })
     }

@@ -57,6 +57,16 @@ impl Rows {
         }
         Err(wrong(i, found))
     }
+
+    /// The version of `found`; fails unless that is a value of row `i`.
+    pub(crate) fn version(self, i: u64, found: Option<&[u8]>) -> Result<u64> {
+        self.check(i, found)?;
+        let version = found.and_then(|value| value[8..].first_chunk::<8>());
+        version.map_or_else(
+            || Err(wrong(i, found)),
+            |version| Ok(u64::from_le_bytes(*version)),
+        )
+    }
 }
 
 /// Rows of other lengths: key and value made from the index as those of [`Rows`] are.
@@ -158,6 +168,14 @@ mod tests {
         counts.sort_unstable_by(|a, b| b.cmp(a));
         let top: u32 = counts.iter().take(1000).sum();
         assert!((70_000..90_000).contains(&top), "{top} in the first tenth");
+    }
+
+    #[test]
+    fn a_value_gives_its_version() {
+        let rows = Rows::new(10);
+        assert_eq!(rows.version(3, Some(&rows.value(3, 9))).ok(), Some(9));
+        assert!(rows.version(3, Some(&rows.value(4, 9))).is_err());
+        assert!(rows.version(3, None).is_err());
     }
 
     #[test]

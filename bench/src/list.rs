@@ -61,8 +61,9 @@ fn as_text(rows: &[Row]) -> String {
                 ""
             };
             let only = match row.only_if_asked() {
-                true => " (runs only with --suite or --filter)",
-                false => "",
+                Some(word) if word == row.suite() => " (runs only with --suite or --filter)",
+                Some(_) => " (runs only with --filter)",
+                None => "",
             };
             text.push_str(&format!(
                 "  {:<width$}  {mark:<8}  {}{only}\n",

@@ -37,9 +37,13 @@ impl Row {
         self.short().split('/').next().unwrap_or_default()
     }
 
-    /// Whether it runs only when its suite or its name is asked for, since it takes so long.
-    pub(crate) fn only_if_asked(&self) -> bool {
-        self.suite() == "soak"
+    /// The word that must be asked for by `--filter`, or as its suite, for it to run, since it takes so long.
+    pub(crate) fn only_if_asked(&self) -> Option<&'static str> {
+        match self.suite() {
+            "soak" => Some("soak"),
+            "load" if self.name.ends_with("/sustained_1hour") => Some("sustained_1hour"),
+            _ => None,
+        }
     }
 }
 
@@ -58,6 +62,7 @@ const EXPLAINING: &[&str] = &[
     "bench/btree/mixed_80_20_1m",
     "bench/io/read_16k_depth_",
     "bench/io/write_16k_depth_",
+    "bench/load/",
     "bench/macro/",
     "bench/soak/",
 ];
@@ -277,6 +282,8 @@ pub(crate) struct Ctx {
     pub(crate) seed: u64,
     /// How long a soak runs.
     pub(crate) soak: Duration,
+    /// How long what is called an hour runs.
+    pub(crate) hour: Duration,
     /// Threads that were asked for instead of the rows' own numbers.
     threads_asked: Option<usize>,
     /// The current row has another number of threads than its own.
@@ -296,6 +303,7 @@ impl Ctx {
             scale,
             seed,
             soak: Duration::from_secs_f64(scale.sustained_seconds),
+            hour: Duration::from_secs_f64(scale.sustained_seconds),
             threads_asked: None,
             threads_replaced: false,
             warm: None,

@@ -132,8 +132,12 @@ fn measure_all(
     let started = crate::clock::now();
     let ctx = Ctx::new(scratch.to_owned(), run.scale, run.seed);
     let mut ctx = ctx.threads_asked(args.threads);
+    if run.size == "full" {
+        ctx.hour = Duration::from_hours(1);
+    }
     if let Some(minutes) = args.minutes {
         ctx.soak = Duration::from_mins(u64::from(minutes));
+        ctx.hour = ctx.soak;
     }
     let bar = progress(rows.len() as u64 * u64::from(args.repeats));
     let (mut verdicts, mut summary): (Vec<Verdict>, _) = (Vec::new(), Summary::new());

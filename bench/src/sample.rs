@@ -7,7 +7,9 @@
 //!   database), so there is nothing to warm.
 //! - Cost: two clock readings (about 40 ns) a batch, outside of what a batch's latency counts by half.
 
-use std::sync::{Barrier, OnceLock};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use hdrhistogram::Histogram;
@@ -127,6 +129,13 @@ impl Sample {
         self.ops += ops;
     }
 
+    /// What was recorded took from `started` until now.
+    pub(crate) fn ran_since(&mut self, started: Instant) {
+        let ended = now();
+        self.elapsed = ended - started;
+        self.span = Some((started, ended));
+    }
+
     /// A latency in nanoseconds; `percentile` runs from 0 to 100.
     pub(crate) fn nanos(&self, percentile: f64) -> f64 {
         self.histogram.value_at_quantile(percentile / 100.0) as f64 / TENTHS_PER_NANO
@@ -240,14 +249,23 @@ pub(crate) fn measure(
         Until::Elapsed(_) => warm(Warmup::get(), batch, &mut op)?,
         Until::Ops(_) => 0,
     };
-    timed_loop(until, batch, warmed, op)
+    timed_loop((until, None), batch, warmed, op)
+}
+
+/// As [`measure`], one operation at a time, until `stop` is set; at least one.
+pub(crate) fn measure_until(
+    stop: &AtomicBool,
+    mut op: impl FnMut(u64) -> Result<()>,
+) -> Result<Sample> {
+    let warmed = warm(Warmup::get(), 1, &mut op)?;
+    timed_loop((Until::Ops(u64::MAX), Some(stop)), 1, warmed, op)
 }
 
 /// The part of [`measure`] that is timed. Not inlined, so that a profile tells it from what is set up around it:
 /// `flamegraph` looks for this name.
 #[inline(never)]
 fn timed_loop(
-    until: Until,
+    (until, stop): (Until, Option<&AtomicBool>),
     batch: u64,
     warmed: u64,
     mut op: impl FnMut(u64) -> Result<()>,
@@ -270,7 +288,9 @@ fn timed_loop(
         }
         let ended = now();
         sample.record(ended - batch_started, batch);
-        if ended - started >= time_max {
+        // Alone: a late value is one more batch.
+        let stopped = stop.is_some_and(|stop| stop.load(Ordering::Relaxed));
+        if stopped || ended - started >= time_max {
             break;
         }
     }
@@ -285,40 +305,69 @@ fn timed_loop(
 /// Runs `run` on `threads` threads, started together once `prepare` is done on all of them. Throughput counts from the start
 /// of the first timed loop to the end of the last one, read by the threads themselves: with more threads than cores the one
 /// that waits for them may be the last to run. What a thread does to warm up is not in it, and neither is a thread that
-/// recorded nothing.
+/// recorded nothing. Where the system does not let so many threads be, none of them runs.
 pub(crate) fn in_threads<P>(
     threads: usize,
     prepare: impl Fn(usize) -> Result<P> + Sync,
     run: impl Fn(usize, P) -> Result<Sample> + Sync,
 ) -> Result<Sample> {
-    let barrier = Barrier::new(threads);
-    std::thread::scope(|scope| {
-        let handles: Vec<_> = (0..threads)
-            .map(|thread| {
-                let (prepare, run, barrier) = (&prepare, &run, &barrier);
-                scope.spawn(move || {
-                    if threads > counters::THREADS_MAX {
-                        counters::leave_out_this_thread();
-                    }
-                    let prepared = prepare(thread);
-                    barrier.wait();
-                    run(thread, prepared?)
-                })
-            })
-            .collect();
+    // Whether they may start, told by the last that is prepared.
+    let (waited_for, start) = (AtomicUsize::new(threads), OnceLock::new());
+    thread::scope(|scope| {
+        let mut handles = Vec::with_capacity(threads);
+        for thread in 0..threads {
+            let (prepare, run, waited_for, start) = (&prepare, &run, &waited_for, &start);
+            let spawned = thread::Builder::new().spawn_scoped(scope, move || {
+                if threads > counters::THREADS_MAX {
+                    counters::leave_out_this_thread();
+                }
+                let prepared = prepare(thread);
+                // Only who is the last matters; `start` orders what they did before.
+                if waited_for.fetch_sub(1, Ordering::Relaxed) == 1 {
+                    start.get_or_init(|| true);
+                }
+                match start.wait() {
+                    true => run(thread, prepared?),
+                    false => Ok(Sample::new()),
+                }
+            });
+            let Ok(handle) = spawned else {
+                start.get_or_init(|| false);
+                let what = format!("the system lets {thread} of {threads} threads be started");
+                return Err(BenchError::Absent(what));
+            };
+            handles.push(handle);
+        }
         let mut all = Sample::new();
         all.threads = threads;
         for handle in handles {
-            let one = handle
-                .join()
-                .map_err(|_| BenchError::Child("a measuring thread panicked".into()))?;
-            all.merge(&one?);
+            all.merge(&joined(handle)?);
         }
         if let Some((first, last)) = all.span {
             all.elapsed = last - first;
         }
         Ok(all)
     })
+}
+
+/// Runs `run` while `others` go on, on threads of their own, until the flag that both are given is set: by `run`, or when it is done.
+pub(crate) fn beside<T>(
+    others: impl FnOnce(&AtomicBool) -> Result<Sample> + Send,
+    run: impl FnOnce(&AtomicBool) -> Result<T>,
+) -> Result<(Sample, T)> {
+    let stop = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let others = scope.spawn(|| others(&stop));
+        let done = run(&stop);
+        // Alone: they see it a moment later.
+        stop.store(true, Ordering::Relaxed);
+        Ok((joined(others)?, done?))
+    })
+}
+
+fn joined(handle: thread::ScopedJoinHandle<'_, Result<Sample>>) -> Result<Sample> {
+    let panicked = |_| BenchError::Child("a measuring thread panicked".into());
+    handle.join().map_err(panicked)?
 }
 
 #[cfg(test)]
@@ -358,7 +407,7 @@ mod tests {
         );
         let mut first = None;
         let until = Until::Elapsed(Duration::from_micros(10));
-        let sample = timed_loop(until, 1, 30, |index| {
+        let sample = timed_loop((until, None), 1, 30, |index| {
             first.get_or_insert(index);
             Ok(())
         });
@@ -374,11 +423,22 @@ mod tests {
     }
 
     #[test]
+    fn others_go_on_until_they_are_stopped() {
+        let others = |stop: &AtomicBool| in_threads(2, Ok, |_, _| measure_until(stop, |_| Ok(())));
+        let (others, done) = beside(others, |_| measure(Until::Ops(3), 1, |_| Ok(()))).unwrap();
+        assert!(others.ops >= 2, "at least one each: {}", others.ops);
+        assert_eq!((others.threads, done.ops), (2, 3));
+        // Also when what they go on beside fails.
+        let failed = |_: &AtomicBool| Err::<(), _>(BenchError::Absent("x".into()));
+        assert!(beside(|stop| measure_until(stop, |_| Ok(())), failed).is_err());
+    }
+
+    #[test]
     fn what_warms_threads_up_takes_none_of_the_time_that_is_counted() {
         let (warming, begun) = (Duration::from_millis(30), now());
         let sample = in_threads(3, Ok, |_, _| {
-            std::thread::sleep(warming);
-            timed_loop(Until::Ops(15), 1, 5, |_| Ok(()))
+            thread::sleep(warming);
+            timed_loop((Until::Ops(15), None), 1, 5, |_| Ok(()))
         });
         let (sample, whole) = (sample.unwrap(), begun.elapsed());
         assert_eq!((sample.ops, sample.warmup_ops), (30, 15));
@@ -388,7 +448,7 @@ mod tests {
 
     #[test]
     fn parts_of_what_warmed_up_are_counted_as_those_of_what_was_timed() {
-        let mut sample = timed_loop(Until::Ops(10), 1, 4, |_| Ok(())).unwrap();
+        let mut sample = timed_loop((Until::Ops(10), None), 1, 4, |_| Ok(())).unwrap();
         sample.count_parts(100);
         // `Until::Ops` counts what warmed up.
         assert_eq!((sample.ops, sample.warmup_ops), (600, 400));

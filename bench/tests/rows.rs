@@ -90,11 +90,15 @@ fn listed(suite: &str) -> Vec<(String, bool)> {
     rows.iter().map(row).collect()
 }
 
+/// The row that its suite alone does not run.
+const HOUR: &str = "bench/load/sustained_1hour";
+
 /// Runs a suite with tiny inputs: one sound result for each row, which a gate can judge if the row is critical. Only rows
 /// that count instructions may be skipped, where there is no valgrind.
 fn check(suite: &str) {
     let run = Tiny::run(&["--suite", suite], None);
-    let (rows, results) = (listed(suite), run.results(suite));
+    let (mut rows, results) = (listed(suite), run.results(suite));
+    rows.retain(|(name, _)| name != HOUR);
     let skipped = match suite {
         "instructions" => run.skipped(),
         _ => {
@@ -190,12 +194,28 @@ fn a_soak_runs_only_if_it_is_asked_for_and_the_list_says_so() {
     };
     assert!(line("bench/soak/steady_mixed").contains("only with --suite or --filter"));
     assert!(!line("bench/btree/point_get_hot_1m ").contains("only with"));
+    assert!(line(HOUR).contains("only with --filter"));
     // A part of its name that other rows have too does not mean it.
     let run = Tiny::run(&["--filter", "mixed"], None);
     assert_eq!(
         files(&run.dir.path().join("json")),
-        ["btree", "summary.json"]
+        ["btree", "load", "summary.json"]
     );
+}
+
+#[test]
+fn load_rows_run() {
+    check("load");
+}
+
+#[test]
+fn an_hour_runs_only_if_it_is_named_and_is_short_in_a_test() {
+    for name in [HOUR, "1hour"] {
+        let results = Tiny::run(&["--filter", name], None).results("load");
+        assert_eq!(results.len(), 1, "{name}");
+        sound(&results[0]);
+        assert_eq!(results[0]["bench_name"], HOUR);
+    }
 }
 
 #[test]

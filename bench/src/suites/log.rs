@@ -62,7 +62,13 @@ pub(crate) const ROWS: &[Row] = &[
 ];
 
 /// One durable commit of one random row.
-fn commit_one(db: &Db, table: &Table, rows: Rows, rng: &mut Rng, version: u64) -> Result<()> {
+pub(super) fn commit_one(
+    db: &Db,
+    table: &Table,
+    rows: Rows,
+    rng: &mut Rng,
+    version: u64,
+) -> Result<()> {
     let i = rng.below(rows.n);
     let mut batch = WriteBatch::new();
     batch.put(table, rows.key(i), rows.value(i, version));

@@ -1,5 +1,7 @@
 //! Whole stories, as the people who use the engine would live them.
 
+pub(crate) mod task_queue;
+
 use std::path::Path;
 
 use crate::agents::{Model, Tree};

@@ -5,6 +5,7 @@ pub(crate) mod cache;
 pub(crate) mod floor;
 pub(crate) mod instructions;
 pub(crate) mod io;
+pub(crate) mod load;
 pub(crate) mod log;
 pub(crate) mod macros;
 pub(crate) mod mvcc;
@@ -33,6 +34,9 @@ pub(crate) fn all() -> Vec<Row> {
         timetravel::ROWS,
         stream::ROWS,
         macros::ROWS,
+        macros::task_queue::ROWS,
+        load::ROWS,
+        load::burst::ROWS,
         instructions::ROWS,
         soak::ROWS,
     ]

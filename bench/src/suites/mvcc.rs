@@ -6,7 +6,7 @@ use crate::data::{Rng, Rows};
 use crate::error::{BenchError, Result};
 use crate::floor::{AppendFloor, announcement};
 use crate::row::{Ctx, Loaded, Outcome, Row, plain};
-use crate::sample::{Sample, Until, in_threads, measure};
+use crate::sample::{Sample, Until, beside, in_threads, measure};
 use crate::target::{Db, Table, WriteBatch};
 use crate::units::Unit;
 
@@ -65,12 +65,24 @@ fn snapshot_open_close(ctx: &mut Ctx) -> Result<Outcome> {
 }
 
 /// A loop of gets, each checked, in batches of 16.
-fn gets(db: &Db, table: &Table, rows: Rows, rng: &mut Rng, until: Until) -> Result<Sample> {
+pub(super) fn gets(
+    db: &Db,
+    table: &Table,
+    rows: Rows,
+    rng: &mut Rng,
+    until: Until,
+) -> Result<Sample> {
     let txn = db.begin_read()?;
     measure(until, 16, |_| {
         let i = rng.below(rows.n);
         txn.get_with(table, rows.key(i), |value| rows.check(i, value))?
     })
+}
+
+/// The gets a second that so many threads could do if each core did what `single` did.
+pub(super) fn bound(single: &Sample, threads: usize) -> f64 {
+    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    single.per_second() * cores.min(threads) as f64
 }
 
 /// Question: gets from 256 threads, a snapshot each, writer idle. Not timed: loading, starting the threads. Unit: one get,
@@ -79,7 +91,6 @@ fn gets(db: &Db, table: &Table, rows: Rows, rng: &mut Rng, until: Until) -> Resu
 fn readers_256_point_get_hot(ctx: &mut Ctx) -> Result<Outcome> {
     let Loaded { db, table, rows } = ctx.warm()?;
     let threads = ctx.threads(256);
-    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let mut rng = ctx.rng(60);
     let mut single = gets(&db, &table, rows, &mut rng, ctx.until(0.1))?;
     let each = (single.per_second() * ctx.scale.seconds / threads as f64) as u64;
@@ -91,7 +102,7 @@ fn readers_256_point_get_hot(ctx: &mut Ctx) -> Result<Outcome> {
     )?;
     let after = db.stats()?;
     single.then(&gets(&db, &table, rows, &mut rng, ctx.until(0.1))?);
-    let bound = single.per_second() * cores.min(threads) as f64;
+    let bound = bound(&single, threads);
     let all = sample.per_second();
     Ok(Outcome::of(sample)
         .cost(&before, &after)
@@ -112,42 +123,33 @@ fn writer_commits_with_readers_128(ctx: &mut Ctx) -> Result<Outcome> {
     let idle = in_threads(threads, prepare, |_, mut rng| read(&mut rng))?;
     let mut floor = AppendFloor::of_blocks(&ctx.scratch, 16 << 10)?;
 
-    let (stop, mut rng) = (AtomicBool::new(false), ctx.rng(399));
+    let mut rng = ctx.rng(399);
     let before = db.stats()?;
-    let (written, readers) = std::thread::scope(|scope| -> Result<_> {
-        let readers = scope.spawn(|| {
-            in_threads(threads, prepare, |_, mut rng| {
-                let mut all = Sample::new();
-                while !stop.load(Ordering::Relaxed) {
-                    all.then(&gets(&db, &table, rows, &mut rng, Until::Ops(1600))?);
-                }
-                Ok(all)
-            })
-        });
-        let mut write = || -> Result<(Sample, Sample)> {
-            let (mut commits, mut raw) = (Sample::new(), Sample::new());
-            for _ in 0..8 {
-                raw.then(&floor.run(ctx.until(0.04))?);
-                commits.then(&measure(ctx.until(0.12), 1, |version| {
-                    let mut batch = WriteBatch::new();
-                    for _ in 0..100 {
-                        let i = rng.below(rows.n);
-                        batch.put(&table, rows.key(i), rows.value(i, version));
-                    }
-                    db.commit(batch)?;
-                    Ok(())
-                })?);
+    let reading = |stop: &AtomicBool| {
+        in_threads(threads, prepare, |_, mut rng| {
+            let mut all = Sample::new();
+            while !stop.load(Ordering::Relaxed) {
+                all.then(&gets(&db, &table, rows, &mut rng, Until::Ops(1600))?);
             }
-            Ok((commits, raw))
-        };
-        let written = write();
-        stop.store(true, Ordering::Relaxed);
-        let readers = readers
-            .join()
-            .map_err(|_| BenchError::Child("the readers' thread panicked".into()))??;
-        Ok((written?, readers))
+            Ok(all)
+        })
+    };
+    let (readers, (commits, raw)) = beside(reading, |_| {
+        let (mut commits, mut raw) = (Sample::new(), Sample::new());
+        for _ in 0..8 {
+            raw.then(&floor.run(ctx.until(0.04))?);
+            commits.then(&measure(ctx.until(0.12), 1, |version| {
+                let mut batch = WriteBatch::new();
+                for _ in 0..100 {
+                    let i = rng.below(rows.n);
+                    batch.put(&table, rows.key(i), rows.value(i, version));
+                }
+                db.commit(batch)?;
+                Ok(())
+            })?);
+        }
+        Ok((commits, raw))
     })?;
-    let (commits, raw) = written;
     let after = db.stats()?;
     db.close()?;
     let (rate, raw) = (commits.per_second(), raw.per_second());

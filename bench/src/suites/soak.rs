@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::path::Path;
+use std::time::Duration;
 
 use crate::clock::now;
 use crate::data::{Rng, Rows};
@@ -127,11 +128,16 @@ impl Work {
     }
 }
 
+/// Question: as of [`steady`], for the profile's sustained seconds or `--minutes`. Not timed, unit, bound: as there.
+fn steady_mixed(ctx: &mut Ctx) -> Result<Outcome> {
+    steady(ctx, ctx.soak)
+}
+
 /// Question: one thread's steady mix of gets, scans, puts, deletes and snapshots over data that is twice the cache, for
-/// `--minutes`. Not timed: filling. Unit: one step. Bound: the first half of the windows, after a quarter to settle. Checked:
+/// so long. Not timed: filling. Unit: one step. Bound: the first half of the windows, after a quarter to settle. Checked:
 /// every value against a model; memory, files and the 99th percentile of the second half against the first; every page at the
 /// end.
-fn steady_mixed(ctx: &mut Ctx) -> Result<Outcome> {
+pub(super) fn steady(ctx: &Ctx, whole: Duration) -> Result<Outcome> {
     let options = plain().memory_budget(64 << 20).delta_bytes(8 << 20);
     let (db, table) = ctx.fresh_with("soak", options)?;
     let dir = ctx.scratch.join("soak");
@@ -149,7 +155,7 @@ fn steady_mixed(ctx: &mut Ctx) -> Result<Outcome> {
     let (mut all, mut windows) = (Sample::new(), Vec::new());
     for window in 0..WINDOWS {
         let started = now();
-        let time = ctx.soak / WINDOWS as u32;
+        let time = whole / WINDOWS as u32;
         let sample = measure(Until::Elapsed(time), 1, |index| work.step(index))?;
         all.then(&sample);
         let memory = resident_bytes().map_or(0, |(resident, _)| resident);
@@ -158,7 +164,7 @@ fn steady_mixed(ctx: &mut Ctx) -> Result<Outcome> {
             memory: memory as f64,
             files: disk_bytes(&dir)? as f64,
         });
-        if ctx.soak.as_secs_f64() >= SECONDS_MIN {
+        if whole.as_secs_f64() >= SECONDS_MIN {
             let Window { p99, memory, files } = windows[window];
             crate::cli::say(&format!(
                 "  {:>3} of {WINDOWS}, {}: p99 {}, memory {}, files {}\n",
@@ -172,7 +178,7 @@ fn steady_mixed(ctx: &mut Ctx) -> Result<Outcome> {
     }
     let after = work.db.stats()?;
     finish(work, &dir)?;
-    let drift = drift(&windows, ctx.soak.as_secs_f64())?;
+    let drift = drift(&windows, whole.as_secs_f64())?;
     Ok(Outcome::of(all)
         .cost(&before, &after)
         .floor_rate(
@@ -193,7 +199,7 @@ fn steady_mixed(ctx: &mut Ctx) -> Result<Outcome> {
             Unit::Nanos,
             drift.late.p99,
         )
-        .extra("minutes", ctx.soak.as_secs_f64() / 60.0)
+        .extra("minutes", whole.as_secs_f64() / 60.0)
         .note(drift.word))
 }
 
