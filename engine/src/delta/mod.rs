@@ -58,6 +58,12 @@ pub(crate) const WARM_KEYS: usize = 8;
 /// Records below which a delta fits the processor's caches anyway.
 const WARM_LEN: u64 = 8_000;
 
+/// Deleted rows that a cursor passes over in the time that the merge of one change takes: 50 ns each, against 1 us of a change
+/// among others and 15 us of one that is alone in its page.
+const PASSED_FOR_MERGE: u64 = 128;
+/// Changes that any merge takes the time of.
+const PASSED_LEN: u64 = 1_000;
+
 /// How large a delta may become.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct DeltaConfig {
@@ -92,6 +98,7 @@ impl Deltas {
             filter: Filter::for_keys(config.filter_keys),
             len: AtomicU64::new(0),
             last_txn: AtomicU64::new(0),
+            passed: AtomicU64::new(0),
         });
         let writer = DeltaWriter {
             delta: Arc::clone(&delta),
@@ -121,6 +128,8 @@ pub(crate) struct Delta {
     /// Standing versions and range deletes. Written by the writer only, like the one below; late values are harmless.
     len: AtomicU64,
     last_txn: AtomicU64,
+    /// Deleted rows that cursors passed over because of what stands here.
+    passed: AtomicU64,
 }
 
 /// The only way to write to a [`Delta`].
@@ -270,6 +279,18 @@ impl Delta {
         Some(self.last_txn.load(Ordering::Relaxed))
             .filter(|&txn| txn != 0)
             .map(TxnId::new)
+    }
+
+    /// A cursor had to pass over so many rows that are deleted here.
+    #[cold]
+    pub(crate) fn note_passed(&self, rows: u64) {
+        // Alone: it is only about time.
+        self.passed.fetch_add(rows, Ordering::Relaxed);
+    }
+
+    /// Whether cursors have passed over deleted rows for as long as it takes to merge this delta, which ends that.
+    pub(crate) fn is_passed_over(&self) -> bool {
+        self.passed.load(Ordering::Relaxed) / PASSED_FOR_MERGE >= self.len().max(PASSED_LEN)
     }
 
     /// Bytes of the arena in use, of what was rolled back too.

@@ -105,6 +105,21 @@ struct Source<'t> {
     delta: &'t Arc<Delta>,
     cursor: DeltaCursor<'t>,
     has_range_deletes: bool,
+    /// Rows that were passed over because they are deleted here.
+    passed: u64,
+}
+
+impl Source<'_> {
+    /// What a few deletions cost is nobody's business.
+    const PASSED_TOLD: u64 = 32;
+}
+
+impl Drop for Source<'_> {
+    fn drop(&mut self) {
+        if self.passed >= Self::PASSED_TOLD {
+            self.delta.note_passed(self.passed);
+        }
+    }
 }
 
 impl std::fmt::Debug for Cursor<'_> {
@@ -172,6 +187,7 @@ impl<'t> Cursor<'t> {
                 delta,
                 cursor: delta.cursor(table, at),
                 has_range_deletes: delta.range_deletes(table, at).next().is_some(),
+                passed: 0,
             })
             .collect();
         let root = shape.roots.get(table).map(|root| root.page);
@@ -494,6 +510,14 @@ impl<'t> Cursor<'t> {
                 self.direction = direction;
                 return Ok(Some(winner));
             }
+            let deleter = match winner {
+                Winner::Delta(index) => self.deltas.get_mut(index),
+                // Only a range delete hides it: mostly there is one delta that has any.
+                Winner::Base => (self.deltas.iter_mut()).find(|source| source.has_range_deletes),
+            };
+            if let Some(source) = deleter {
+                source.passed += 1;
+            }
             self.pass(direction)?;
         }
     }
@@ -533,5 +557,54 @@ impl<'t> Cursor<'t> {
         self.key.clear();
         self.key.extend_from_slice(key);
         Some((winner, live))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use northstar_io::MemoryDisk;
+
+    use crate::Db;
+    use crate::db::batch::WriteBatch;
+    use crate::db::open::open_in;
+    use crate::db::options::Options;
+    use crate::db::world::World;
+
+    /// Takes the first row out of the queue so often; gives the generation of the pages afterwards.
+    fn take(db: &Db, often: usize) -> u32 {
+        let queue = db.table("queue").unwrap();
+        for _ in 0..often {
+            let mut txn = db.begin_write().unwrap();
+            let mut cursor = txn.cursor(&queue).unwrap();
+            let (key, _) = cursor.seek_first().unwrap().unwrap();
+            let key = key.to_vec();
+            drop(cursor);
+            txn.delete(&queue, key).unwrap();
+            txn.commit().unwrap();
+        }
+        db.stats().unwrap().generation
+    }
+
+    #[test]
+    fn a_queue_is_merged_when_passing_over_what_was_taken_has_cost_as_much() {
+        let world = World {
+            threads: false,
+            ..World::of(MemoryDisk::new())
+        };
+        let db = open_in(&Options::new().checked().unwrap(), Path::new("/db"), world).unwrap();
+        let queue = db.table("queue").unwrap();
+        let mut batch = WriteBatch::new();
+        for task in 0_u32..2_000 {
+            batch.put(&queue, task.to_be_bytes(), []);
+        }
+        db.commit(batch).unwrap();
+        let begun = take(&db, 300);
+        assert_eq!(take(&db, 300), begun, "180,000 passed over, 2,600 changes");
+        let merged = take(&db, 600);
+        assert!(merged > begun, "720,000 passed over, 3,200 changes");
+        assert_eq!(take(&db, 100), merged, "what is merged is gone");
+        db.close().unwrap();
     }
 }

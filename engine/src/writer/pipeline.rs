@@ -495,10 +495,11 @@ impl Pipeline {
         core.last_timestamp_ns = timestamp_ns;
         core.noted_ns = Some(timestamp_ns);
         self.counters.commits.fetch_add(1, Ordering::Relaxed);
-        if core.delta.used_bytes() as u64 >= self.delta_bytes
-            && self.shapes.load().frozen.is_empty()
-        {
-            reached(Mark::FrozeFull);
+        let full = core.delta.used_bytes() as u64 >= self.delta_bytes;
+        if (full || core.delta.is_passed_over()) && self.shapes.load().frozen.is_empty() {
+            if full {
+                reached(Mark::FrozeFull);
+            }
             // No memory for another delta: this one goes on growing, and the next commit tries again.
             let _tried = self.freeze(core);
         }
