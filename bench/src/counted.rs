@@ -84,10 +84,10 @@ impl Counted {
                 Ok(())
             }),
             Self::RecordEncode => {
-                let ten: Vec<_> = (0..10).map(|i| (rows.key(i), rows.value(i, 0))).collect();
+                let eight: Vec<_> = (0..8).map(|i| (rows.key(i), rows.value(i, 0))).collect();
                 Box::new(move |_| {
                     let mut batch = WriteBatch::new();
-                    for (key, value) in &ten {
+                    for (key, value) in &eight {
                         batch.put(&table, key, value);
                     }
                     std::hint::black_box(&batch);

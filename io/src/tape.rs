@@ -12,7 +12,7 @@ use std::fmt;
 use crate::Mapping;
 
 /// What a tape takes of the heap at first: a few small changes fit, so that it grows once or twice and not at each.
-const FIRST: usize = 512;
+const FIRST: usize = 1024;
 /// From this many bytes on a tape has a mapping.
 const LONG: usize = 1 << 20;
 /// Address space of a mapping at first: memory is taken as it is used.
