@@ -67,6 +67,8 @@ pub(crate) struct Checkpointer {
     /// Where the next slice begins, and how much is merged.
     pub(crate) next: Place,
     pub(crate) merged: u64,
+    /// Pages written when the last delta was merged.
+    pub(crate) pages_written: u64,
     /// Free space was given back since the last change.
     pub(crate) tidied: bool,
 }
@@ -152,6 +154,9 @@ impl Checkpointer {
         self.boundary = None;
         self.next = Place::of(0);
         self.merged = 0;
+        let pages = self.store.bytes_written() / self.store.page_bytes() as u64;
+        let before = std::mem::replace(&mut self.pages_written, pages);
+        self.pipeline.note_merge(all, pages.saturating_sub(before));
         self.pipeline
             .counters
             .checkpoints

@@ -321,6 +321,7 @@ fn assemble(parts: Assembly<'_>) -> Result<Db> {
         boundary: None,
         next: Place::of(0),
         merged: 0,
+        pages_written: 0,
         // Nothing to tidy before the first change.
         tidied: true,
     };

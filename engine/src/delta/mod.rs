@@ -58,11 +58,14 @@ pub(crate) const WARM_KEYS: usize = 8;
 /// Records below which a delta fits the processor's caches anyway.
 const WARM_LEN: u64 = 8_000;
 
-/// Deleted rows that a cursor passes over in the time that the merge of one change takes: 50 ns each, against 1 us of a change
-/// among others and 15 us of one that is alone in its page.
-const PASSED_FOR_MERGE: u64 = 128;
-/// Changes that any merge takes the time of.
-const PASSED_LEN: u64 = 1_000;
+/// Deleted rows that a cursor passes over, at 50 ns each, in the time that a merge takes for a change: 1 us.
+const PASSED_FOR_CHANGE: u64 = 20;
+/// And for a page that it writes: 16 us.
+const PASSED_FOR_PAGE: u64 = 320;
+/// Both together, for each change, until a merge has shown how many pages there are to one.
+const PASSED_AT_FIRST: u64 = 128;
+/// A merge takes the time of so many changes, however few there are.
+const MERGED_MIN: u64 = 1_000;
 
 /// How large a delta may become.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -73,17 +76,38 @@ pub(crate) struct DeltaConfig {
     pub(crate) filter_keys: usize,
 }
 
-/// Makes one delta after the other, each in the memory of one that ended, where there is such.
+/// Makes one delta after the other, each in the memory of one that ended, where there is such; knows what merging them takes.
 pub(crate) struct Deltas {
     config: DeltaConfig,
     spare: Arc<Spare>,
+    /// Deleted rows that cursors pass over in the time that the last merge took for each change.
+    passed_for_change: AtomicU64,
 }
 
 impl Deltas {
     /// Of deltas that are to take about `kept_bytes` each: as much memory is kept between two of them.
     pub(crate) fn new(config: DeltaConfig, kept_bytes: usize) -> Self {
         let spare = Arc::new(Spare::new(kept_bytes));
-        Self { config, spare }
+        Self {
+            config,
+            spare,
+            passed_for_change: AtomicU64::new(PASSED_AT_FIRST),
+        }
+    }
+
+    /// A delta of so many changes was merged by writing so many pages.
+    pub(crate) fn note_merge(&self, changes: u64, pages: u64) {
+        let of_pages = pages.saturating_mul(PASSED_FOR_PAGE) / changes.max(1);
+        let passed = PASSED_FOR_CHANGE.saturating_add(of_pages);
+        // Alone, here and below: it is only about time.
+        self.passed_for_change.store(passed, Ordering::Relaxed);
+    }
+
+    /// Whether cursors have passed over deleted rows of `delta` for as long as it takes to merge it, which ends that.
+    pub(crate) fn is_passed_over(&self, delta: &Delta) -> bool {
+        let passed = delta.passed.load(Ordering::Relaxed);
+        let of_a_change = self.passed_for_change.load(Ordering::Relaxed);
+        passed / of_a_change >= delta.len().max(MERGED_MIN)
     }
 
     /// An empty delta and its writer.
@@ -286,11 +310,6 @@ impl Delta {
     pub(crate) fn note_passed(&self, rows: u64) {
         // Alone: it is only about time.
         self.passed.fetch_add(rows, Ordering::Relaxed);
-    }
-
-    /// Whether cursors have passed over deleted rows for as long as it takes to merge this delta, which ends that.
-    pub(crate) fn is_passed_over(&self) -> bool {
-        self.passed.load(Ordering::Relaxed) / PASSED_FOR_MERGE >= self.len().max(PASSED_LEN)
     }
 
     /// Bytes of the arena in use, of what was rolled back too.

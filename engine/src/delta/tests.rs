@@ -603,3 +603,23 @@ fn readers_see_exactly_their_snapshot_while_the_writer_splits() {
         }
     });
 }
+
+#[test]
+fn a_delta_is_worth_merging_once_passing_over_it_has_taken_as_long() {
+    let deltas = Deltas::new(config(1 << 20), 0);
+    let (delta, _writer) = deltas.make().unwrap();
+    delta.note_passed(PASSED_AT_FIRST * MERGED_MIN - 1);
+    assert!(!deltas.is_passed_over(&delta));
+    delta.note_passed(1);
+    assert!(deltas.is_passed_over(&delta));
+    // The last merge wrote a page for each change: this one may cost as much.
+    deltas.note_merge(5_000, 5_000);
+    assert!(!deltas.is_passed_over(&delta));
+    delta.note_passed((PASSED_FOR_CHANGE + PASSED_FOR_PAGE) * MERGED_MIN);
+    assert!(deltas.is_passed_over(&delta));
+    // Whatever is told.
+    deltas.note_merge(0, u64::MAX);
+    assert!(!deltas.is_passed_over(&delta));
+    deltas.note_merge(u64::MAX, 0);
+    assert!(deltas.is_passed_over(&delta));
+}

@@ -485,6 +485,11 @@ impl Store {
         self.state().give_up();
     }
 
+    /// Bytes written to the data file since it was opened.
+    pub(crate) fn bytes_written(&self) -> u64 {
+        self.bytes_written.load(Ordering::Relaxed)
+    }
+
     /// Counts a flush, and the bytes written before it.
     pub(super) fn count_flushed(&self, bytes: u64) {
         self.flushes.fetch_add(1, Ordering::Relaxed);

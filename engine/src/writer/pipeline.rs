@@ -496,7 +496,8 @@ impl Pipeline {
         core.noted_ns = Some(timestamp_ns);
         self.counters.commits.fetch_add(1, Ordering::Relaxed);
         let full = core.delta.used_bytes() as u64 >= self.delta_bytes;
-        if (full || core.delta.is_passed_over()) && self.shapes.load().frozen.is_empty() {
+        if (full || self.deltas.is_passed_over(&core.delta)) && self.shapes.load().frozen.is_empty()
+        {
             if full {
                 reached(Mark::FrozeFull);
             }
@@ -558,6 +559,11 @@ impl Pipeline {
     #[cfg(test)]
     pub(crate) fn has_spare_delta(&self) -> bool {
         self.deltas.has_spare()
+    }
+
+    /// A frozen delta of so many changes was merged by writing so many pages.
+    pub(crate) fn note_merge(&self, changes: u64, pages: u64) {
+        self.deltas.note_merge(changes, pages);
     }
 
     /// Gives memory that is kept for the next delta back to the system.
