@@ -161,9 +161,15 @@ impl Session for SqliteSession<'_> {
             Some(reader) => reader,
             none => none.insert(connect(&self.sqlite.file, self.sqlite.cache_bytes)?),
         };
-        let txn = reader.unchecked_transaction().map_err(engine)?;
-        let get = txn.prepare_cached(GET).map_err(engine)?;
-        work(&mut SqliteSnapshot { txn: &txn, get })
+        // As a transaction of rusqlite's is, but begun and ended by statements that are kept.
+        let run = |what| {
+            let mut statement = reader.prepare_cached(what).map_err(engine)?;
+            statement.execute([]).map(drop).map_err(engine)
+        };
+        run("BEGIN")?;
+        let get = reader.prepare_cached(GET).map_err(engine);
+        let done = get.and_then(|get| work(&mut SqliteSnapshot { txn: reader, get }));
+        done.and(run("ROLLBACK"))
     }
 }
 
