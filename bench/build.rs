@@ -6,11 +6,9 @@ mod commit;
 
 fn main() {
     let package = std::env::var("CARGO_MANIFEST_DIR").unwrap_or_default();
-    let told = commit::Commit::around(package.as_ref()).map_or_else(
-        || vec!["cargo:rerun-if-changed=Cargo.toml".to_owned()],
-        |commit| commit.for_cargo(),
-    );
-    for line in told {
+    // Without a commit nothing is said, and cargo asks again when any file of the package changes.
+    let commit = commit::Commit::of(package.as_ref());
+    for line in commit.iter().flat_map(commit::Commit::for_cargo) {
         println!("{line}");
     }
 }

@@ -198,6 +198,11 @@ pub(crate) struct ReadFloor {
 }
 
 impl ReadFloor {
+    /// Whether the kernel gives a ring: where it does not, [`Through::Ring`] is northstar-io's queue.
+    pub(crate) fn has_ring() -> bool {
+        InFlight::new(1).is_some()
+    }
+
     /// Writes a file of `bytes` (rounded up to a run) in `dir`.
     pub(crate) fn open(dir: &Path, bytes: u64) -> Result<Self> {
         let path = dir.join(format!("floor-read-{bytes}"));
@@ -315,6 +320,7 @@ impl ReadFloor {
             bufs.iter_mut().for_each(|buf| randomize(buf, self.bytes));
         }
         match through {
+            // `has_ring` says whether there is one.
             Through::Ring if let Some(ring) = InFlight::new(depth) => ring
                 .many(&self.raw.file, way, bufs, next)
                 .map_err(BenchError::file(&self.raw.path)),

@@ -255,10 +255,9 @@ pub(crate) fn measure(
 /// As [`measure`], one operation at a time, until `stop` is set; at least one.
 pub(crate) fn measure_until(
     stop: &AtomicBool,
-    mut op: impl FnMut(u64) -> Result<()>,
+    op: impl FnMut(u64) -> Result<()>,
 ) -> Result<Sample> {
-    let warmed = warm(Warmup::get(), 1, &mut op)?;
-    timed_loop((Until::Ops(u64::MAX), Some(stop)), 1, warmed, op)
+    timed_loop((Until::Ops(u64::MAX), Some(stop)), 1, 0, op)
 }
 
 /// The part of [`measure`] that is timed. Not inlined, so that a profile tells it from what is set up around it:
@@ -358,11 +357,22 @@ pub(crate) fn beside<T>(
     let stop = AtomicBool::new(false);
     thread::scope(|scope| {
         let others = scope.spawn(|| others(&stop));
-        let done = run(&stop);
-        // Alone: they see it a moment later.
-        stop.store(true, Ordering::Relaxed);
+        let done = {
+            let _stops = Stops(&stop);
+            run(&stop)
+        };
         Ok((joined(others)?, done?))
     })
+}
+
+/// Sets the flag in the end, also where that is a panic.
+struct Stops<'a>(&'a AtomicBool);
+
+impl Drop for Stops<'_> {
+    fn drop(&mut self) {
+        // Alone: they see it a moment later.
+        self.0.store(true, Ordering::Relaxed);
+    }
 }
 
 fn joined(handle: thread::ScopedJoinHandle<'_, Result<Sample>>) -> Result<Sample> {

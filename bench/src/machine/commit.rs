@@ -5,16 +5,25 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// What becomes part of the program, from the top of the repository.
-const SOURCES: [&str; 8] = [
+const SOURCES: [&str; 15] = [
+    ".cargo",
     "Cargo.lock",
     "Cargo.toml",
+    "bench/Cargo.toml",
     "bench/build.rs",
     "bench/src",
+    "bench/rivals/Cargo.lock",
+    "bench/rivals/Cargo.toml",
     "bench/rivals/src",
     "engine",
+    "hard/Cargo.toml",
+    "hard/orders",
     "hard/src",
     "io",
+    "profiles",
 ];
+/// The packages that ask.
+const PACKAGES: [&str; 2] = ["bench", "bench/rivals"];
 
 /// Sources as git has them.
 #[derive(Debug)]
@@ -23,7 +32,7 @@ pub(crate) struct Commit {
     pub(crate) sha: String,
     /// Branch, or `HEAD` when detached.
     pub(crate) branch: String,
-    /// Tracked files of [`SOURCES`] differ from the commit.
+    /// [`SOURCES`] differ from the commit, or have files that it does not.
     dirty: bool,
     /// The top of the repository.
     top: PathBuf,
@@ -32,11 +41,14 @@ pub(crate) struct Commit {
 }
 
 impl Commit {
-    /// Asks git about the repository around `dir`; `None` without git, or where the repository is another.
-    pub(crate) fn around(dir: &Path) -> Option<Self> {
+    /// Asks git about the repository of the package in `dir`; `None` without git, or where the package is not the repository's own.
+    pub(crate) fn of(dir: &Path) -> Option<Self> {
         let git = |args: &[&str]| {
             let output = Command::new("git")
                 .current_dir(dir)
+                // Of a hook that builds.
+                .env_remove("GIT_DIR")
+                .env_remove("GIT_INDEX_FILE")
                 .args(args)
                 .output()
                 .ok()?;
@@ -44,15 +56,16 @@ impl Commit {
             output.status.success().then(|| text.trim().to_owned())
         };
         let top = PathBuf::from(git(&["rev-parse", "--show-toplevel"])?);
-        top.join("bench/src/machine/commit.rs")
-            .exists()
-            .then_some(())?;
-        let status = ["status", "--porcelain", "--untracked-files=no", "--"];
+        let dir = dir.canonicalize().ok()?;
+        let owned = PACKAGES.map(|package| top.join(package).canonicalize().ok());
+        owned.contains(&Some(dir.clone())).then_some(())?;
+        let status = ["status", "--porcelain", "--untracked-files=normal", "--"];
         let sources = SOURCES.map(|path| top.join(path).display().to_string());
         let of_sources: Vec<_> = (status.into_iter())
             .chain(sources.iter().map(String::as_str))
             .collect();
-        let heads = ["HEAD", "logs/HEAD"]
+        let branch = git(&["rev-parse", "--symbolic-full-name", "HEAD"])?;
+        let heads = ["HEAD", "logs/HEAD", "packed-refs", &*branch]
             .iter()
             .filter_map(|name| git(&["rev-parse", "--git-path", name]))
             .map(|path| dir.join(path))
@@ -74,6 +87,7 @@ impl Commit {
         } = self;
         let sources = SOURCES.map(|path| self.top.join(path));
         (sources.iter().chain(&self.heads))
+            .filter(|path| path.exists())
             .map(|path| format!("cargo:rerun-if-changed={}", path.display()))
             .chain([
                 format!("cargo:rustc-env=NSBENCH_SHA={sha}"),

@@ -79,14 +79,18 @@ fn curve(
         }
     }
     let rate = all.per_second();
-    Ok(Outcome::of(all)
+    let outcome = Outcome::of(all)
         .floor_rate(what, plain.per_second(), Unit::PerSecond, rate)
-        .floor_rate(
-            "a plain ring, as many in flight",
-            ring.per_second(),
-            Unit::PerSecond,
-            rate,
-        )
         .extra("bytes_per_second", rate * PAGE_BYTES as f64)
-        .note("latency is the time from one completion to the next"))
+        .note("latency is the time from one completion to the next");
+    if !ReadFloor::has_ring() {
+        return Ok(outcome.note("the kernel gives no ring"));
+    }
+    let ring = ring.per_second();
+    Ok(outcome.floor_rate(
+        "a plain ring, as many in flight",
+        ring,
+        Unit::PerSecond,
+        rate,
+    ))
 }

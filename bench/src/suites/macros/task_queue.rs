@@ -222,12 +222,24 @@ impl Queue {
     }
 }
 
+/// Ends the work of all, unless it is told that all went well.
+struct Ends<'a>(&'a AtomicI64, bool);
+
+impl Drop for Ends<'_> {
+    fn drop(&mut self) {
+        if self.1 {
+            self.0.store(0, Ordering::Relaxed);
+        }
+    }
+}
+
 /// Question: two threads insert tasks in durable transactions of 100, one for each hundred rows of a table; 100 threads claim the first
 /// ready one by priority in a durable write transaction (found by the index, taken out of it, claim put), end it in another
 /// one, and go on until all are over. One attempt in eight fails and its task is put back, twice at most. Not timed: what
 /// the tasks would do. Unit: one claim, from `begin_write` until it is durable; a second has as many of them as were made beside all
-/// the rest. Whoever looks for the first steps over what others took since the last checkpoint. Bound: raw appends and flushes a second, of which a group shares one. Checked, after a close and a reopening: every
-/// task ended exactly once and as it must, each attempt has one claim, as many as were acknowledged, and nothing is ready.
+/// the rest. Whoever looks for the first steps over what others took since the last checkpoint. Bound: raw appends and flushes a
+/// second, of which a group shares one. Checked, after a close and a reopening: every task ended exactly once and as it must,
+/// each attempt has one claim, as many as were acknowledged, and nothing is ready.
 fn task_queue_claims(ctx: &mut Ctx) -> Result<Outcome> {
     let agents = ctx.threads(AGENTS);
     let rows = Rows::new(ctx.scale.rows / 100);
@@ -247,8 +259,11 @@ fn task_queue_claims(ctx: &mut Ctx) -> Result<Outcome> {
         }
     };
     let mut sample = in_threads(PRODUCERS + agents, Ok, |thread, _| {
-        // Who waits for tasks of one that failed would wait forever.
-        work(thread).inspect_err(|_| left.store(0, Ordering::Relaxed))
+        // Who waits for tasks of one that failed or panicked would wait forever.
+        let mut ends = Ends(&left, true);
+        let done = work(thread)?;
+        ends.1 = false;
+        Ok(done)
     })?;
     let after = queue.db.stats()?;
     raw.then(&floor.run(ctx.until(0.2))?);
