@@ -100,6 +100,11 @@ fn heading(run: &Run, why: &str) -> String {
     if cfg!(debug_assertions) {
         text.push_str("built without --release: these figures say nothing about the engine\n");
     }
+    if northstardb::INSTRUMENTED && !cfg!(debug_assertions) {
+        text.push_str(
+            "built together with nshard, whose instruments slow the engine down: build with `cargo build --release -p nsbench` alone\n",
+        );
+    }
     if load_average.is_some_and(|load| load > *core_count as f64 / 2.0) {
         text.push_str(
             "the machine is busy: times are of a busy machine, read the ratios and the counts\n",

@@ -55,6 +55,10 @@ mod writer;
 #[doc(hidden)]
 pub mod internals;
 
+/// Whether this engine was built to be looked into by its hardening runs, which makes it slower.
+#[doc(hidden)]
+pub const INSTRUMENTED: bool = cfg!(feature = "internals");
+
 pub use db::Db;
 pub use db::apply::Apply;
 pub use db::backup::Backup;

@@ -48,6 +48,7 @@ marks! {
     ThreadLed: "the log thread wrote a group",
     Throttled: "a commit was slowed down",
     FrozeFull: "a delta was frozen because it was full",
+    FrozePassed: "a delta was frozen because cursors had passed over its deleted rows for so long",
     DeltaRenewed: "a delta was full of writes that were taken back, and replaced",
     SliceCut: "a slice ended inside a table",
     RangeCut: "what a range delete ends was read by several slices",

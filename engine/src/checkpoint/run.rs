@@ -67,8 +67,8 @@ pub(crate) struct Checkpointer {
     /// Where the next slice begins, and how much is merged.
     pub(crate) next: Place,
     pub(crate) merged: u64,
-    /// Pages written when the last delta was merged.
-    pub(crate) pages_written: u64,
+    /// Pages that were written before.
+    pub(crate) pages_before: u64,
     /// Free space was given back since the last change.
     pub(crate) tidied: bool,
 }
@@ -127,7 +127,10 @@ impl Checkpointer {
         };
         let boundary = match self.boundary {
             Some(known) => known,
-            None => *self.boundary.insert(self.pipeline.frozen_boundary()?),
+            None => {
+                self.pages_before = self.store.pages_written();
+                *self.boundary.insert(self.pipeline.frozen_boundary()?)
+            }
         };
         let tables: Vec<TableId> = frozen.tables().collect();
         let last = frozen.last_txn().unwrap_or_default();
@@ -154,9 +157,8 @@ impl Checkpointer {
         self.boundary = None;
         self.next = Place::of(0);
         self.merged = 0;
-        let pages = self.store.bytes_written() / self.store.page_bytes() as u64;
-        let before = std::mem::replace(&mut self.pages_written, pages);
-        self.pipeline.note_merge(all, pages.saturating_sub(before));
+        let pages = self.store.pages_written() - self.pages_before;
+        self.pipeline.note_merge(all, pages);
         self.pipeline
             .counters
             .checkpoints

@@ -19,7 +19,7 @@ use crate::checkpoint::govern::Allowance;
 use crate::checkpoint::run::{Checkpointer, Place};
 use crate::checkpoint::thread::{self, Signal};
 use crate::clock::Clock;
-use crate::delta::{Delta, DeltaConfig, DeltaWriter, Deltas};
+use crate::delta::{Delta, DeltaConfig, DeltaWriter, Deltas, Patience};
 use crate::error::{Corruption, Error, Result};
 use crate::format::leaf::RowValue;
 use crate::format::leaf::key_bytes_max;
@@ -56,7 +56,8 @@ fn deltas_of(expected: usize, sizes: Option<Sizes>) -> Deltas {
     let reach = expected.saturating_mul(4);
     let reach = reach.clamp(DELTA_ADDRESS_BYTES_MIN, DELTA_ADDRESS_BYTES_MAX);
     let arena_bytes = sizes.map_or(reach, |sizes| sizes.delta_address_bytes);
-    Deltas::new(delta_config(arena_bytes, expected), expected)
+    let patience = sizes.map_or(Patience::USUAL, |_| Patience::SHORT);
+    Deltas::new(delta_config(arena_bytes, expected), expected, patience)
 }
 
 /// The delta of a replay, which may be larger than all after it.
@@ -321,7 +322,7 @@ fn assemble(parts: Assembly<'_>) -> Result<Db> {
         boundary: None,
         next: Place::of(0),
         merged: 0,
-        pages_written: 0,
+        pages_before: 0,
         // Nothing to tidy before the first change.
         tidied: true,
     };

@@ -110,7 +110,9 @@ impl Options {
     }
 
     /// Bytes of changes buffered in memory before a checkpoint merges them into pages. Default 64 MiB, and at most a
-    /// quarter of the memory budget. Larger: fewer page writes per change, a longer log tail to replay after a crash.
+    /// quarter of the memory budget. Larger: fewer page writes per change, a longer log tail to replay after a crash. Fewer
+    /// are merged when nobody commits for a while, on demand, and when cursors have passed over deleted rows for as long as that
+    /// takes.
     pub fn delta_bytes(mut self, bytes: usize) -> Self {
         self.delta_bytes = bytes;
         self

@@ -25,6 +25,7 @@ mod cursor;
 mod events;
 pub(crate) mod filter;
 mod node;
+mod patience;
 mod range;
 mod table;
 mod tree;
@@ -42,6 +43,7 @@ use crate::sync::atomic::{AtomicU64, Ordering};
 use arena::{Arena, At, NewRecord, Record, Spare};
 use filter::Filter;
 use node::ChildAt;
+use patience::Worth;
 use table::{TABLE_BYTES_MAX, Tables};
 use tree::{INSERT_BYTES_MAX, Path, Table};
 use version::{DELETE, DELETE_FROM, DELETE_TO, PUT, newer_of, visible};
@@ -50,6 +52,7 @@ pub(crate) use arena::ArenaFull as DeltaFull;
 pub(crate) use cursor::DeltaCursor;
 #[cfg(feature = "internals")]
 pub(crate) use filter::{Filter as KeyFilter, hash as key_hash};
+pub(crate) use patience::Patience;
 pub(crate) use range::RangeDeletes;
 pub(crate) use version::Hit;
 
@@ -57,15 +60,6 @@ pub(crate) use version::Hit;
 pub(crate) const WARM_KEYS: usize = 8;
 /// Records below which a delta fits the processor's caches anyway.
 const WARM_LEN: u64 = 8_000;
-
-/// Deleted rows that a cursor passes over, at 50 ns each, in the time that a merge takes for a change: 1 us.
-const PASSED_FOR_CHANGE: u64 = 20;
-/// And for a page that it writes: 16 us.
-const PASSED_FOR_PAGE: u64 = 320;
-/// Both together, for each change, until a merge has shown how many pages there are to one.
-const PASSED_AT_FIRST: u64 = 128;
-/// A merge takes the time of so many changes, however few there are.
-const MERGED_MIN: u64 = 1_000;
 
 /// How large a delta may become.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -80,34 +74,30 @@ pub(crate) struct DeltaConfig {
 pub(crate) struct Deltas {
     config: DeltaConfig,
     spare: Arc<Spare>,
-    /// Deleted rows that cursors pass over in the time that the last merge took for each change.
-    passed_for_change: AtomicU64,
+    patience: Patience,
+    worth: Worth,
 }
 
 impl Deltas {
     /// Of deltas that are to take about `kept_bytes` each: as much memory is kept between two of them.
-    pub(crate) fn new(config: DeltaConfig, kept_bytes: usize) -> Self {
+    pub(crate) fn new(config: DeltaConfig, kept_bytes: usize, patience: Patience) -> Self {
         let spare = Arc::new(Spare::new(kept_bytes));
         Self {
             config,
             spare,
-            passed_for_change: AtomicU64::new(PASSED_AT_FIRST),
+            patience,
+            worth: Worth::new(patience),
         }
     }
 
     /// A delta of so many changes was merged by writing so many pages.
     pub(crate) fn note_merge(&self, changes: u64, pages: u64) {
-        let of_pages = pages.saturating_mul(PASSED_FOR_PAGE) / changes.max(1);
-        let passed = PASSED_FOR_CHANGE.saturating_add(of_pages);
-        // Alone, here and below: it is only about time.
-        self.passed_for_change.store(passed, Ordering::Relaxed);
+        self.worth.note_merge(changes, pages);
     }
 
-    /// Whether cursors have passed over deleted rows of `delta` for as long as it takes to merge it, which ends that.
+    /// Whether cursors have passed over deleted rows of `delta` for as long as it takes to merge it.
     pub(crate) fn is_passed_over(&self, delta: &Delta) -> bool {
-        let passed = delta.passed.load(Ordering::Relaxed);
-        let of_a_change = self.passed_for_change.load(Ordering::Relaxed);
-        passed / of_a_change >= delta.len().max(MERGED_MIN)
+        (self.worth).is_reached(delta.passed.load(Ordering::Relaxed), delta.len())
     }
 
     /// An empty delta and its writer.
@@ -122,6 +112,7 @@ impl Deltas {
             filter: Filter::for_keys(config.filter_keys),
             len: AtomicU64::new(0),
             last_txn: AtomicU64::new(0),
+            passed_from: self.patience.told_from,
             passed: AtomicU64::new(0),
         });
         let writer = DeltaWriter {
@@ -152,7 +143,8 @@ pub(crate) struct Delta {
     /// Standing versions and range deletes. Written by the writer only, like the one below; late values are harmless.
     len: AtomicU64,
     last_txn: AtomicU64,
-    /// Deleted rows that cursors passed over because of what stands here.
+    /// Deleted rows that cursors passed over because of what stands here, each at least so many.
+    passed_from: u64,
     passed: AtomicU64,
 }
 
@@ -199,7 +191,7 @@ impl Delta {
     /// # Errors
     /// The system's, if it refuses the address space.
     pub(crate) fn new(config: DeltaConfig) -> Result<(Arc<Self>, DeltaWriter), IoError> {
-        Deltas::new(config, 0).make()
+        Deltas::new(config, 0, Patience::USUAL).make()
     }
 
     /// One that nobody writes to.
@@ -306,10 +298,11 @@ impl Delta {
     }
 
     /// A cursor had to pass over so many rows that are deleted here.
-    #[cold]
     pub(crate) fn note_passed(&self, rows: u64) {
-        // Alone: it is only about time.
-        self.passed.fetch_add(rows, Ordering::Relaxed);
+        if rows >= self.passed_from {
+            // Alone: it is only about time.
+            self.passed.fetch_add(rows, Ordering::Relaxed);
+        }
     }
 
     /// Bytes of the arena in use, of what was rolled back too.

@@ -273,7 +273,7 @@ fn check_model(deltas: &Deltas, seed: u64, steps: usize) {
 #[test]
 fn every_snapshot_reads_like_the_model() {
     // Each after the first in the memory of the one before, of which the first 4 MiB stay as they were left.
-    let deltas = Deltas::new(config(64 << 20), 4 << 20);
+    let deltas = Deltas::new(config(64 << 20), 4 << 20, Patience::USUAL);
     for seed in 0..12 {
         check_model(&deltas, seed, 6_000);
     }
@@ -281,7 +281,7 @@ fn every_snapshot_reads_like_the_model() {
 
 #[test]
 fn the_next_delta_has_the_memory_of_one_that_ended() {
-    let deltas = Deltas::new(config(1 << 20), 1 << 20);
+    let deltas = Deltas::new(config(1 << 20), 1 << 20, Patience::USUAL);
     let (first, writer) = deltas.make().unwrap();
     let memory = first.arena.start();
     let (second, _) = deltas.make().unwrap();
@@ -602,24 +602,4 @@ fn readers_see_exactly_their_snapshot_while_the_writer_splits() {
             assert!(reader.join().unwrap() > 0);
         }
     });
-}
-
-#[test]
-fn a_delta_is_worth_merging_once_passing_over_it_has_taken_as_long() {
-    let deltas = Deltas::new(config(1 << 20), 0);
-    let (delta, _writer) = deltas.make().unwrap();
-    delta.note_passed(PASSED_AT_FIRST * MERGED_MIN - 1);
-    assert!(!deltas.is_passed_over(&delta));
-    delta.note_passed(1);
-    assert!(deltas.is_passed_over(&delta));
-    // The last merge wrote a page for each change: this one may cost as much.
-    deltas.note_merge(5_000, 5_000);
-    assert!(!deltas.is_passed_over(&delta));
-    delta.note_passed((PASSED_FOR_CHANGE + PASSED_FOR_PAGE) * MERGED_MIN);
-    assert!(deltas.is_passed_over(&delta));
-    // Whatever is told.
-    deltas.note_merge(0, u64::MAX);
-    assert!(!deltas.is_passed_over(&delta));
-    deltas.note_merge(u64::MAX, 0);
-    assert!(deltas.is_passed_over(&delta));
 }

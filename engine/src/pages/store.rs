@@ -485,9 +485,9 @@ impl Store {
         self.state().give_up();
     }
 
-    /// Bytes written to the data file since it was opened.
-    pub(crate) fn bytes_written(&self) -> u64 {
-        self.bytes_written.load(Ordering::Relaxed)
+    /// Pages written to the data file since it was opened.
+    pub(crate) fn pages_written(&self) -> u64 {
+        self.bytes_written.load(Ordering::Relaxed) / self.page_bytes as u64
     }
 
     /// Counts a flush, and the bytes written before it.

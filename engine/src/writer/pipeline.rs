@@ -431,7 +431,7 @@ impl Pipeline {
     }
 
     /// Numbers what was applied to the delta as `core.next_txn`, appends its record to the open group, and freezes
-    /// the delta if it is full. With no ticket nobody is told of the outcome.
+    /// the delta if it is full or worth a merge. With no ticket nobody is told of the outcome.
     pub(crate) fn append(
         &self,
         core: &mut Box<Core>,
@@ -498,9 +498,10 @@ impl Pipeline {
         let full = core.delta.used_bytes() as u64 >= self.delta_bytes;
         if (full || self.deltas.is_passed_over(&core.delta)) && self.shapes.load().frozen.is_empty()
         {
-            if full {
-                reached(Mark::FrozeFull);
-            }
+            reached(match full {
+                true => Mark::FrozeFull,
+                false => Mark::FrozePassed,
+            });
             // No memory for another delta: this one goes on growing, and the next commit tries again.
             let _tried = self.freeze(core);
         }
