@@ -35,8 +35,8 @@ impl Patience {
     /// Where databases have a few hundred rows and live for a millisecond.
     pub(crate) const SHORT: Self = Self {
         told_from: 1,
-        at_least: 16,
-        of_a_change: 1,
+        at_least: 4,
+        of_a_change: 0,
     };
 }
 
