@@ -40,7 +40,9 @@ step() {
     esac
 }
 
-cargo build --release --package nsbench --package nshard
+# One after the other: built together, the engine that nsbench measures has the instruments of nshard.
+cargo build --release --package nsbench
+cargo build --release --package nshard
 nsbench=${CARGO_TARGET_DIR:-$root/target}/release/nsbench
 nshard=${CARGO_TARGET_DIR:-$root/target}/release/nshard
 

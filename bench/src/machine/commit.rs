@@ -64,12 +64,11 @@ impl Commit {
         let of_sources: Vec<_> = (status.into_iter())
             .chain(sources.iter().map(String::as_str))
             .collect();
-        let branch = git(&["rev-parse", "--symbolic-full-name", "HEAD"])?;
-        let heads = ["HEAD", "logs/HEAD", "packed-refs", &*branch]
+        let reference = git(&["rev-parse", "--symbolic-full-name", "HEAD"])?;
+        let heads = ["HEAD", "logs/HEAD", "packed-refs", &*reference]
             .iter()
             .filter_map(|name| git(&["rev-parse", "--git-path", name]))
             .map(|path| dir.join(path))
-            .filter(|path| path.exists())
             .collect();
         Some(Self {
             sha: git(&["rev-parse", "HEAD"])?,
@@ -87,6 +86,7 @@ impl Commit {
         } = self;
         let sources = SOURCES.map(|path| self.top.join(path));
         (sources.iter().chain(&self.heads))
+            // Cargo asks again and again for what is not there.
             .filter(|path| path.exists())
             .map(|path| format!("cargo:rerun-if-changed={}", path.display()))
             .chain([

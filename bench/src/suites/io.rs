@@ -70,20 +70,23 @@ fn curve(
     what: &'static str,
 ) -> Result<Outcome> {
     let (mut all, mut plain, mut ring) = (Sample::new(), Sample::new(), Sample::new());
+    let has_ring = ReadFloor::has_ring();
     for round in 0..ROUNDS {
         let mut rng = ctx.rng(u64::from(600 + depth * 10 + round));
         plain.then(&one(ctx.until(0.02), &mut rng)?);
-        for (through, sample) in [(Through::Ring, &mut ring), (Through::Queue, &mut all)] {
-            let part = floor.random_at_depth(through, way, depth, ctx.time(0.04), &mut rng)?;
-            sample.then(&part);
+        let mut part =
+            |through| floor.random_at_depth(through, way, depth, ctx.time(0.04), &mut rng);
+        if has_ring {
+            ring.then(&part(Through::Ring)?);
         }
+        all.then(&part(Through::Queue)?);
     }
     let rate = all.per_second();
     let outcome = Outcome::of(all)
         .floor_rate(what, plain.per_second(), Unit::PerSecond, rate)
         .extra("bytes_per_second", rate * PAGE_BYTES as f64)
         .note("latency is the time from one completion to the next");
-    if !ReadFloor::has_ring() {
+    if !has_ring {
         return Ok(outcome.note("the kernel gives no ring"));
     }
     let ring = ring.per_second();

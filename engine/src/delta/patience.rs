@@ -1,8 +1,8 @@
 //! When deleted rows that cursors pass over are worth a merge, which ends that: when passing over them has taken as long.
 //!
 //! - Unit: a row passed over, which takes about 50 ns. A page that is written is taken for 50 us, a change for 1 us.
-//! - Why: as with renting and buying, what is lost is at most about twice what was best; and tables whose changes lie scattered
-//!   are not written again and again because somebody polls a queue beside them.
+//! - Why: as with renting and buying, it is time when as much has been spent as the other way costs. Sooner, tables whose changes
+//!   lie scattered would be written again and again because somebody polls a queue beside them.
 
 use crate::sync::atomic::{AtomicU64, Ordering};
 

@@ -580,19 +580,48 @@ mod tests {
         db.stats().unwrap().generation
     }
 
-    #[test]
-    fn a_queue_is_merged_when_passing_over_what_was_taken_has_cost_as_much() {
+    fn open() -> Db {
         let world = World {
             threads: false,
             ..World::of(MemoryDisk::new())
         };
-        let db = open_in(&Options::new().checked().unwrap(), Path::new("/db"), world).unwrap();
+        open_in(&Options::new().checked().unwrap(), Path::new("/db"), world).unwrap()
+    }
+
+    fn fill(db: &Db, tasks: u32) {
         let queue = db.table("queue").unwrap();
         let mut batch = WriteBatch::new();
-        for task in 0_u32..3_000 {
+        for task in 0..tasks {
             batch.put(&queue, task.to_be_bytes(), []);
         }
         db.commit(batch).unwrap();
+    }
+
+    #[test]
+    fn a_short_queue_is_polled_without_a_merge() {
+        let db = open();
+        fill(&db, 300);
+        let begun = take(&db, 255);
+        let queue = db.table("queue").unwrap();
+        let poll = |times: u32| {
+            for _ in 0..times {
+                let txn = db.begin_read().unwrap();
+                assert!(txn.cursor(&queue).unwrap().seek_first().unwrap().is_some());
+            }
+        };
+        poll(2_000);
+        assert_eq!(take(&db, 1), begun, "510,000 passed over, too few at once");
+        // One row more, and the same is told.
+        poll(2_000);
+        assert_eq!(take(&db, 1), begun, "merged by the commit behind the next");
+        assert!(take(&db, 1) > begun);
+        db.close().unwrap();
+    }
+
+    #[test]
+    fn a_queue_is_merged_when_passing_over_what_was_taken_has_cost_as_much() {
+        let db = open();
+        fill(&db, 3_000);
         let begun = take(&db, 300);
         assert_eq!(take(&db, 300), begun, "180,000 passed over, 3,600 changes");
         let merged = take(&db, 1_000);
