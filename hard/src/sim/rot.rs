@@ -6,7 +6,7 @@
 
 use std::path::Path;
 
-use northstar_io::sim::{FaultPlan, Image, Shadow};
+use northstar_io::sim::{Event, FaultPlan, Image, NameOp, Shadow};
 use northstardb::{Db, Error, TxnId};
 
 use super::oracle::{Note, Oracle};
@@ -149,17 +149,33 @@ fn without_slot(slot: u64, rng: &mut Rng, setup: &SimSetup, image: &Image) -> Op
 }
 
 /// The last transaction that must be there if so many groups at the end of the log are damaged: only a sound group proves
-/// that those before it were durable.
+/// that those before it were durable. What was acknowledged with no sync of the log in between shared one group.
 fn before_last(story: &Story, groups: usize) -> TxnId {
-    let acked = story.notes.iter().filter_map(|note| match note {
-        Note::Acked(txn) => Some(*txn),
-        Note::Begun(_) | Note::Cut(_) => None,
-    });
-    let mut acked: Vec<TxnId> = acked.collect();
-    acked.sort_unstable();
-    acked.dedup();
-    acked
-        .iter()
+    let mut ends = vec![TxnId::ZERO];
+    let mut data = None;
+    let mut synced = false;
+    for event in &story.events {
+        if let Event::Names(NameOp::Create(path, id) | NameOp::Rename(_, path, id)) = event
+            && path.ends_with("data")
+        {
+            data = Some(*id);
+        }
+        if let Event::SyncBegun { file, .. } = event {
+            synced |= data != Some(*file);
+        }
+        if let Event::Mark(mark) = event
+            && let Some(Note::Acked(txn)) = usize::try_from(*mark)
+                .ok()
+                .and_then(|at| story.notes.get(at))
+            && ends.last().is_some_and(|last| txn > last)
+        {
+            if !std::mem::take(&mut synced) {
+                ends.pop();
+            }
+            ends.push(*txn);
+        }
+    }
+    ends.iter()
         .rev()
         .nth(groups)
         .copied()
