@@ -3,7 +3,7 @@
 //! The map is copied on write like a tree, and is part of what it describes: the pages it will take are given out,
 //! and those it had are retired, before its bits are written down.
 
-use super::alloc::{Space, Span};
+use super::alloc::{Space, Span, used};
 use crate::cache::{Cache, Class};
 use crate::format::free::{
     decode_directory, decode_map, encode_directory, encode_map, maps_per_directory, pages_per_map,
@@ -114,13 +114,12 @@ impl StoredMap {
         if let Some(page) = (0..COPIES).chain(own).find(|&page| !is_set(page)) {
             return Err(structure(PageId::new(page), "in use", 0, 1));
         }
-        let beyond = (pages..words.len() as u64 * 64).find(|&page| is_set(page));
-        match beyond {
-            Some(page) => Err(PageError::OutOfRange {
-                page: PageId::new(page),
+        match used(words) {
+            Some(end) if end > pages => Err(PageError::OutOfRange {
+                page: PageId::new(end - 1),
                 pages,
             }),
-            None => Ok(()),
+            _ => Ok(()),
         }
     }
 
