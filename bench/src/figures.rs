@@ -289,7 +289,7 @@ pub(crate) const ALL: &[Figure] = &[
     figure(
         "open_at_p50",
         "begin_read_at any transaction, p50",
-        "timetravel/open_at",
+        "timetravel/open_snapshot_by_txn",
         Nanos,
         AtMost,
         Absolute,
@@ -297,7 +297,7 @@ pub(crate) const ALL: &[Figure] = &[
     figure(
         "open_at_p99",
         "  p99",
-        "timetravel/open_at",
+        "timetravel/open_snapshot_by_txn",
         Nanos,
         AtMost,
         Absolute,
@@ -305,7 +305,7 @@ pub(crate) const ALL: &[Figure] = &[
     figure(
         "open_at_allocs",
         "  allocations",
-        "timetravel/open_at",
+        "timetravel/open_snapshot_by_txn",
         Count,
         Exactly,
         Absolute,

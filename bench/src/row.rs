@@ -60,6 +60,7 @@ const EXPLAINING: &[&str] = &[
     "bench/btree/get_k",
     "bench/btree/put_k",
     "bench/btree/mixed_80_20_1m",
+    "bench/hardening/",
     "bench/io/read_16k_depth_",
     "bench/io/write_16k_depth_",
     "bench/load/",

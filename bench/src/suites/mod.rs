@@ -3,6 +3,7 @@
 pub(crate) mod btree;
 pub(crate) mod cache;
 pub(crate) mod floor;
+pub(crate) mod hardening;
 pub(crate) mod instructions;
 pub(crate) mod io;
 pub(crate) mod load;
@@ -37,6 +38,7 @@ pub(crate) fn all() -> Vec<Row> {
         macros::task_queue::ROWS,
         load::ROWS,
         load::burst::ROWS,
+        hardening::ROWS,
         instructions::ROWS,
         soak::ROWS,
     ]

@@ -10,10 +10,10 @@ use crate::units::Unit;
 /// The suite's rows.
 pub(crate) const ROWS: &[Row] = &[
     Row {
-        name: "bench/timetravel/open_at",
+        name: "bench/timetravel/open_snapshot_by_txn",
         question: "What do begin_read_at of any transaction and the drop of it cost?",
         unit: "open + close",
-        run: open_at,
+        run: open_snapshot_by_txn,
     },
     Row {
         name: "bench/timetravel/get_at",
@@ -170,7 +170,7 @@ fn past(ctx: &mut Ctx) -> Result<Past> {
 
 /// Question: `begin_read_at` of a random transaction, and drop. Not timed: building the past. Unit: one open and close,
 /// batches of 64 divided. Bound: `begin_read` and drop, in turn with it; no lock, no allocation.
-fn open_at(ctx: &mut Ctx) -> Result<Outcome> {
+fn open_snapshot_by_txn(ctx: &mut Ctx) -> Result<Outcome> {
     let past = past(ctx)?;
     let mut rng = ctx.rng(701);
     let (mut sample, mut newest) = (Sample::new(), Sample::new());
