@@ -517,3 +517,82 @@ fn a_subscriber_too_far_behind_loses_its_place_and_is_told() {
     drop(anew);
     db.close().unwrap();
 }
+
+#[test]
+fn an_increment_of_a_copy_that_went_its_own_way_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let (one, other) = (dir.path().join("one"), dir.path().join("other"));
+    let db = logged().open(&one).unwrap();
+    let table = db.table("t").unwrap();
+    put(&db, &table, 1);
+    db.close().unwrap();
+    common::copy(&one, &other);
+    let [mut full, mut own, mut early, mut foreign, mut longer] = [const { Vec::new() }; 5];
+
+    let db = logged().open(&one).unwrap();
+    let table = db.open_table("t").unwrap();
+    let met = put(&db, &table, 2);
+    db.backup(&mut full).unwrap();
+    let last = put(&db, &table, 3);
+    db.backup_since(met, &mut own).unwrap();
+    db.close().unwrap();
+
+    let db = logged().open(&other).unwrap();
+    let table = db.open_table("t").unwrap();
+    assert_eq!(put(&db, &table, 7), met);
+    put(&db, &table, 8);
+    db.backup_since(met, &mut foreign).unwrap();
+    db.backup_since(TxnId::new(met.get() - 1), &mut early)
+        .unwrap();
+    db.backup_since(last, &mut longer).unwrap();
+    db.close().unwrap();
+
+    let restored = dir.path().join("restored");
+    let mut restore = logged().restore(&restored, &full[..]).unwrap();
+    for bytes in [&foreign, &early] {
+        match restore.increment(&bytes[..], None) {
+            Err(Error::InvalidOption { option, .. }) => assert_eq!(option, "backup"),
+            other => panic!("{other:?}"),
+        }
+        assert_eq!(restore.state().unwrap(), met);
+    }
+    assert_eq!(restore.increment(&own[..], None).unwrap(), last);
+    // What was led to by an increment is known as well.
+    assert!(restore.increment(&longer[..], None).is_err());
+    let db = restore.finish();
+    let table = db.open_table("t").unwrap();
+    assert_eq!(db.begin_read().unwrap().iter(&table).unwrap().count(), 3);
+    db.close().unwrap();
+}
+
+#[test]
+fn a_copy_with_smaller_pages_refuses_a_key_that_is_too_long_for_them() {
+    let dir = tempfile::tempdir().unwrap();
+    let db = small().log_retention(Retention::All).page_bytes(16_384);
+    let db = db.open(dir.path().join("db")).unwrap();
+    let table = db.table("t").unwrap();
+    let mut full = Vec::new();
+    let met = put(&db, &table, 1);
+    db.backup(&mut full).unwrap();
+    let sound = put(&db, &table, 2);
+    let mut write = db.begin_write().unwrap();
+    write.put(&table, vec![7; 2000], b"value").unwrap();
+    write.commit().unwrap();
+    let mut since = Vec::new();
+    db.backup_since(met, &mut since).unwrap();
+
+    let restored = dir.path().join("restored");
+    let mut restore = logged().restore(&restored, &full[..]).unwrap();
+    match restore.increment(&since[..], None) {
+        Err(Error::TooLarge { what, len, limit }) => {
+            assert_eq!((what, len, limit), ("key", 2000, 1024));
+        }
+        other => panic!("{other:?}"),
+    }
+    // What came before it is there, and can be used.
+    assert_eq!(restore.state().unwrap(), sound);
+    let copy = restore.finish();
+    copy.checkpoint().unwrap();
+    copy.close().unwrap();
+    db.close().unwrap();
+}

@@ -10,6 +10,7 @@ mod common;
 
 use std::ops::Range;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use common::{copy, files, flip, load, small};
 use northstardb::{Error, LogReport, Lsn, Options, Retention, TxnId};
@@ -578,4 +579,34 @@ fn a_database_that_is_open_and_a_directory_that_is_none_are_refused() {
         "{report:?}"
     );
     assert_eq!(files(empty.path()).len(), 1, "verifying writes nothing");
+}
+
+#[test]
+fn segments_that_are_let_go_while_the_log_is_checked_are_no_holes() {
+    let dir = tempfile::tempdir().unwrap();
+    let options = small().log_segment_bytes(SEGMENT as u32);
+    let db = options.open(dir.path().join("db")).unwrap();
+    let table = db.table("t").unwrap();
+    let done = AtomicBool::new(false);
+    let holes = std::thread::scope(|scope| {
+        let writer = scope.spawn(|| {
+            for number in 0_u64.. {
+                if done.load(Ordering::Relaxed) {
+                    break;
+                }
+                let mut batch = northstardb::WriteBatch::new();
+                batch.durability(northstardb::Durability::Buffered);
+                batch.put(&table, (number % 1000).to_be_bytes(), vec![7; 3000]);
+                db.commit(batch).unwrap();
+            }
+        });
+        let log = db.log().unwrap();
+        let holes = (0..300).map(|_| log.check().map(|report| report.holes));
+        let holes = holes.collect::<Result<Vec<_>, _>>();
+        done.store(true, Ordering::Relaxed);
+        writer.join().unwrap();
+        holes.unwrap().concat()
+    });
+    assert_eq!(holes, [], "of a sound log");
+    db.close().unwrap();
 }

@@ -9,7 +9,8 @@ use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
 
 use common::small;
-use northstardb::{Db, Durability, Error, Options, Table, WriteBatch};
+use futures_core::Stream;
+use northstardb::{Db, Durability, Error, LogFilter, Options, Table, WriteBatch};
 
 /// Commits another batch as soon as it is woken, by the thread that wakes it, and lets go of the database.
 struct Inline {
@@ -60,6 +61,38 @@ fn a_task_may_commit_and_drop_the_last_handle_while_it_is_woken() {
             Poll::Ready(Ok(_))
         ));
     }
+}
+
+#[test]
+fn a_reader_of_the_log_that_is_dropped_is_not_waited_for() {
+    struct Counted;
+    impl Wake for Counted {
+        fn wake(self: Arc<Self>) {}
+    }
+    let db = Db::memory().unwrap();
+    let table = db.table("t").unwrap();
+    let next = db.log().unwrap().next();
+    let task = Arc::new(Counted);
+    let poll = |tail: &mut northstardb::Tail| {
+        let waker = Waker::from(Arc::clone(&task));
+        let mut context = Context::from_waker(&waker);
+        std::pin::Pin::new(tail).poll_next(&mut context).is_ready()
+    };
+    let tail = || {
+        let log = db.log().unwrap();
+        log.tail(next, LogFilter::every_transaction()).unwrap()
+    };
+    let mut kept = tail();
+    assert!(!poll(&mut kept) && !poll(&mut kept));
+    for _ in 0..100 {
+        let mut dropped = tail();
+        assert!(!poll(&mut dropped));
+    }
+    // The task itself, and the one reader of it that is left.
+    assert_eq!(Arc::strong_count(&task), 2);
+    db.commit(put(&table, b"k")).unwrap();
+    assert_eq!(Arc::strong_count(&task), 1);
+    assert!(poll(&mut kept));
 }
 
 #[test]

@@ -17,7 +17,12 @@ use crate::{During, Failure, backup, report};
 #[derive(Debug, clap::Args)]
 pub(crate) struct Replay {
     /// Rebuild the database in this directory, which must be missing or empty
-    #[arg(long, value_name = "DIR", required_unless_present = "verify")]
+    #[arg(
+        long,
+        value_name = "DIR",
+        required_unless_present = "verify",
+        conflicts_with = "verify"
+    )]
     into: Option<PathBuf>,
     /// Rebuild it aside, compare the two at every digest that checkpoints noted, and name the first transaction that differs
     #[arg(long)]
@@ -25,7 +30,8 @@ pub(crate) struct Replay {
     /// A full backup to begin with, where the log does not reach back to the first transaction
     #[arg(long, value_name = "FILE")]
     base: Option<PathBuf>,
-    /// Up to and with this transaction, or all that was committed by a moment as in 2026-01-31T12:00:00Z
+    /// Up to and with this transaction, or all that was committed by a moment as in 2026-01-31T12:00:00Z, to the millisecond as
+    /// for `as-of`
     #[arg(long, value_name = "STATE", conflicts_with = "verify")]
     to: Option<State>,
     /// Where to rebuild it for --verify; beside the database if absent. Removed in the end
@@ -61,7 +67,12 @@ pub(crate) fn perform(
     let Some(into) = &replay.into else {
         return Err(Failure::Use("give --into or --verify".to_owned()));
     };
-    let (copy, mut tail) = begin(source, into, replay.base.as_deref(), Retention::None)?;
+    if !is_missing_or_empty(into)? {
+        return Err(Failure::Use(format!(
+            "{} is not empty: nothing is rebuilt over something else",
+            into.display()
+        )));
+    }
     let upto = match &replay.to {
         None => Upto::All,
         Some(State::Txn(txn)) => Upto::Txn(TxnId::new(*txn)),
@@ -71,13 +82,50 @@ pub(crate) fn perform(
             Upto::Txn(tag.txn_id())
         }
     };
+    let rebuilt = rebuild(source, into, replay.base.as_deref(), upto);
+    // There was nothing before, and half a copy is not what was asked for.
+    let (txn, count, state) = rebuilt.inspect_err(|_| {
+        std::fs::remove_dir_all(into).ok();
+    })?;
+    let figures = json!({ "txn": txn.get(), "replayed": count, "state": state.to_string() });
+    report::print(&figures, json, out)
+}
+
+fn is_missing_or_empty(dir: &Path) -> Result<bool, Failure> {
+    match std::fs::read_dir(dir) {
+        Ok(mut entries) => Ok(entries.next().is_none()),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(true),
+        Err(error) => Err(Failure::file(dir, error)),
+    }
+}
+
+/// Rebuilds what `upto` asks for in `into`: the state, how many transactions were replayed, its digest.
+fn rebuild(
+    source: &Db,
+    into: &Path,
+    base: Option<&Path>,
+    upto: Upto,
+) -> Result<(TxnId, u64, StateHash), Failure> {
+    let (copy, mut tail) = begin(source, into, base, Retention::None)?;
+    let begun = TxnId::new(tail.position().get() - 1);
+    if let Upto::Txn(wanted) = upto
+        && wanted < begun
+    {
+        return Err(Failure::Found(format!(
+            "the base is the state after {begun}, which is later than {wanted}"
+        )));
+    }
     let count = apply(&copy, &mut tail, upto, None)?;
     let read = copy.begin_read().during(failed)?;
     let (txn, state) = (read.txn_id(), read.state_hash().during(failed)?);
     drop(read);
     copy.close().during(failed)?;
-    let figures = json!({ "txn": txn.get(), "replayed": count, "state": state.to_string() });
-    report::print(&figures, json, out)
+    match upto {
+        Upto::Txn(wanted) if txn < wanted => Err(Failure::Found(format!(
+            "the log leads to {txn}, not to {wanted}"
+        ))),
+        Upto::All | Upto::Txn(_) | Upto::Time(_) => Ok((txn, count, state)),
+    }
 }
 
 /// How far.
@@ -93,12 +141,19 @@ impl Upto {
         match self {
             Self::All => true,
             Self::Txn(txn) => found.txn_id() <= txn,
-            Self::Time(moment) => found.time() <= moment,
+            Self::Time(moment) => millis(found.time()) <= millis(moment),
         }
     }
 }
 
-/// A copy to apply the log of `source` to, and the log from where it goes on.
+/// Times are told to the millisecond: all that was committed by the end of one is there.
+fn millis(time: SystemTime) -> u128 {
+    let since = time.duration_since(SystemTime::UNIX_EPOCH);
+    since.unwrap_or_default().as_millis()
+}
+
+/// A copy to apply the log of `source` to, and the log from where it goes on. A base of another database is refused, where
+/// `source` can still tell.
 fn begin(
     source: &Db,
     into: &Path,
@@ -114,6 +169,19 @@ fn begin(
         }
     };
     let copy = copy.during(|| format!("cannot begin a copy in {}", into.display()))?;
+    let read = copy.begin_read().during(failed)?;
+    let at = read.txn_id();
+    if base.is_some() {
+        let found = read.state_hash().during(failed)?;
+        if let Some(expected) = state_of(source, at)?
+            && found != expected
+        {
+            return Err(Failure::Found(format!(
+                "the base is not of this database: its state after {at} is {found}, here that was {expected}"
+            )));
+        }
+    }
+    drop(read);
     let log = copy.log().during(failed)?;
     let tail = source
         .log()
@@ -123,6 +191,17 @@ fn begin(
                 .to_owned()
         })?;
     Ok((copy, tail))
+}
+
+/// The digest of the state after `at`; none if neither a checkpoint noted it nor history tells.
+fn state_of(source: &Db, at: TxnId) -> Result<Option<StateHash>, Failure> {
+    let noted = source.state_hashes().during(failed)?;
+    if let Some((_, state)) = noted.into_iter().find(|(txn, _)| *txn == at) {
+        return Ok(Some(state));
+    }
+    // Not to be read any more, or with tables of which no history is kept.
+    let read = source.begin_read_at(at);
+    Ok(read.and_then(|read| read.state_hash()).ok())
 }
 
 /// Applies transactions up to and with `upto`, beginning with `kept`, which was read too early before. Says how many.
@@ -166,6 +245,7 @@ fn verify(
     // What keeps digests is history; one transaction of it will do.
     let (copy, mut tail) = begin(source, scratch, base, Retention::Txns(1))?;
     let mut same = TxnId::new(tail.position().get() - 1);
+    let begun = same;
     let noted = source.state_hashes().during(failed)?;
     let read = source.begin_read().during(failed)?;
     let mut points: Vec<(TxnId, StateHash)> = noted
@@ -182,8 +262,13 @@ fn verify(
         let found = read.state_hash().during(failed)?;
         if found != expected {
             let difference = first_difference(source, &read, (same, txn))?;
+            let before = match (same == begun, base) {
+                (false, _) => format!("at {same} they were the same"),
+                (true, None) => "it began empty".to_owned(),
+                (true, Some(_)) => format!("the base, of {same}, was taken for what it says"),
+            };
             return Err(Failure::Found(format!(
-                "the states differ: at transaction {txn} the log gives {found}, the database says {expected}; at {same} they were the same; {difference}"
+                "the states differ: at transaction {txn} the log gives {found}, the database says {expected}; {before}; {difference}"
             )));
         }
         same = txn;

@@ -400,6 +400,44 @@ fn a_database_is_backed_up_restored_and_replayed() {
         let check = northstar(db, &["check"]);
         assert!(check.status.success(), "{}", text(&check));
     }
+    // Nothing is rebuilt over something else, beside it, or as far as the log does not lead.
+    let into = early.to_str().unwrap();
+    let taken = northstar(&db, &["replay", "--into", into]);
+    assert_eq!(taken.status.code(), Some(2), "{}", text(&taken));
+    assert_eq!(
+        text(&northstar(&early, &["get", "src/a.rs"])),
+        "fn a() {}\n"
+    );
+    let far = place("far");
+    let far_words = ["replay", "--into", far.to_str().unwrap(), "--to", "99"];
+    let short = northstar(&db, &far_words);
+    assert_eq!(short.status.code(), Some(1), "{}", text(&short));
+    let words = [&far_words[..3], &["--to", "3", "--base", full]].concat();
+    let late = northstar(&db, &words);
+    assert_eq!(late.status.code(), Some(1), "{}", text(&late));
+    let both = ["replay", "--verify", "--into", far.to_str().unwrap()];
+    assert_eq!(northstar(&db, &both).status.code(), Some(2));
+    // As many transactions, of another database.
+    std::fs::write(root.join("src/a.rs"), "fn a() { other }\n").unwrap();
+    let strange = place("strange");
+    for _ in 0..2 {
+        assert!(northstar(&strange, &import).status.success());
+        std::fs::write(root.join("src/b.rs"), "fn b() { other }\n").unwrap();
+    }
+    let words = [&far_words[..3], &["--base", full]].concat();
+    let foreign = northstar(&strange, &words);
+    assert_eq!(foreign.status.code(), Some(1), "{}", text(&foreign));
+    assert!(text(&foreign).contains("not of this database"));
+    assert!(!far.exists(), "what was begun is gone");
+    // By a moment, both ways to an earlier state show the same.
+    let versions = text(&northstar(&db, &["history", "src/a.rs", "--json"]));
+    let first: serde_json::Value = serde_json::from_str(versions.lines().next().unwrap()).unwrap();
+    let moment = first["time"].as_str().unwrap();
+    let words = [&far_words[..3], &["--to", moment]].concat();
+    let replayed = northstar(&db, &words);
+    assert!(replayed.status.success(), "{}", text(&replayed));
+    let as_of = northstar(&db, &["as-of", moment, "scan"]);
+    assert_eq!(text(&as_of), text(&northstar(&far, &["scan"])), "{moment}");
     // A backup stands in for a log that does not reach back to the first transaction: here for what was restored.
     let replay = ["replay", "--verify"];
     let short = northstar(&restored, &replay);

@@ -12,6 +12,7 @@ use crate::delta::WARM_KEYS;
 use crate::error::{Error, Result};
 use crate::format::record::{Op, OpWriter, Ops};
 use crate::ids::TxnId;
+use crate::txn::table::check_len;
 use crate::writer::core::{Core, is_of_known_table, warm};
 use crate::writer::pipeline::Durability;
 
@@ -80,7 +81,8 @@ impl Apply {
     /// # Errors
     /// [`Error::InvalidOption`] for another than [`Apply::next`]: nothing is changed then. [`Error::Corrupt`] for one that
     /// changes a table which was never made: neither it nor what was pushed after it is applied, and the same is pushed
-    /// next again. [`Error::TooLarge`], [`Error::Full`], [`Error::Halted`].
+    /// next again. [`Error::TooLarge`], likewise, for one with a key that the pages of this database are too small for.
+    /// [`Error::Full`], [`Error::Halted`].
     pub fn push(&mut self, transaction: Transaction) -> Result<()> {
         let next = self.next();
         if transaction.txn_id() != next {
@@ -127,6 +129,9 @@ impl Apply {
                 return Err(damaged(format!(
                     "{txn} changes {table:?}, which was never given out; the next new table is {next_table:?}"
                 )));
+            }
+            if let Op::Put { key, .. } | Op::Delete { key, .. } = op {
+                check_len("key", key.len(), engine.key_bytes_max)?;
             }
             if let Op::DropTable { table } = op {
                 dropped.push(table);

@@ -113,6 +113,7 @@ impl Db {
             from: TxnId::ZERO,
             to: read.txn_id(),
             time_ns,
+            committed_ns: self.committed_ns(read.txn_id()),
         };
         let began = (Location::caller(), engine.pipeline.monotonic_ns());
         let reads = Reads::Snapshot(read.snapshot.slot());
@@ -137,6 +138,10 @@ impl Db {
     /// Writes all that was committed after the state `since` to `to`, and is durable: an increment to a backup that leads to
     /// that state, or to a later one. A subscriber that acknowledges what was backed up keeps the log until the next
     /// ([`Log::subscribe`](crate::Log::subscribe)); what is being written keeps it like a subscriber.
+    ///
+    /// A copy of the database's files has the id of the original. Where both commit, an increment of one does not lead on from a
+    /// backup of the other: it is refused where the log of each still had the transaction that they met at, whose times of
+    /// commit then differ.
     ///
     /// # Errors
     /// [`Error::NotInLog`] if the log no longer reaches back so far: then it takes a full one. As [`Db::backup`].
@@ -166,6 +171,7 @@ impl Db {
             from: since,
             to: last,
             time_ns: engine.pipeline.now(),
+            committed_ns: self.committed_ns(since),
         };
         let mut writer = BackupWriter::begin(to, header)?;
         while tail.position() < end {
@@ -176,6 +182,15 @@ impl Db {
             underway.has_come_to(tail.position(), writer.bytes);
         }
         writer.finish(StateHash::default())
+    }
+
+    /// When `txn` was committed; zero if its record cannot be read any more.
+    fn committed_ns(&self, txn: TxnId) -> u64 {
+        let filter = LogFilter::every_transaction();
+        let found = self.log().and_then(|log| log.tail(txn, filter)?.try_next());
+        let found = found.ok().flatten();
+        let found = found.filter(|found| found.txn_id() == txn);
+        found.map_or(0, |found| found.time_ns())
     }
 
     /// The newest durable state, and when it was committed.

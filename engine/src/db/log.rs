@@ -10,7 +10,7 @@ use futures_core::Stream;
 
 use super::Engine;
 use super::range::{Span, prefix_span};
-use super::verify::{LogReport, Walk};
+use super::verify::{LogHole, LogReport, Walk};
 use super::write::WriteTxn;
 use crate::error::{Corruption, Error, Result};
 use crate::format::record::{Op, Ops, Record};
@@ -19,6 +19,9 @@ use crate::log::{Follower, LogError};
 use crate::sync::atomic::Ordering;
 use crate::txn::snapshot::Snapshot;
 use crate::txn::table::{Table, decode_entry};
+
+/// Walks over the log from which segments were let go before they came to them, until one has them wait.
+const OVERTAKEN_MAX: u32 = 3;
 
 /// The commit log of an open database: what was committed, readable as a stream of transactions.
 ///
@@ -102,6 +105,7 @@ impl Log {
                 follower,
                 filter: Arc::new(filter),
                 ended: false,
+                waits: None,
             }),
             Err(LogError::Gone) => Err(self.not_in_log(from)?),
             Err(error) => Err(error.into()),
@@ -118,17 +122,30 @@ impl Log {
         if engine.closed.load(Ordering::Acquire) {
             return Err(Error::Closed);
         }
-        let border = engine.pipeline.position();
-        let (next, end) = (border.last_txn.next(), border.lsn);
-        let mut walk = Walk::default();
         let segments = &engine.segments;
-        if let Some(mut follower) = Follower::from_first(segments, engine.database, end)? {
-            walk.walk_to(segments, &mut follower, end, next);
+        let mut overtaken = 0;
+        loop {
+            // Who is overtaken again and again has segments wait for the end of a walk.
+            let _held = (overtaken >= OVERTAKEN_MAX).then(|| segments.hold_recycling());
+            let started_at = segments.start();
+            let border = engine.pipeline.position();
+            let (next, end) = (border.last_txn.next(), border.lsn);
+            let mut walk = Walk::default();
+            if let Some(mut follower) = Follower::from_first(segments, engine.database, end)? {
+                walk.walk_to(segments, &mut follower, end, next);
+            }
+            // What is let go during the walk is no hole.
+            let starts_at = segments.start();
+            let is_old = |hole: &LogHole| hole.place.is_some_and(|(from, _)| from < starts_at);
+            if starts_at > started_at && walk.report.holes.iter().any(is_old) {
+                overtaken += 1;
+                continue;
+            }
+            let report = &mut walk.report;
+            report.first = report.first.or(Some(next));
+            report.next = report.next.or(Some(next));
+            return Ok(walk.report);
         }
-        let report = &mut walk.report;
-        report.first = report.first.or(Some(next));
-        report.next = report.next.or(Some(next));
-        Ok(walk.report)
     }
 
     /// Bytes of the log from the segment on in which `txn` is, or from its start if it was let go.
@@ -518,6 +535,16 @@ pub struct Tail {
     follower: Follower,
     filter: Arc<LogFilter>,
     ended: bool,
+    /// Its number among the tasks that wait, once it has waited.
+    waits: Option<u64>,
+}
+
+impl Drop for Tail {
+    fn drop(&mut self) {
+        if let Some(number) = self.waits {
+            self.log.engine.shapes.shared.bell.forget(number);
+        }
+    }
 }
 
 impl Tail {
@@ -622,7 +649,8 @@ impl Stream for Tail {
                 Ok(Some(found)) => return Poll::Ready(Some(Ok(found))),
                 Ok(None) => {
                     let bell = &tail.log.engine.shapes.shared.bell;
-                    if bell.wake_when(context.waker(), || tail.is_ready()) {
+                    let number = *tail.waits.get_or_insert_with(|| bell.number());
+                    if bell.wake_when(number, context.waker(), || tail.is_ready()) {
                         return Poll::Pending;
                     }
                 }

@@ -35,6 +35,8 @@ use crate::txn::shape::Roots;
 pub struct Restore {
     db: Db,
     database: u128,
+    /// When the state that was reached was committed; zero if the backups do not say.
+    committed_ns: u64,
 }
 
 impl Options {
@@ -108,6 +110,7 @@ pub(crate) fn restore_in(
     Ok(Restore {
         db,
         database: header.database,
+        committed_ns: header.committed_ns,
     })
 }
 
@@ -124,9 +127,18 @@ impl Restore {
     /// already is passed over. Says which state was reached.
     ///
     /// # Errors
-    /// [`Error::InvalidOption`] for a full backup, one of another database, or one that begins behind the state that was
-    /// reached; [`Error::Corrupt`], with what comes before the damage applied; as [`Apply::push`].
+    /// [`Error::InvalidOption`] for a full backup, one of another database or of a copy that has gone its own way, as far as
+    /// times of commits tell, or one that begins behind the state that was reached; [`Error::Corrupt`], with what comes before the damage applied; as [`Apply::push`].
     pub fn increment(&mut self, from: impl Read, to: Option<TxnId>) -> Result<TxnId> {
+        let led = self.lead_on(from, to);
+        if led.is_err() {
+            // What came before is the state that was reached.
+            self.db.engine()?.pipeline.flush()?;
+        }
+        led
+    }
+
+    fn lead_on(&mut self, from: impl Read, to: Option<TxnId>) -> Result<TxnId> {
         let mut reader = BackupReader::open(from)?;
         let header = *reader.header();
         let mut apply: Apply = self.db.begin_apply()?;
@@ -153,19 +165,33 @@ impl Restore {
                 ),
             });
         }
+        let reached = TxnId::new(apply.next().get() - 1);
+        let mut committed_ns = self.committed_ns;
+        if header.from == reached {
+            is_same_commit(reached, header.committed_ns, committed_ns)?;
+        }
         while apply.next() <= last && reader.next_block()?.is_some() {
             reader.each_record(|transaction| {
-                let wanted = apply.next()..=last;
-                match wanted.contains(&transaction.txn_id()) {
-                    true => apply.push(transaction),
-                    false => Ok(()),
+                let (txn, time_ns) = (transaction.txn_id(), transaction.time_ns());
+                if txn == reached {
+                    is_same_commit(reached, time_ns, committed_ns)?;
                 }
+                if txn != apply.next() || txn > last {
+                    return Ok(());
+                }
+                // Not known, should anything fail.
+                self.committed_ns = 0;
+                apply.push(transaction)?;
+                committed_ns = time_ns;
+                Ok(())
             })?;
         }
         if apply.next() <= last {
             reader.finish()?;
         }
-        apply.finish()
+        let last = apply.finish()?;
+        self.committed_ns = committed_ns;
+        Ok(last)
     }
 
     /// The database, in the state that was reached.
@@ -173,6 +199,18 @@ impl Restore {
     pub fn finish(self) -> Db {
         self.db
     }
+}
+
+/// Whether two backups mean the same by state `txn`: they say when it was committed. Zero says nothing.
+fn is_same_commit(txn: TxnId, found: u64, expected: u64) -> Result<()> {
+    if found == expected || found == 0 || expected == 0 {
+        return Ok(());
+    }
+    Err(Error::InvalidOption {
+        option: "backup",
+        found: format!("an increment of a database whose {txn} was committed at {found} ns"),
+        expected: format!("{txn} as it was restored, committed at {expected} ns"),
+    })
 }
 
 /// Merges rows in key order into the trees of a database that nobody has opened.

@@ -45,7 +45,7 @@ struct StoredHeader {
     from: U64,
     to: U64,
     time_ns: U64,
-    reserved: U64,
+    committed_ns: U64,
 }
 
 /// Bytes of a header.
@@ -69,6 +69,8 @@ pub(crate) struct Header {
     pub(crate) to: TxnId,
     /// When `to` was committed, in nanoseconds since 1970.
     pub(crate) time_ns: u64,
+    /// When the log says that `to` was committed, of a full one; that `from` was, of an increment. Zero where it does not say.
+    pub(crate) committed_ns: u64,
 }
 
 /// What a block holds.
@@ -156,7 +158,7 @@ impl Header {
             from: self.from.get().into(),
             to: self.to.get().into(),
             time_ns: self.time_ns.into(),
-            reserved: 0.into(),
+            committed_ns: self.committed_ns.into(),
         };
         let covered = stored.as_bytes().get(COVERED_FROM..).unwrap_or_default();
         stored.checksum = crc32c(covered).into();
@@ -207,6 +209,7 @@ impl Header {
             from: TxnId::new(from),
             to: TxnId::new(to),
             time_ns: stored.time_ns.get(),
+            committed_ns: stored.committed_ns.get(),
         };
         Ok((header, checksum))
     }
@@ -402,6 +405,7 @@ mod tests {
             from: TxnId::new(3),
             to: TxnId::new(9),
             time_ns: 77,
+            committed_ns: 78,
         }
     }
 

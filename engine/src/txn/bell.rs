@@ -7,6 +7,8 @@
 //!
 //! - Cost: a fence and a load while nobody waits.
 
+use std::collections::BTreeMap;
+use std::sync::atomic::AtomicU64 as Count;
 use std::task::Waker;
 use std::time::Duration;
 
@@ -20,7 +22,9 @@ use crate::sync::{Condvar, Mutex};
 pub(crate) struct Bell {
     /// Threads and tasks.
     waiting: AtomicU32,
-    tasks: Mutex<Vec<Waker>>,
+    /// By the numbers of those who wait.
+    tasks: Mutex<BTreeMap<u64, Waker>>,
+    numbers: Count,
     rung: Condvar,
 }
 
@@ -36,7 +40,12 @@ impl Bell {
         self.leave(tasks.len());
         // A thread that looked before the change waits by the time the lock is had.
         self.rung.notify_all();
-        tasks
+        tasks.into_values().collect()
+    }
+
+    /// A number for somebody whose tasks will wait.
+    pub(crate) fn number(&self) -> u64 {
+        self.numbers.fetch_add(1, Ordering::Relaxed)
     }
 
     /// Blocks until `ready`, or for so long; says whether it is ready.
@@ -65,22 +74,30 @@ impl Bell {
         is_ready
     }
 
-    /// Has the task woken once `ready` may hold. False if it holds: then it is not.
-    pub(crate) fn wake_when(&self, task: &Waker, ready: impl Fn() -> bool) -> bool {
+    /// Has the task of `number` woken once `ready` may hold, in the place of one that it had before. False if it holds: then it
+    /// is not.
+    pub(crate) fn wake_when(&self, number: u64, task: &Waker, ready: impl Fn() -> bool) -> bool {
         let mut tasks = self.tasks.lock();
         self.waiting.fetch_add(1, Ordering::SeqCst);
         fence(Ordering::SeqCst);
-        let known = tasks.iter().any(|known| known.will_wake(task));
         if ready() {
             self.leave(1);
             return false;
         }
-        if known {
+        if tasks.insert(number, task.clone()).is_some() {
             self.leave(1);
-        } else {
-            tasks.push(task.clone());
         }
         true
+    }
+
+    /// Has no task of `number` woken any more.
+    pub(crate) fn forget(&self, number: u64) {
+        let mut tasks = self.tasks.lock();
+        let task = tasks.remove(&number);
+        drop(tasks);
+        if task.is_some() {
+            self.leave(1);
+        }
     }
 
     fn leave(&self, many: usize) {
