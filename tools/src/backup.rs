@@ -5,7 +5,7 @@ use std::io::{BufReader, BufWriter, Write};
 use std::path::{Path, PathBuf};
 
 use clap::Subcommand;
-use northstardb::{Backup, Db, Options, TxnId};
+use northstardb::{Backup, Db, Options, StateHash, TxnId};
 use serde_json::{Value, json};
 
 use crate::{During, Failure, report};
@@ -40,6 +40,16 @@ fn open(path: &Path) -> std::io::Result<File> {
 pub(crate) fn reader(path: &Path) -> Result<BufReader<File>, Failure> {
     let file = open(path).map_err(|error| Failure::file(path, error))?;
     Ok(BufReader::with_capacity(BUFFER_BYTES, file))
+}
+
+/// What a database is made in must be missing or empty: nothing is made over something else, and what fails is removed.
+pub(crate) fn expect_empty(dir: &Path) -> Result<(), Failure> {
+    match std::fs::read_dir(dir).map(|mut entries| entries.next().is_none()) {
+        Ok(true) => Ok(()),
+        Ok(false) => Err(Failure::Use(format!("{} is not empty", dir.display()))),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(Failure::file(dir, error)),
+    }
 }
 
 fn verified(path: &Path) -> Result<Backup, Failure> {
@@ -149,6 +159,21 @@ pub(crate) fn restore(
     json: bool,
     out: &mut impl Write,
 ) -> Result<(), Failure> {
+    expect_empty(db)?;
+    let restored = restore_all(db, (full, increments), to);
+    let (reached, state) = restored.inspect_err(|_| {
+        std::fs::remove_dir_all(db).ok();
+    })?;
+    let figures = json!({ "txn": reached.get(), "state": state.to_string() });
+    report::print(&figures, json, out)
+}
+
+/// The state that was reached, and its digest.
+fn restore_all(
+    db: &Path,
+    (full, increments): (&Path, &[PathBuf]),
+    to: Option<TxnId>,
+) -> Result<(TxnId, StateHash), Failure> {
     let during = |path: &Path| format!("cannot restore {}", path.display());
     let mut restore = Options::new()
         .restore(db, reader(full)?)
@@ -171,12 +196,10 @@ pub(crate) fn restore(
     restored
         .close()
         .during(|| "cannot close what was restored".to_owned())?;
-    let figures = json!({ "txn": reached.get(), "state": state.to_string() });
-    report::print(&figures, json, out)?;
     match to {
         Some(to) if reached < to => Err(Failure::Found(format!(
             "the increments lead to state {reached}, not to {to}"
         ))),
-        _ => Ok(()),
+        _ => Ok((reached, state)),
     }
 }

@@ -1,11 +1,12 @@
 //! States of the past: which one is meant, what happened to a path, what differs.
 
+use std::cmp::Ordering;
 use std::io::Write;
 use std::ops::ControlFlow;
 use std::str::FromStr;
 
 use jiff::Timestamp;
-use northstardb::{Db, ReadTxn, TxnId, Version};
+use northstardb::{Db, ReadTxn, Row, TxnId, Version};
 use serde_json::json;
 
 use crate::read::content;
@@ -115,32 +116,92 @@ pub(crate) fn diff(
     out: &mut impl Write,
 ) -> Result<(), Failure> {
     let (before, after) = (before.open(db)?, after.open(db)?);
-    let handle = after
-        .open_table(table)
-        .during(|| format!("cannot open the table {table:?}"))?;
+    let failed = || format!("cannot compare {} and {}", before.txn_id(), after.txn_id());
+    let mut show = |path: &[u8], before: Option<usize>, after: Option<usize>| {
+        let path = String::from_utf8_lossy(path);
+        if json {
+            let line = json!({ "path": path, "bytes_before": before, "bytes_after": after });
+            return writeln!(out, "{line}");
+        }
+        match (before, after) {
+            (None, Some(after)) => writeln!(out, "+ {path} ({after} bytes)"),
+            (Some(before), None) => writeln!(out, "- {path} ({before} bytes)"),
+            (before, after) => {
+                let (before, after) = (before.unwrap_or(0), after.unwrap_or(0));
+                writeln!(out, "~ {path} ({before} to {after} bytes)")
+            }
+        }
+    };
+    let handle = |read: &ReadTxn| match read.open_table(table) {
+        Err(northstardb::Error::UnknownTable { .. }) => Ok(None),
+        other => other
+            .map(Some)
+            .during(|| format!("cannot open the table {table:?}")),
+    };
+    let handle = match (handle(&before)?, handle(&after)?) {
+        (None, None) => {
+            return Err(Failure::Found(format!(
+                "there is no table {table:?} in {} and none in {}",
+                before.txn_id(),
+                after.txn_id()
+            )));
+        }
+        (Some(one), Some(other)) if one.id() == other.id() => other,
+        // Made or dropped in between, or both: other tables, of one name.
+        (one, other) => {
+            let one = one.map(|table| before.iter(&table)).transpose();
+            let other = other.map(|table| after.iter(&table)).transpose();
+            let rows = (one.during(failed)?, other.during(failed)?);
+            let (one, other) = (rows.0.into_iter().flatten(), rows.1.into_iter().flatten());
+            return compare(one, other, failed, show);
+        }
+    };
     let mut written = Ok(());
     db.diff(&handle, before.txn_id(), after.txn_id(), |difference| {
         let len = |value: &Option<northstardb::Value<'_>>| value.as_ref().map(|value| value.len());
-        let (before, after) = (len(&difference.before), len(&difference.after));
-        let path = String::from_utf8_lossy(difference.key);
-        written = if json {
-            let line = json!({ "path": path, "bytes_before": before, "bytes_after": after });
-            writeln!(out, "{line}")
-        } else {
-            match (before, after) {
-                (None, Some(after)) => writeln!(out, "+ {path} ({after} bytes)"),
-                (Some(before), None) => writeln!(out, "- {path} ({before} bytes)"),
-                (before, after) => {
-                    let (before, after) = (before.unwrap_or(0), after.unwrap_or(0));
-                    writeln!(out, "~ {path} ({before} to {after} bytes)")
-                }
-            }
-        };
+        written = show(
+            difference.key,
+            len(&difference.before),
+            len(&difference.after),
+        );
         match written {
             Ok(()) => ControlFlow::Continue(()),
             Err(_) => ControlFlow::Break(()),
         }
     })
-    .during(|| format!("cannot compare {} and {}", before.txn_id(), after.txn_id()))?;
+    .during(failed)?;
     Ok(written?)
+}
+
+/// Shows the paths whose content differs between two lists in the order of their paths.
+fn compare(
+    before: impl Iterator<Item = northstardb::Result<Row>>,
+    after: impl Iterator<Item = northstardb::Result<Row>>,
+    failed: impl Fn() -> String,
+    mut show: impl FnMut(&[u8], Option<usize>, Option<usize>) -> std::io::Result<()>,
+) -> Result<(), Failure> {
+    let (mut before, mut after) = (before.peekable(), after.peekable());
+    loop {
+        let order = match (before.peek(), after.peek()) {
+            (None, None) => return Ok(()),
+            (Some(Ok((one, _))), Some(Ok((other, _)))) => one.cmp(other),
+            (_, None) | (Some(Err(_)), _) => Ordering::Less,
+            (None, _) | (_, Some(Err(_))) => Ordering::Greater,
+        };
+        let one = match order {
+            Ordering::Less | Ordering::Equal => before.next().transpose().during(&failed)?,
+            Ordering::Greater => None,
+        };
+        let other = match order {
+            Ordering::Greater | Ordering::Equal => after.next().transpose().during(&failed)?,
+            Ordering::Less => None,
+        };
+        let len = |row: &Option<Row>| row.as_ref().map(|(_, content)| content.len());
+        let path = one.as_ref().or(other.as_ref()).map(|(path, _)| path);
+        if let Some(path) = path
+            && one != other
+        {
+            show(path, len(&one), len(&other))?;
+        }
+    }
 }

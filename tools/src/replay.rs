@@ -67,12 +67,7 @@ pub(crate) fn perform(
     let Some(into) = &replay.into else {
         return Err(Failure::Use("give --into or --verify".to_owned()));
     };
-    if !is_missing_or_empty(into)? {
-        return Err(Failure::Use(format!(
-            "{} is not empty: nothing is rebuilt over something else",
-            into.display()
-        )));
-    }
+    backup::expect_empty(into)?;
     let upto = match &replay.to {
         None => Upto::All,
         Some(State::Txn(txn)) => Upto::Txn(TxnId::new(*txn)),
@@ -89,14 +84,6 @@ pub(crate) fn perform(
     })?;
     let figures = json!({ "txn": txn.get(), "replayed": count, "state": state.to_string() });
     report::print(&figures, json, out)
-}
-
-fn is_missing_or_empty(dir: &Path) -> Result<bool, Failure> {
-    match std::fs::read_dir(dir) {
-        Ok(mut entries) => Ok(entries.next().is_none()),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(true),
-        Err(error) => Err(Failure::file(dir, error)),
-    }
 }
 
 /// Rebuilds what `upto` asks for in `into`: the state, how many transactions were replayed, its digest.

@@ -379,6 +379,14 @@ fn a_database_is_backed_up_restored_and_replayed() {
         "{verified}"
     );
     let restored = place("restored");
+    for words in [
+        &["restore", full, "--to", "3"][..],
+        &["restore", full, "--to", "5"],
+    ] {
+        let refused = northstar(&restored, words);
+        assert_eq!(refused.status.code(), Some(1), "{}", text(&refused));
+        assert!(!restored.exists(), "what was begun is gone");
+    }
     let answer = json(&northstar(&restored, &["restore", full, more, "--json"]));
     assert_eq!(
         (&answer["txn"], &answer["state"]),
@@ -450,6 +458,51 @@ fn a_database_is_backed_up_restored_and_replayed() {
         (&base["verdict"], &base["replayed"]),
         (&"identical".into(), &1.into())
     );
+}
+
+#[test]
+fn differences_are_of_the_tables_that_had_the_name_then() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("db");
+    let options = northstardb::Options::new().history(northstardb::Retention::All);
+    let db = options.open(&path).unwrap();
+    let put = |rows: &[(&str, &str)]| {
+        let mut txn = db.begin_write().unwrap();
+        let table = txn.table("files").unwrap();
+        for (key, value) in rows {
+            txn.put(&table, key, value).unwrap();
+        }
+        txn.commit().unwrap().txn_id.to_string()
+    };
+    let old = put(&[("gone", "1"), ("new", "22"), ("same", "333")]);
+    db.drop_table("files").unwrap();
+    let none = db.begin_read().unwrap().txn_id().to_string();
+    let new = put(&[("made", "1"), ("new", "4444"), ("same", "333")]);
+    db.close().unwrap();
+    for (before, after, expected) in [
+        (
+            &old,
+            &new,
+            "- gone (1 bytes)\n+ made (1 bytes)\n~ new (2 to 4 bytes)\n",
+        ),
+        (
+            &old,
+            &none,
+            "- gone (1 bytes)\n- new (2 bytes)\n- same (3 bytes)\n",
+        ),
+        (
+            &none,
+            &new,
+            "+ made (1 bytes)\n+ new (4 bytes)\n+ same (3 bytes)\n",
+        ),
+    ] {
+        let words = [
+            "diff",
+            before.trim_start_matches('t'),
+            after.trim_start_matches('t'),
+        ];
+        assert_eq!(text(&northstar(&path, &words)), expected, "{words:?}");
+    }
 }
 
 #[test]

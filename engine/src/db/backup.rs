@@ -543,6 +543,7 @@ mod tests {
                 from: TxnId::ZERO,
                 to: TxnId::new(5),
                 time_ns: 1,
+                committed_ns: 0,
             };
             let mut bytes = Vec::new();
             let mut writer = BackupWriter::begin(&mut bytes, header).unwrap();

@@ -156,6 +156,9 @@ impl Db {
     /// value it had at `before`. What came later to the same keys is overwritten with it; other keys are left alone. Nothing is
     /// committed.
     ///
+    /// It is about rows: a table that was made, renamed or dropped in between stays so, and where it was dropped the commit answers
+    /// [`Error::UnknownTable`]. What is too much for one transaction is answered by the commit, too, with [`Error::TooLarge`].
+    ///
     /// # Errors
     /// As [`Db::diff`].
     pub fn revert(&self, table: &Table, before: TxnId, after: TxnId) -> Result<WriteBatch> {

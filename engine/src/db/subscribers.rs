@@ -87,6 +87,8 @@ impl Log {
             None => {
                 let since_ns = txn.now_ns();
                 let from = from.max(TxnId::ZERO.next());
+                // What is refused leaves no transaction behind.
+                self.tail(from, filter.clone())?;
                 txn.put_subscriber(name, (from, since_ns))?;
                 // Kept from now on, and looked at once whoever has not seen that has decided: so nothing goes in between.
                 txn.commit()?;
@@ -164,7 +166,9 @@ impl Subscriber {
         self.acknowledged
     }
 
-    /// Acknowledges all transactions up to and with `through`, durably: they are not given again.
+    /// Acknowledges all transactions up to and with `through`, durably: they are not given again. That may be any before
+    /// [`Subscriber::position`], also one that its filter left out: whose filter leaves out much should acknowledge that now
+    /// and then, or the log is kept for it, and in the end its place is lost.
     ///
     /// # Errors
     /// [`Error::InvalidOption`] for one that it was not given yet. As [`Db::begin_write`](crate::Db::begin_write) and
