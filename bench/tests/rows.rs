@@ -181,6 +181,11 @@ fn instructions_rows_run_or_say_why_not() {
 }
 
 #[test]
+fn hardening_rows_run() {
+    check("hardening");
+}
+
+#[test]
 fn soak_rows_run() {
     check("soak");
 }
@@ -199,7 +204,7 @@ fn a_soak_runs_only_if_it_is_asked_for_and_the_list_says_so() {
     let run = Tiny::run(&["--filter", "mixed"], None);
     assert_eq!(
         files(&run.dir.path().join("json")),
-        ["btree", "load", "summary.json"]
+        ["btree", "hardening", "load", "summary.json"]
     );
 }
 

@@ -596,3 +596,37 @@ fn a_copy_with_smaller_pages_refuses_a_key_that_is_too_long_for_them() {
     copy.close().unwrap();
     db.close().unwrap();
 }
+
+#[test]
+fn the_state_of_a_backup_is_found_by_its_time_once_it_is_restored() {
+    let dir = tempfile::tempdir().unwrap();
+    let pause = || std::thread::sleep(std::time::Duration::from_millis(3));
+    let db = with_history().open(dir.path().join("db")).unwrap();
+    let table = db.table("t").unwrap();
+    pause();
+    let before = std::time::SystemTime::now();
+    pause();
+    let at = put(&db, &table, 1);
+    pause();
+    let moment = std::time::SystemTime::now();
+    pause();
+    let mut full = Vec::new();
+    db.backup(&mut full).unwrap();
+    db.close().unwrap();
+
+    let restored = dir.path().join("restored");
+    let copy = with_history().restore(&restored, &full[..]).unwrap();
+    let copy = copy.finish();
+    for _ in 0..2 {
+        assert_eq!(copy.begin_read_at_time(moment).unwrap().txn_id(), at);
+        match copy.begin_read_at_time(before) {
+            Err(Error::SnapshotGone { horizon, .. }) => assert_eq!(horizon, at),
+            other => panic!("{other:?}"),
+        }
+        let table = copy.open_table("t").unwrap();
+        put(&copy, &table, 2);
+        copy.checkpoint().unwrap();
+    }
+    assert!(copy.check().unwrap().faults.is_empty());
+    copy.close().unwrap();
+}

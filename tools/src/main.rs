@@ -53,7 +53,8 @@ enum Command {
         /// Keep every version that is superseded from now on, for `as-of`; the database remembers it
         #[arg(long)]
         keep_history: bool,
-        /// Keep the whole commit log, also after its transactions are in pages
+        /// Keep the whole commit log, also after its transactions are in pages; whoever opens the database without asking for that, as
+        /// an import without this does, lets go of what is in pages
         #[arg(long)]
         keep_log: bool,
     },

@@ -93,6 +93,7 @@ pub(crate) fn restore_in(
         reader.each_row(|row| load.row(row.table, row.key, row.value))?;
     }
     let backup = reader.finish()?;
+    load.note_time(header.time_ns)?;
     load.slice()?;
     load.finish(&backup, (header.next_table, header.time_ns))?;
     secure_names(dir, &*disk).map_err(Error::Io)?;
@@ -252,6 +253,15 @@ impl Load {
         self.bytes.extend_from_slice(value);
         self.rows.push((key_end, self.bytes.len()));
         Ok(())
+    }
+
+    /// Notes when the state was committed, where history is kept: it is the first that can be read by its time.
+    fn note_time(&mut self, time_ns: u64) -> Result<()> {
+        if self.meta.history.is_none() {
+            return Ok(());
+        }
+        let txn = self.txn.get().to_be_bytes();
+        self.row(TableId::TIMES, &txn, &time_ns.to_be_bytes())
     }
 
     /// Merges what is collected, and makes it durable.
