@@ -600,6 +600,7 @@ fn a_copy_with_smaller_pages_refuses_a_key_that_is_too_long_for_them() {
 #[test]
 fn the_state_of_a_backup_is_found_by_its_time_once_it_is_restored() {
     let dir = tempfile::tempdir().unwrap();
+    // Times are told to the millisecond: each of these is another one.
     let pause = || std::thread::sleep(std::time::Duration::from_millis(3));
     let db = with_history().open(dir.path().join("db")).unwrap();
     let table = db.table("t").unwrap();

@@ -95,6 +95,45 @@ fn a_reader_of_the_log_that_is_dropped_is_not_waited_for() {
     assert!(poll(&mut kept));
 }
 
+/// A task that owns a reader of the log.
+struct Owner(#[expect(dead_code, reason = "dropped with it")] Mutex<northstardb::Tail>);
+
+impl Wake for Owner {
+    fn wake(self: Arc<Self>) {}
+}
+
+#[test]
+fn a_task_that_is_given_up_may_be_the_owner_of_another_reader() {
+    let (done, finished) = mpsc::sync_channel(1);
+    let work = move || {
+        let db = Db::memory().unwrap();
+        let log = db.log().unwrap();
+        let tail = || {
+            let filter = LogFilter::every_transaction();
+            log.tail(log.next(), filter).unwrap()
+        };
+        let poll = |tail: &mut northstardb::Tail, waker: &Waker| {
+            let mut context = Context::from_waker(waker);
+            assert!(
+                std::pin::Pin::new(tail)
+                    .poll_next(&mut context)
+                    .is_pending()
+            );
+        };
+        let (mut reader, mut owned) = (tail(), tail());
+        poll(&mut owned, Waker::noop());
+        poll(
+            &mut reader,
+            &Waker::from(Arc::new(Owner(Mutex::new(owned)))),
+        );
+        // Now nobody but the reader knows of that task, and here it takes another one.
+        poll(&mut reader, Waker::noop());
+        done.send(()).unwrap();
+    };
+    std::thread::spawn(work);
+    finished.recv_timeout(Duration::from_secs(60)).unwrap();
+}
+
 #[test]
 fn writes_that_were_taken_back_give_their_memory_back() {
     let options = Options::new().memory_budget(64 << 20).delta_bytes(1 << 20);

@@ -5,7 +5,7 @@ use std::io::{BufReader, BufWriter, Write};
 use std::path::{Path, PathBuf};
 
 use clap::Subcommand;
-use northstardb::{Backup, Db, Options, StateHash, TxnId};
+use northstardb::{Backup, Db, Options, Restore, StateHash, TxnId};
 use serde_json::{Value, json};
 
 use crate::{During, Failure, report};
@@ -42,7 +42,7 @@ pub(crate) fn reader(path: &Path) -> Result<BufReader<File>, Failure> {
     Ok(BufReader::with_capacity(BUFFER_BYTES, file))
 }
 
-/// What a database is made in must be missing or empty: nothing is made over something else, and what fails is removed.
+/// What a database is made in must be missing or empty: nothing is made over something else.
 pub(crate) fn expect_empty(dir: &Path) -> Result<(), Failure> {
     match std::fs::read_dir(dir).map(|mut entries| entries.next().is_none()) {
         Ok(true) => Ok(()),
@@ -160,7 +160,11 @@ pub(crate) fn restore(
     out: &mut impl Write,
 ) -> Result<(), Failure> {
     expect_empty(db)?;
-    let restored = restore_all(db, (full, increments), to);
+    let restore = Options::new()
+        .restore(db, reader(full)?)
+        .during(|| format!("cannot restore {}", full.display()))?;
+    // From here on what is there is ours, and nobody else's who began at the same time.
+    let restored = lead_on(restore, (full, increments), to);
     let (reached, state) = restored.inspect_err(|_| {
         std::fs::remove_dir_all(db).ok();
     })?;
@@ -169,15 +173,12 @@ pub(crate) fn restore(
 }
 
 /// The state that was reached, and its digest.
-fn restore_all(
-    db: &Path,
+fn lead_on(
+    mut restore: Restore,
     (full, increments): (&Path, &[PathBuf]),
     to: Option<TxnId>,
 ) -> Result<(TxnId, StateHash), Failure> {
     let during = |path: &Path| format!("cannot restore {}", path.display());
-    let mut restore = Options::new()
-        .restore(db, reader(full)?)
-        .during(|| during(full))?;
     let begun = restore.state().during(|| during(full))?;
     if to.is_some_and(|to| to < begun) {
         return Err(Failure::Found(format!(

@@ -77,8 +77,9 @@ pub(crate) fn perform(
             Upto::Txn(tag.txn_id())
         }
     };
-    let rebuilt = rebuild(source, into, replay.base.as_deref(), upto);
-    // There was nothing before, and half a copy is not what was asked for.
+    let copy = make(into, replay.base.as_deref(), Retention::None)?;
+    // From here on what is there is ours, and half a copy is not what was asked for.
+    let rebuilt = rebuild(source, copy, replay.base.is_some(), upto);
     let (txn, count, state) = rebuilt.inspect_err(|_| {
         std::fs::remove_dir_all(into).ok();
     })?;
@@ -86,14 +87,14 @@ pub(crate) fn perform(
     report::print(&figures, json, out)
 }
 
-/// Rebuilds what `upto` asks for in `into`: the state, how many transactions were replayed, its digest.
+/// Leads `copy` on to what `upto` asks for: the state, how many transactions were replayed, its digest.
 fn rebuild(
     source: &Db,
-    into: &Path,
-    base: Option<&Path>,
+    copy: Db,
+    has_base: bool,
     upto: Upto,
 ) -> Result<(TxnId, u64, StateHash), Failure> {
-    let (copy, mut tail) = begin(source, into, base, Retention::None)?;
+    let mut tail = begin(source, &copy, has_base)?;
     let begun = TxnId::new(tail.position().get() - 1);
     if let Upto::Txn(wanted) = upto
         && wanted < begun
@@ -139,14 +140,8 @@ fn millis(time: SystemTime) -> u128 {
     since.unwrap_or_default().as_millis()
 }
 
-/// A copy to apply the log of `source` to, and the log from where it goes on. A base of another database is refused, where
-/// `source` can still tell.
-fn begin(
-    source: &Db,
-    into: &Path,
-    base: Option<&Path>,
-    history: Retention,
-) -> Result<(Db, Tail), Failure> {
+/// A copy to apply a log to: empty, or what a base has.
+fn make(into: &Path, base: Option<&Path>, history: Retention) -> Result<Db, Failure> {
     let options = Options::new().history(history);
     let copy = match base {
         None => options.open(into),
@@ -155,10 +150,14 @@ fn begin(
             restore.map(northstardb::Restore::finish)
         }
     };
-    let copy = copy.during(|| format!("cannot begin a copy in {}", into.display()))?;
+    copy.during(|| format!("cannot begin a copy in {}", into.display()))
+}
+
+/// The log of `source` from where `copy` goes on. A base of another database is refused, where `source` can still tell.
+fn begin(source: &Db, copy: &Db, has_base: bool) -> Result<Tail, Failure> {
     let read = copy.begin_read().during(failed)?;
     let at = read.txn_id();
-    if base.is_some() {
+    if has_base {
         let found = read.state_hash().during(failed)?;
         if let Some(expected) = state_of(source, at)?
             && found != expected
@@ -170,14 +169,13 @@ fn begin(
     }
     drop(read);
     let log = copy.log().during(failed)?;
-    let tail = source
+    source
         .log()
         .and_then(|log_of_source| log_of_source.tail(log.next(), LogFilter::every_transaction()))
         .during(|| {
             "the log does not reach back to where the copy begins; give a backup as --base"
                 .to_owned()
-        })?;
-    Ok((copy, tail))
+        })
 }
 
 /// The digest of the state after `at`; none if neither a checkpoint noted it nor history tells.
@@ -230,7 +228,8 @@ fn verify(
     out: &mut impl Write,
 ) -> Result<(), Failure> {
     // What keeps digests is history; one transaction of it will do.
-    let (copy, mut tail) = begin(source, scratch, base, Retention::Txns(1))?;
+    let copy = make(scratch, base, Retention::Txns(1))?;
+    let mut tail = begin(source, &copy, base.is_some())?;
     let mut same = TxnId::new(tail.position().get() - 1);
     let begun = same;
     let noted = source.state_hashes().during(failed)?;

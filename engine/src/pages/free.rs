@@ -42,6 +42,20 @@ fn structure(page: PageId, what: &'static str, found: u64, expected: u64) -> Pag
     }
 }
 
+/// Whether no page from `pages` on is marked.
+///
+/// # Errors
+/// The last one that is.
+pub(super) fn ends_by(words: &[u64], pages: u64) -> Result<(), PageError> {
+    match used(words) {
+        Some(end) if end > pages => Err(PageError::OutOfRange {
+            page: PageId::new(end - 1),
+            pages,
+        }),
+        _ => Ok(()),
+    }
+}
+
 impl StoredMap {
     /// First page of the chain; none while nothing but the meta pages is in use.
     pub(super) fn first(&self) -> Option<PageRef> {
@@ -114,13 +128,7 @@ impl StoredMap {
         if let Some(page) = (0..COPIES).chain(own).find(|&page| !is_set(page)) {
             return Err(structure(PageId::new(page), "in use", 0, 1));
         }
-        match used(words) {
-            Some(end) if end > pages => Err(PageError::OutOfRange {
-                page: PageId::new(end - 1),
-                pages,
-            }),
-            _ => Ok(()),
-        }
+        ends_by(words, pages)
     }
 
     /// If the map's own pages are all that keeps the file from shrinking, has them move to lower places.

@@ -21,8 +21,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use northstar_io::planted::planted;
 use northstar_io::{BufPool, Disk, File, IoError, OpenMode};
 
-use super::alloc::{Space, Span, used};
-use super::free::StoredMap;
+use super::alloc::{Space, Span};
+use super::free::{StoredMap, ends_by};
 use super::metas;
 use super::write::PageSink;
 use super::{PagePin, PageRead};
@@ -204,7 +204,7 @@ impl Store {
         let load = |meta: &Meta| {
             let (stored, live) =
                 StoredMap::load(&cache, meta.free_directory, meta.pages, page_bytes)?;
-            in_file(&live, file_len / page_bytes as u64)?;
+            ends_by(&live, file_len / page_bytes as u64)?;
             Ok((stored, live))
         };
         let (stored, space, damage) = match load(&newest) {
@@ -511,18 +511,6 @@ impl State {
         self.building = None;
         self.ready = false;
     }
-}
-
-/// Every page in use must lie in the file.
-fn in_file(live: &[u64], pages: u64) -> Result<(), PageError> {
-    let end = used(live).unwrap_or(0);
-    if end <= pages {
-        return Ok(());
-    }
-    Err(PageError::OutOfRange {
-        page: PageId::new(end - 1),
-        pages,
-    })
 }
 
 impl PageRead for Store {
