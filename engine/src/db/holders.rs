@@ -39,15 +39,16 @@ impl Db {
         }
         drop(checkpointer);
         let log = self.log()?;
+        let mut bytes_from = log.bytes_from();
         let now_ns = engine.pipeline.monotonic_ns();
         for backup in engine.shapes.shared.backups.running() {
             if let Some(from) = backup.log_from() {
-                holders.push(backup.holder(now_ns, log.bytes_from(from)?));
+                holders.push(backup.holder(now_ns, bytes_from(from)?));
             }
         }
         for subscriber in log.subscribers()? {
             holders.push(Holder::Subscriber {
-                held_bytes: log.bytes_from(subscriber.position)?,
+                held_bytes: bytes_from(subscriber.position)?,
                 name: subscriber.name,
                 position: subscriber.position,
                 since: subscriber.since,

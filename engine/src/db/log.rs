@@ -15,7 +15,7 @@ use super::write::WriteTxn;
 use crate::error::{Corruption, Error, Result};
 use crate::format::record::{Op, Ops, Record};
 use crate::ids::{Lsn, TableId, TxnId};
-use crate::log::{Follower, LogError};
+use crate::log::{Follower, LogError, Places};
 use crate::sync::atomic::Ordering;
 use crate::txn::snapshot::Snapshot;
 use crate::txn::table::{Table, decode_entry};
@@ -148,16 +148,19 @@ impl Log {
         }
     }
 
-    /// Bytes of the log from the segment on in which `txn` is, or from its start if it was let go.
-    pub(super) fn bytes_from(&self, txn: TxnId) -> Result<u64> {
-        let engine = &self.engine;
-        let border = engine.pipeline.position();
-        let from = match Follower::seek(&engine.segments, engine.database, txn, border) {
-            Ok(follower) => follower.position(),
-            Err(LogError::Gone) => engine.segments.start(),
-            Err(error) => return Err(error.into()),
-        };
-        Ok(border.lsn.get().saturating_sub(from.get()))
+    /// How many bytes the log has from the segment on in which a transaction is, or from its start if that was let go; none from
+    /// the next transaction on.
+    pub(super) fn bytes_from(&self) -> impl FnMut(TxnId) -> Result<u64> {
+        let segments = &self.engine.segments;
+        let border = self.engine.pipeline.position();
+        let mut places = Places::new(segments, self.engine.database, border.lsn);
+        move |txn| {
+            if txn > border.last_txn {
+                return Ok(0);
+            }
+            let from = places.segment_of(txn)?.unwrap_or(segments.start());
+            Ok(border.lsn.get().saturating_sub(from.get()))
+        }
     }
 
     pub(super) fn begin_write(&self) -> Result<WriteTxn> {

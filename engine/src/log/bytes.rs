@@ -27,6 +27,26 @@ pub(super) fn corrupt(why: GroupError) -> LogError {
     }
 }
 
+/// Of the segments `numbers`, whose first groups `first` tells, the first group of that in which `txn` is.
+pub(super) fn find(
+    numbers: &[u64],
+    txn: TxnId,
+    mut first: impl FnMut(u64) -> Result<Option<Group>, LogError>,
+) -> Result<Option<Group>, LogError> {
+    let (mut low, mut high, mut best) = (0, numbers.len(), None);
+    while low < high {
+        let middle = low + (high - low) / 2;
+        match first(numbers[middle]) {
+            Ok(Some(group)) if group.first_txn <= txn => (low, best) = (middle + 1, Some(group)),
+            Ok(_) => high = middle,
+            // Recycled since it was listed, as are all before it: if it is anywhere, it is in a later one.
+            Err(LogError::Gone) => (low, best) = (middle + 1, None),
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(best)
+}
+
 /// See the module.
 #[derive(Debug)]
 pub(super) struct Bytes {
@@ -52,6 +72,14 @@ impl Bytes {
             assembled: Vec::new(),
             careful_until: Lsn::new(0),
             proven: Lsn::new(0),
+        }
+    }
+
+    /// Reads no more than what is asked for.
+    pub(super) fn sparing(segments: Arc<Segments>) -> Self {
+        Self {
+            careful_until: Lsn::new(u64::MAX),
+            ..Self::new(segments)
         }
     }
 
@@ -86,21 +114,9 @@ impl Bytes {
         txn: TxnId,
         end: Lsn,
     ) -> Result<Option<Group>, LogError> {
-        let numbers = self.numbers(end);
-        let (mut low, mut high, mut best) = (0, numbers.len(), None);
-        while low < high {
-            let middle = low + (high - low) / 2;
-            match self.first_group(numbers[middle], database, end) {
-                Ok(Some(group)) if group.first_txn <= txn => {
-                    (low, best) = (middle + 1, Some(group));
-                }
-                Ok(_) => high = middle,
-                // Recycled since it was listed, as are all before it: if it is anywhere, it is in a later one.
-                Err(LogError::Gone) => (low, best) = (middle + 1, None),
-                Err(error) => return Err(error),
-            }
-        }
-        Ok(best)
+        find(&self.numbers(end), txn, |number| {
+            self.first_group(number, database, end)
+        })
     }
 
     /// The first group that begins in segment `number` or a later one.
