@@ -171,3 +171,87 @@ fn a_diff_sees_what_a_newer_delta_deletes_of_an_older_one() {
         db.checkpoint().unwrap();
     }
 }
+
+/// The keys that differ, and how many bytes were read to say so.
+fn differing(db: &Db, table: &Table, pair: (TxnId, TxnId)) -> (Vec<Vec<u8>>, u64) {
+    let read = || db.stats().unwrap().bytes_read;
+    let (before, mut keys) = (read(), Vec::new());
+    db.diff(table, pair.0, pair.1, |difference| {
+        keys.push(difference.key.to_vec());
+        std::ops::ControlFlow::Continue(())
+    })
+    .unwrap();
+    (keys, read() - before)
+}
+
+#[test]
+fn a_diff_of_old_states_reads_the_log_between_them_where_it_is_kept() {
+    const ROWS: u64 = 20_000;
+    let dir = tempfile::tempdir().unwrap();
+    let options = || {
+        let options = kept().memory_budget(16 << 20).log_segment_bytes(64 << 10);
+        options.log_retention(northstardb::Retention::All)
+    };
+    let db = options().open(dir.path()).unwrap();
+    let (table, other) = (db.table("t").unwrap(), db.table("other").unwrap());
+    common::load(&db, &table, 0..ROWS, 20);
+    let mut rng = SmallRng::seed_from_u64(11);
+    let mut state: State = common::loaded(0..ROWS, 20).into_iter().collect();
+    let mut states = Vec::new();
+    for round in 0..600 {
+        let mut write = db.begin_write().unwrap();
+        write.put(&other, common::key(round), [7; 300]).unwrap();
+        for _ in 0..100 {
+            let (at, new) = (common::key(rng.random_range(0..ROWS + 50)), rng.random());
+            let new = common::value(new, 20);
+            write.put(&table, &at, &new).unwrap();
+            state.insert(at, new);
+        }
+        if round % 10 == 3 {
+            let from = rng.random_range(0..ROWS);
+            let (from, to) = (common::key(from), common::key(from + 20));
+            write.delete_range(&table, &from[..]..&to[..]).unwrap();
+            state.retain(|key, _| *key < from || *key >= to);
+        }
+        let txn = write.commit().unwrap().txn_id;
+        if (20..25).contains(&round) {
+            states.push((txn, state.clone()));
+        }
+        if round % 100 == 99 {
+            db.checkpoint().unwrap();
+        }
+    }
+    db.close().unwrap();
+    let all = |db: &Db| -> u64 {
+        let table = db.open_table("t").unwrap();
+        let mut most = 0;
+        for (before, after) in [(0, 1), (1, 4), (0, 4), (2, 2), (3, 4)] {
+            let ((then, old), (now, new)) = (&states[before], &states[after]);
+            let (found, read) = differing(db, &table, (*then, *now));
+            let keys: std::collections::BTreeSet<_> = old.keys().chain(new.keys()).collect();
+            let differs = |key: &&Vec<u8>| old.get(*key) != new.get(*key);
+            let expected: Vec<_> = keys.into_iter().filter(differs).cloned().collect();
+            assert_eq!(found, expected, "{then} to {now}");
+            most = most.max(read);
+        }
+        most
+    };
+    // What differs has to be read in both states: at most a leaf of each of a few trees for a key.
+    let db = options().open(dir.path()).unwrap();
+    let with_log = all(&db);
+    db.close().unwrap();
+    // Where the log is of no use, history tells.
+    let segments = common::files(&dir.path().join("log"));
+    for file in &segments[..segments.len() - 8] {
+        for offset in (0..64 << 10).step_by(4096) {
+            common::flip(file, offset + 100);
+        }
+    }
+    let db = options().open(dir.path()).unwrap();
+    let without = all(&db);
+    assert!(
+        with_log < without,
+        "{with_log} bytes with the log, {without} without"
+    );
+    db.close().unwrap();
+}

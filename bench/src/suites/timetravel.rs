@@ -34,6 +34,12 @@ pub(crate) const ROWS: &[Row] = &[
         run: range_at_1000,
     },
     Row {
+        name: "bench/timetravel/diff_1000",
+        question: "What does it cost to list what 1,000 transactions of long ago changed?",
+        unit: "diff of 1,000 transactions",
+        run: diff_1000,
+    },
+    Row {
         name: "bench/timetravel/kept_bytes",
         question: "How much room does a superseded version take?",
         unit: "durable transaction of one put",
@@ -101,6 +107,7 @@ fn past(ctx: &mut Ctx) -> Result<Past> {
     // All in memory, and nothing cleans up meanwhile.
     let options = Options::new()
         .history(Retention::All)
+        .log_retention(Retention::All)
         .memory_budget(1 << 30)
         .idle_after(std::time::Duration::from_secs(3600));
     let (db, busy) = ctx.fresh_with("past", options)?;
@@ -295,6 +302,58 @@ fn range_at_1000(ctx: &mut Ctx) -> Result<Outcome> {
         .cost(&before, &after)
         .floor_p50("range of the newest state", &newest)
         .figure_beside("range_at_p50", all, floor))
+}
+
+/// Question: the keys that differ between two states 1,000 transactions apart, with both values, anywhere in the past. Not timed:
+/// building the past. Unit: one diff. Bound: gets of the same keys in both states, in turn with them. Checked: the keys.
+fn diff_1000(ctx: &mut Ctx) -> Result<Outcome> {
+    let past = past(ctx)?;
+    let mut rng = ctx.rng(705);
+    let apart = past.updates.len().min(1000);
+    let mut any = || {
+        let first = rng.below((past.updates.len() - apart) as u64 + 1);
+        let mut rows = past.updates[first as usize..][..apart].to_vec();
+        rows.sort_unstable();
+        rows.dedup();
+        let before = past.begin.get() + first;
+        let states = [before, before + apart as u64].map(TxnId::new);
+        (states, rows)
+    };
+    let before = past.db.stats()?;
+    let (mut sample, mut gets) = (Sample::new(), Sample::new());
+    for _ in 0..4 {
+        let ([then, now], rows) = any();
+        sample.then(&measure(ctx.until(0.1), 1, |_| {
+            let mut found = 0;
+            past.db.diff(&past.busy, then, now, |_| {
+                found += 1;
+                std::ops::ControlFlow::Continue(())
+            })?;
+            match found == rows.len() {
+                true => Ok(()),
+                false => Err(BenchError::Wrong {
+                    what: format!(
+                        "{found} keys differ between {then} and {now}, not {}",
+                        rows.len()
+                    ),
+                }),
+            }
+        })?);
+        let states = [past.db.begin_read_at(then)?, past.db.begin_read_at(now)?];
+        gets.then(&measure(ctx.until(0.05), 1, |_| {
+            for row in &rows {
+                let key = past.rows.key(u64::from(*row));
+                let [then, now] = &states;
+                let pair = (then.get(&past.busy, key)?, now.get(&past.busy, key)?);
+                std::hint::black_box(&pair);
+            }
+            Ok(())
+        })?);
+    }
+    let after = past.db.stats()?;
+    Ok(Outcome::of(sample)
+        .cost(&before, &after)
+        .floor_p50("gets of the same keys in both states", &gets))
 }
 
 /// Question: the pages that history takes, against the keys and values in it: one version of a random row a transaction. Unit: one

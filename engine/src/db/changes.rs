@@ -8,9 +8,9 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::Db;
 use super::batch::WriteBatch;
+use super::changed::Between;
 use super::moments::{tag_of, time_of};
 use super::read::Value;
-use super::states::generation_at;
 use crate::delta::Hit;
 use crate::error::{Error, Result};
 use crate::format::leaf::RowValue;
@@ -20,7 +20,6 @@ use crate::limits;
 use crate::pages::Class;
 use crate::tree::cursor::Cursor as TreeCursor;
 use crate::tree::overflow::read_extent;
-use crate::tree::since::rows_since;
 use crate::txn::snapshot::Snapshot;
 use crate::txn::table::{Table, check_len};
 
@@ -104,9 +103,11 @@ impl Db {
     /// Calls `visit` with every key of a table whose value differs between the states after `before` and after `after`, in
     /// key order, until it breaks.
     ///
-    /// Memory grows with the keys changed since `before`. Read are the table's versions in those runs of history that reach beyond
-    /// `before`, and those of its pages that were written after the last checkpoint at or before it; all its pages, if no
-    /// checkpoint since history began is as old.
+    /// Memory grows with the keys changed. Time does with what was committed between the two states, where the log still has it
+    /// ([`Options::log_retention`](crate::Options::log_retention)), or with the table's changes since `before`, whichever is less.
+    /// Read are, for the latter, the table's versions in those runs of history that reach beyond `before`, and those of its pages
+    /// that were written after the last checkpoint at or before it; all its pages, if no checkpoint since history began is
+    /// as old.
     ///
     /// # Errors
     /// [`Error::SnapshotGone`], [`Error::UnknownTable`], [`Error::NoHistory`], [`Error::InvalidOption`] where `before` is the later one,
@@ -126,7 +127,8 @@ impl Db {
             });
         }
         let table = self.ever(table)?;
-        let shapes = &self.engine()?.shapes;
+        let engine = self.engine()?;
+        let shapes = &engine.shapes;
         let then = Snapshot::at(shapes, before, None)?;
         // Both of the newer shape, which has all that happened in between.
         let now = Snapshot::at(shapes, after, None)?;
@@ -138,12 +140,16 @@ impl Db {
                 newest: after,
             });
         }
-        for key in changed_keys(&now, table, (before, after))? {
-            let (before, after) = (then.get(table, &key)?, now.get(table, &key)?);
+        let between = Between {
+            table,
+            then: &then,
+            now: &now,
+        };
+        for key in &between.changed_keys(engine)? {
+            let (before, after) = (then.get(table, key)?, now.get(table, key)?);
             if before.as_deref() == after.as_deref() {
                 continue;
             }
-            let key = &key;
             let difference = Difference { key, before, after };
             if visit(difference).is_break() {
                 break;
@@ -235,110 +241,4 @@ fn versions(
     });
     found.retain(|txn, _| txns.contains(txn));
     Ok(found)
-}
-
-/// The keys that may have changed after the one transaction and not after the other, in order.
-fn changed_keys(
-    snapshot: &Snapshot,
-    table: TableId,
-    (after, until): (TxnId, TxnId),
-) -> Result<Vec<Vec<u8>>> {
-    let shape = snapshot.shape();
-    let store = &*shape.shared.store;
-    let within = |txn: TxnId| after < txn && txn <= until;
-    let mut keys = Vec::new();
-    let runs = shape.history.seen_at(after);
-    history::changed_keys(store, runs, table, (after, until), &mut keys)?;
-    let ranges = shape
-        .deltas()
-        .flat_map(|delta| delta.range_deletes(table, until))
-        .filter(|range| within(range.txn));
-    let ranges = united(ranges.map(|range| (range.from, range.to)).collect());
-    let root = shape.roots.get(table).map(|root| root.page);
-    // What was there before is in the runs; what was not is in pages written since.
-    let since = generation_at(snapshot, after)?;
-    rows_since(store, root, since, |key, txn| {
-        if within(txn) {
-            keys.push(key.to_vec());
-        }
-    })?;
-    let mut tree = TreeCursor::new(store, root, Class::Scan);
-    for &(from, to) in &ranges {
-        tree.seek(Bound::Included(from))?;
-        while let Some(row) = tree.row().filter(|row| to.is_none_or(|to| row.key < to)) {
-            keys.push(row.key.to_vec());
-            tree.next()?;
-        }
-    }
-    let mut events: Vec<Hit<'_>> = Vec::new();
-    for delta in shape.deltas() {
-        let mut cursor = delta.cursor(table, TxnId::MAX);
-        cursor.seek(&[]);
-        while let Some((key, _)) = cursor.current() {
-            cursor.events(&mut events);
-            // A range delete of a newer delta covers what is in this one, too.
-            let covered = || {
-                let after = ranges.partition_point(|(from, _)| *from <= key);
-                let range = after.checked_sub(1).and_then(|at| ranges.get(at));
-                range.is_some_and(|(_, to)| to.is_none_or(|to| key < to))
-            };
-            if events.iter().any(|event| within(event.txn)) || covered() {
-                keys.push(key.to_vec());
-            }
-            cursor.next();
-        }
-    }
-    keys.sort_unstable();
-    keys.dedup();
-    Ok(keys)
-}
-
-type Span<'d> = (&'d [u8], Option<&'d [u8]>);
-
-/// Ranges of keys that cover the same and do not overlap, in order.
-fn united(mut ranges: Vec<Span<'_>>) -> Vec<Span<'_>> {
-    ranges.sort_unstable();
-    let mut united: Vec<Span<'_>> = Vec::new();
-    for (from, to) in ranges {
-        match united.last_mut() {
-            Some((_, last)) if last.is_none_or(|last| from <= last) => {
-                *last = match (*last, to) {
-                    (Some(last), Some(to)) => Some(last.max(to)),
-                    (None, _) | (_, None) => None,
-                };
-            }
-            Some(_) | None => united.push((from, to)),
-        }
-    }
-    united
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn ranges_that_overlap_or_touch_become_one() {
-        let spans = |spans: &[(&'static str, &'static str)]| -> Vec<Span<'static>> {
-            let end = |to: &'static str| (to != "-").then_some(to.as_bytes());
-            spans
-                .iter()
-                .map(|(from, to)| (from.as_bytes(), end(to)))
-                .collect()
-        };
-        let all = spans(&[
-            ("d", "e"),
-            ("a", "c"),
-            ("b", "bb"),
-            ("c", "cc"),
-            ("x", "-"),
-            ("y", "z"),
-        ]);
-        assert_eq!(united(all), spans(&[("a", "cc"), ("d", "e"), ("x", "-")]));
-        assert_eq!(
-            united(spans(&[("a", "-"), ("a", "b")])),
-            spans(&[("a", "-")])
-        );
-        assert_eq!(united(Vec::new()), Vec::new());
-    }
 }

@@ -3,6 +3,7 @@
 pub(crate) mod apply;
 pub(crate) mod backup;
 pub(crate) mod batch;
+mod changed;
 pub(crate) mod changes;
 pub(crate) mod holders;
 pub(crate) mod log;

@@ -1,6 +1,6 @@
-//! Everything that runs hold of one key, and the keys that they say were changed.
+//! Everything that runs hold of one key, or of one table.
 
-use std::ops::Bound;
+use std::ops::{Bound, ControlFlow};
 
 use super::key;
 use super::run::Run;
@@ -37,21 +37,18 @@ pub(crate) fn versions<P: PageRead>(
     Ok(())
 }
 
-/// Adds to `keys` the keys of `table` of which `runs` hold a version that was written or ended after `after` and not after
-/// `until`.
+/// Calls `each` with the key, the writer and the ender of every version of `table` in `runs`, until it breaks.
 ///
 /// # Errors
 /// A page that cannot be read or contradicts itself.
-pub(crate) fn changed_keys<P: PageRead>(
+pub(crate) fn rows<P: PageRead>(
     pages: &P,
     runs: &[Run],
     table: TableId,
-    (after, until): (TxnId, TxnId),
-    keys: &mut Vec<Vec<u8>>,
-) -> Result<(), PageError> {
-    let within = |txn: TxnId| after < txn && txn <= until;
+    mut each: impl FnMut(&[u8], TxnId, TxnId) -> ControlFlow<()>,
+) -> Result<ControlFlow<()>, PageError> {
     let own = key::table_prefix(table);
-    let mut found = Vec::new();
+    let mut unpacked = Vec::new();
     for run in runs {
         let mut cursor = Cursor::new(pages, Some(run.tree.page), Class::Scan);
         cursor.seek(Bound::Included(&own))?;
@@ -59,12 +56,11 @@ pub(crate) fn changed_keys<P: PageRead>(
         while let Some(row) = cursor.row().filter(is_own)
             && let Some((packed, to)) = key::split(row.key)
         {
-            let changed = within(row.txn) || within(to);
-            if changed && key::unpack(packed, &mut found) && keys.last() != Some(&found) {
-                keys.push(found.clone());
+            if key::unpack(packed, &mut unpacked) && each(&unpacked, row.txn, to).is_break() {
+                return Ok(ControlFlow::Break(()));
             }
             cursor.next()?;
         }
     }
-    Ok(())
+    Ok(ControlFlow::Continue(()))
 }

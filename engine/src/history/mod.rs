@@ -29,7 +29,7 @@ mod key;
 mod run;
 mod seen;
 
-pub(crate) use all::{changed_keys, versions};
+pub(crate) use all::{rows, versions};
 pub(crate) use build::{BuiltRun, RunBuilder};
 pub(crate) use cursor::PastCursor;
 pub(crate) use find::{Past, find};

@@ -6,6 +6,7 @@
 //!   so that no page is come by twice.
 
 use std::cmp::Ordering;
+use std::ops::ControlFlow;
 
 use super::search::check_level;
 use crate::format::branch::Branch;
@@ -15,7 +16,7 @@ use crate::format::page::{Page, PageError};
 use crate::ids::{Generation, PageRef, TxnId};
 use crate::pages::{Class, PagePin, PageRead};
 
-/// Calls `each` with the key and the transaction of every row in leaves younger than `since`, in key order.
+/// Calls `each` with the key and the transaction of every row in leaves younger than `since`, in key order, until it breaks.
 ///
 /// # Errors
 /// A page that cannot be read or contradicts itself.
@@ -23,10 +24,10 @@ pub(crate) fn rows_since<P: PageRead>(
     pages: &P,
     root: Option<PageRef>,
     since: Generation,
-    each: impl FnMut(&[u8], TxnId),
-) -> Result<(), PageError> {
+    each: impl FnMut(&[u8], TxnId) -> ControlFlow<()>,
+) -> Result<ControlFlow<()>, PageError> {
     let Some(root) = root else {
-        return Ok(());
+        return Ok(ControlFlow::Continue(()));
     };
     let mut walk = Walk {
         pages,
@@ -52,10 +53,10 @@ struct Walk<'p, P, E> {
 /// Children looked at ahead of those that are read.
 const AHEAD: usize = 32;
 
-impl<P: PageRead, E: FnMut(&[u8], TxnId)> Walk<'_, P, E> {
-    fn visit(&mut self, page: PageRef, level: Option<u8>) -> Result<(), PageError> {
+impl<P: PageRead, E: FnMut(&[u8], TxnId) -> ControlFlow<()>> Walk<'_, P, E> {
+    fn visit(&mut self, page: PageRef, level: Option<u8>) -> Result<ControlFlow<()>, PageError> {
         if page.generation <= self.since {
-            return Ok(());
+            return Ok(ControlFlow::Continue(()));
         }
         let class = match level {
             Some(0) => Class::Scan,
@@ -68,7 +69,7 @@ impl<P: PageRead, E: FnMut(&[u8], TxnId)> Walk<'_, P, E> {
         }
     }
 
-    fn visit_leaf(&mut self, page: Page<'_>) -> Result<(), PageError> {
+    fn visit_leaf(&mut self, page: Page<'_>) -> Result<ControlFlow<()>, PageError> {
         let leaf = Leaf::view(page)?;
         for index in 0..leaf.count() {
             let row = leaf.row(index)?;
@@ -78,13 +79,15 @@ impl<P: PageRead, E: FnMut(&[u8], TxnId)> Walk<'_, P, E> {
             if index == 0 {
                 self.rises(page, 0)?;
             }
-            (self.each)(&self.key, row.txn);
+            if (self.each)(&self.key, row.txn).is_break() {
+                return Ok(ControlFlow::Break(()));
+            }
         }
         self.keep(0);
-        Ok(())
+        Ok(ControlFlow::Continue(()))
     }
 
-    fn visit_branch(&mut self, page: Page<'_>, level: u8) -> Result<(), PageError> {
+    fn visit_branch(&mut self, page: Page<'_>, level: u8) -> Result<ControlFlow<()>, PageError> {
         let branch = Branch::view(page)?;
         let children = branch.count();
         for index in 0..children {
@@ -100,9 +103,12 @@ impl<P: PageRead, E: FnMut(&[u8], TxnId)> Walk<'_, P, E> {
                     self.keep(level);
                 }
             }
-            self.visit(branch.child(index)?, Some(level - 1))?;
+            let child = branch.child(index)?;
+            if self.visit(child, Some(level - 1))?.is_break() {
+                return Ok(ControlFlow::Break(()));
+            }
         }
-        Ok(())
+        Ok(ControlFlow::Continue(()))
     }
 
     /// Asks for those of a branch's next children that will be read.
