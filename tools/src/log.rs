@@ -6,7 +6,10 @@ use std::path::Path;
 
 use clap::Subcommand;
 use jiff::Timestamp;
-use northstardb::{Change, Db, LogFilter, LogHole, LogTail, Lsn, Options, Transaction, TxnId};
+use northstardb::{
+    Change, Db, Holder, LogFilter, LogHole, LogTail, Lsn, Options, SubscriberState, Transaction,
+    TxnId,
+};
 use serde_json::{Value, json};
 
 use crate::read::content as bytes;
@@ -22,6 +25,11 @@ pub(crate) enum Log {
     /// The database is not opened, and need not be fit for that. What a crash may have left behind the end is named, and is
     /// no hole: recovery cuts it.
     Verify,
+    /// Forget a named reader of the log, and let go of what is kept for it
+    Unsubscribe {
+        /// Its name, as `subscribers` prints it
+        name: String,
+    },
 }
 
 /// What to print.
@@ -48,6 +56,8 @@ pub(crate) enum Print {
     },
     /// How much the log holds
     Stat,
+    /// The named readers for whom the log is kept: how far each has come, and how much that keeps
+    Subscribers,
 }
 
 /// Which changes.
@@ -99,6 +109,7 @@ pub(crate) fn perform(
             let from = log.next().get().saturating_sub(*count).max(first()?.get());
             dump(db, TxnId::new(from), usize::MAX, wanted, json, out)
         }
+        Print::Subscribers => subscribers(db, json, out),
         Print::Stat => {
             let (first, next) = (first()?, log.next());
             let figures = json!({
@@ -111,6 +122,68 @@ pub(crate) fn perform(
             report::print(&figures, json, out)
         }
     }
+}
+
+/// Forgets a subscriber.
+pub(crate) fn unsubscribe(
+    db: &Db,
+    name: &str,
+    json: bool,
+    out: &mut impl Write,
+) -> Result<(), Failure> {
+    let log = db.log().during(|| "cannot read the log".to_owned())?;
+    let known = log.unsubscribe(name);
+    if !known.during(|| format!("cannot forget the subscriber {name:?}"))? {
+        return Err(Failure::Found(format!("there is no subscriber {name:?}")));
+    }
+    report::print(&json!({ "unsubscribed": name }), json, out)
+}
+
+/// One line a subscriber.
+fn subscribers(db: &Db, json: bool, out: &mut impl Write) -> Result<(), Failure> {
+    let during = || "cannot list the subscribers".to_owned();
+    let log = db.log().during(during)?;
+    let mut held = BTreeMap::new();
+    for holder in db.holders().during(during)? {
+        if let Holder::Subscriber {
+            name, held_bytes, ..
+        } = holder
+        {
+            held.insert(name, held_bytes);
+        }
+    }
+    for found in log.subscribers().during(during)? {
+        let SubscriberState {
+            name,
+            position,
+            since,
+            is_lost,
+            ..
+        } = found;
+        let since = Timestamp::try_from(since).unwrap_or(Timestamp::MAX);
+        let bytes = held.get(&name).copied().unwrap_or(0);
+        if json {
+            let line = json!({
+                "name": name,
+                "next_txn": position.get(),
+                "since": since.to_string(),
+                "held_bytes": bytes,
+                "is_lost": is_lost,
+            });
+            writeln!(out, "{line}")?;
+            continue;
+        }
+        let lost = if is_lost {
+            ", lost: the log no longer has that"
+        } else {
+            ""
+        };
+        writeln!(
+            out,
+            "{name}  next {position}, since {since}, holds {bytes} bytes{lost}"
+        )?;
+    }
+    Ok(())
 }
 
 /// Verifies the log of the database at `path`.

@@ -282,6 +282,15 @@ fn perform(arguments: Arguments, out: &mut impl Write) -> Result<(), Failure> {
         }
         Command::Log(log::Log::Print(command)) => log::perform(&existing()?, &command, json, out),
         Command::Log(log::Log::Verify) => log::verify(&path, json, out),
+        Command::Log(log::Log::Unsubscribe { name }) => {
+            // Of the log, no more is let go than that.
+            let keeping = Options::new().create(false).log_retention(Retention::All);
+            let db = open(keeping)?;
+            let done = log::unsubscribe(&db, &name, json, out);
+            db.close()
+                .during(|| "cannot close the database".to_owned())?;
+            done
+        }
         Command::Backup(backup::Command::Write { file, after }) => {
             backup::write(&existing()?, &file, after.as_deref(), json, out)
         }

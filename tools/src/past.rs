@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use northstardb::{Db, ReadTxn, Row, TxnId, Version};
 use serde_json::json;
 
-use crate::read::content;
+use crate::read::{content, with_path};
 use crate::{During, Failure};
 
 /// A state, as the command line names it.
@@ -118,11 +118,11 @@ pub(crate) fn diff(
     let (before, after) = (before.open(db)?, after.open(db)?);
     let failed = || format!("cannot compare {} and {}", before.txn_id(), after.txn_id());
     let mut show = |path: &[u8], before: Option<usize>, after: Option<usize>| {
-        let path = String::from_utf8_lossy(path);
         if json {
-            let line = json!({ "path": path, "bytes_before": before, "bytes_after": after });
-            return writeln!(out, "{line}");
+            let row = json!({ "bytes_before": before, "bytes_after": after });
+            return writeln!(out, "{}", with_path(path, row));
         }
+        let path = String::from_utf8_lossy(path);
         match (before, after) {
             (None, Some(after)) => writeln!(out, "+ {path} ({after} bytes)"),
             (Some(before), None) => writeln!(out, "- {path} ({before} bytes)"),

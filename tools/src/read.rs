@@ -64,14 +64,26 @@ pub(crate) fn scan(
     };
     for row in rows.by_ref().take(wanted.limit) {
         let (path, value) = row.during(|| "cannot go on scanning".to_owned())?;
-        let path = String::from_utf8_lossy(&path);
         if json {
-            writeln!(out, "{}", json!({ "path": path, "bytes": value.len() }))?;
+            let row = with_path(&path, json!({ "bytes": value.len() }));
+            writeln!(out, "{row}")?;
         } else {
+            let path = String::from_utf8_lossy(&path);
             writeln!(out, "{:>10}  {path}", value.len())?;
         }
     }
     Ok(())
+}
+
+/// Adds the path to a JSON object: as text, or as `path_hex` where it is none.
+pub(crate) fn with_path(path: &[u8], mut row: Value) -> Value {
+    if let Some(fields) = row.as_object_mut() {
+        match std::str::from_utf8(path) {
+            Ok(text) => fields.insert("path".to_owned(), text.into()),
+            Err(_) => fields.insert("path_hex".to_owned(), hex(path).into()),
+        };
+    }
+    row
 }
 
 /// Bytes in JSON: text where they are text.

@@ -627,3 +627,50 @@ fn the_log_of_a_database_that_does_not_open_is_verified() {
     let nothing = northstar(dir.path(), &["log", "verify"]);
     assert_eq!(nothing.status.code(), Some(1), "{}", text(&nothing));
 }
+
+#[test]
+fn subscribers_are_listed_and_forgotten() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("db");
+    let db = northstardb::Options::new().open(&path).unwrap();
+    let table = db.table("files").unwrap();
+    for name in ["indexer", "mailer"] {
+        let log = db.log().unwrap();
+        log.subscribe(name, log.next(), northstardb::LogFilter::all())
+            .unwrap();
+    }
+    let mut write = db.begin_write().unwrap();
+    write.put(&table, b"not \xff text", "x").unwrap();
+    write.commit().unwrap();
+    db.close().unwrap();
+    let list = || -> Vec<serde_json::Value> {
+        let found = northstar(&path, &["log", "subscribers", "--json"]);
+        assert!(found.status.success(), "{}", text(&found));
+        let lines = String::from_utf8(found.stdout).unwrap();
+        let lines = lines.lines();
+        lines
+            .map(|line| serde_json::from_str(line).unwrap())
+            .collect()
+    };
+    let found = list();
+    assert_eq!(found.len(), 2, "{found:?}");
+    assert_eq!(found[0]["name"], "indexer");
+    assert_eq!(found[0]["is_lost"], false);
+    assert!(found[0]["held_bytes"].as_u64() > Some(0), "{found:?}");
+    let plain = text(&northstar(&path, &["log", "subscribers"]));
+    assert!(plain.contains("mailer  next "), "{plain}");
+    let before = json(&northstar(&path, &["log", "stat", "--json"]));
+    let forgotten = northstar(&path, &["log", "unsubscribe", "indexer"]);
+    assert!(forgotten.status.success(), "{}", text(&forgotten));
+    let again = northstar(&path, &["log", "unsubscribe", "indexer"]);
+    assert_eq!(again.status.code(), Some(1), "{}", text(&again));
+    let found = list();
+    assert_eq!(found.len(), 1, "{found:?}");
+    assert_eq!(found[0]["name"], "mailer");
+    let after = json(&northstar(&path, &["log", "stat", "--json"]));
+    assert_eq!(before["first_txn"], after["first_txn"], "the log was kept");
+    // A path that is no text is not shown as another one.
+    let row = json(&northstar(&path, &["scan", "--json"]));
+    assert_eq!(row["path_hex"], "6e6f7420ff2074657874", "{row}");
+    assert!(row.get("path").is_none(), "{row}");
+}
