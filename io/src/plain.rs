@@ -8,7 +8,7 @@
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd};
-use std::os::unix::fs::{FileExt, MetadataExt};
+use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -41,6 +41,14 @@ impl NativeFile {
     /// Opens a file, direct if `disk` wants it so and the file system agrees.
     pub(crate) fn open(disk: &Arc<Shared>, path: &Path, mode: OpenMode) -> Result<Self, IoError> {
         static NEXT_ID: AtomicU64 = AtomicU64::new(0);
+        // Opening a pipe would wait for somebody at its other end.
+        if let Ok(found) = std::fs::metadata(path)
+            && !found.is_file()
+            && !found.is_dir()
+            && !found.file_type().is_block_device()
+        {
+            return Err(IoError::at(IoKind::Open, path, libc::EINVAL));
+        }
         let opened = std::fs::OpenOptions::new()
             .read(true)
             .write(mode != OpenMode::Read)

@@ -543,3 +543,15 @@ fn the_simulated_disk_keeps_every_promise() {
     check(&*disk, dir);
     assert_eq!(disk.violations(), Vec::<String>::new());
 }
+
+#[test]
+fn a_pipe_is_refused_at_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let pipe = dir.path().join("pipe");
+    let made = std::process::Command::new("mkfifo").arg(&pipe).status();
+    assert!(made.unwrap().success());
+    for mode in [OpenMode::Read, OpenMode::Write] {
+        let refused = native(Choice::Never, true).open(&pipe, mode).unwrap_err();
+        assert_eq!((refused.kind, refused.errno), (IoKind::Open, libc::EINVAL));
+    }
+}
