@@ -610,3 +610,26 @@ fn segments_that_are_let_go_while_the_log_is_checked_are_no_holes() {
     assert_eq!(holes, [], "of a sound log");
     db.close().unwrap();
 }
+
+#[test]
+fn a_segment_that_cannot_be_read_is_a_hole_of_an_open_database_too() {
+    let dir = tempfile::tempdir().unwrap();
+    let db = short().open(dir.path()).unwrap();
+    let table = db.table("t").unwrap();
+    for number in 0..200 {
+        common::put(&db, &table, &number.to_string(), &[7; 2000]);
+    }
+    db.checkpoint().unwrap();
+    let log = db.log().unwrap();
+    let _subscriber = log
+        .subscribe("s", log.next(), northstardb::LogFilter::all())
+        .unwrap();
+    let first = &files(&dir.path().join("log"))[0];
+    let file = std::fs::File::options().write(true).open(first).unwrap();
+    file.set_len(0).unwrap();
+    let report = log.check().unwrap();
+    assert_eq!(report.holes.len(), 1, "{report:?}");
+    assert_eq!(report.holes[0].place.map(|place| place.0.get()), Some(0));
+    assert!(report.transactions > 150, "{report:?}");
+    assert_eq!(db.holders().unwrap().len(), 1);
+}

@@ -281,6 +281,26 @@ fn put(table: &Table, number: u64, len: usize) -> WriteBatch {
 }
 
 #[test]
+fn a_tail_goes_on_waiting_while_what_comes_is_not_what_it_wants() {
+    let db = short().memory().unwrap();
+    let (wanted, other) = (db.table("wanted").unwrap(), db.table("other").unwrap());
+    let from = db.log().unwrap().next();
+    let filter = LogFilter::all().table(&wanted);
+    let mut tail = db.log().unwrap().tail(from, filter).unwrap();
+    let writer = {
+        let db = db.clone();
+        std::thread::spawn(move || {
+            for _ in 0..100 {
+                common::put(&db, &other, "k", b"x");
+            }
+            common::put(&db, &wanted, "k", b"x")
+        })
+    };
+    let found = tail.next_timeout(Duration::from_secs(600)).unwrap();
+    assert_eq!(found.unwrap().txn_id(), writer.join().unwrap());
+}
+
+#[test]
 fn a_waiting_tail_sees_commits_as_they_become_durable_and_ends_with_the_database() {
     let dir = tempfile::tempdir().unwrap();
     let db = short().open(dir.path().join("db")).unwrap();

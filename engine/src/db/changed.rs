@@ -24,6 +24,8 @@ use crate::tree::since::rows_since;
 use crate::txn::cursor::Cursor;
 use crate::txn::snapshot::Snapshot;
 
+/// Rows of history that are looked at before the log is thought of.
+const FEW_ROWS: u64 = 4096;
 /// Bytes of log that are read in the time in which one row of a page is looked at, about.
 const ROW_LOG_BYTES: u64 = 64;
 
@@ -42,9 +44,14 @@ type Keys = BTreeSet<Vec<u8>>;
 impl Between<'_> {
     /// The keys that may have changed after the one and not after the other: all that did, and some that did not.
     pub(super) fn changed_keys(&self, engine: &Engine) -> Result<Keys> {
+        if let Some(keys) = self.keys_in_history(Some(FEW_ROWS))? {
+            return Ok(keys);
+        }
         if let Some(log_bytes) = self.log_bytes(engine) {
             let rows = log_bytes / ROW_LOG_BYTES;
-            if let Some(keys) = self.keys_in_history(Some(rows))? {
+            if rows > FEW_ROWS
+                && let Some(keys) = self.keys_in_history(Some(rows))?
+            {
                 return Ok(keys);
             }
             if let Some(keys) = self.keys_in_log(engine)? {

@@ -3,10 +3,12 @@
 //! Spec: SE-024.
 
 use std::collections::BTreeMap;
+use std::time::{Duration, UNIX_EPOCH};
 
 use super::Db;
 use crate::error::Result;
 use crate::txn::holder::Holder;
+use crate::txn::positions::each_of;
 
 impl Db {
     /// Everybody who keeps space from being reused, snapshots and full backups first, then other backups and subscribers: who
@@ -43,17 +45,17 @@ impl Db {
         let now_ns = engine.pipeline.monotonic_ns();
         for backup in engine.shapes.shared.backups.running() {
             if let Some(from) = backup.log_from() {
-                holders.push(backup.holder(now_ns, bytes_from(from)?));
+                holders.push(backup.holder(now_ns, bytes_from(from)));
             }
         }
-        for subscriber in log.subscribers()? {
+        each_of(&log.snapshot()?, |name, (position, since_ns)| {
             holders.push(Holder::Subscriber {
-                held_bytes: bytes_from(subscriber.position)?,
-                name: subscriber.name,
-                position: subscriber.position,
-                since: subscriber.since,
+                held_bytes: bytes_from(position),
+                name: String::from_utf8_lossy(name).into_owned(),
+                position,
+                since: UNIX_EPOCH + Duration::from_nanos(since_ns),
             });
-        }
+        })?;
         Ok(holders)
     }
 }

@@ -131,7 +131,9 @@ impl Log {
             let border = engine.pipeline.position();
             let (next, end) = (border.last_txn.next(), border.lsn);
             let mut walk = Walk::default();
-            if let Some(mut follower) = Follower::from_first(segments, engine.database, end)? {
+            let first = Follower::from_any(segments, engine.database, started_at, end);
+            walk.note_start(started_at, first.as_ref(), Some(end));
+            if let Some(mut follower) = first {
                 walk.walk_to(segments, &mut follower, end, next);
             }
             // What is let go during the walk is no hole.
@@ -148,18 +150,19 @@ impl Log {
         }
     }
 
-    /// How many bytes the log has from the segment on in which a transaction is, or from its start if that was let go; none from
-    /// the next transaction on.
-    pub(super) fn bytes_from(&self) -> impl FnMut(TxnId) -> Result<u64> {
+    /// How many bytes the log has from the segment on in which a transaction is, or from its start if that was let go or cannot be
+    /// read; none from the next transaction on.
+    pub(super) fn bytes_from(&self) -> impl FnMut(TxnId) -> u64 {
         let segments = &self.engine.segments;
         let border = self.engine.pipeline.position();
         let mut places = Places::new(segments, self.engine.database, border.lsn);
         move |txn| {
             if txn > border.last_txn {
-                return Ok(0);
+                return 0;
             }
-            let from = places.segment_of(txn)?.unwrap_or(segments.start());
-            Ok(border.lsn.get().saturating_sub(from.get()))
+            let from = places.segment_of(txn).ok().flatten();
+            let from = from.unwrap_or_else(|| segments.start());
+            border.lsn.get().saturating_sub(from.get())
         }
     }
 
@@ -577,10 +580,18 @@ impl Tail {
     /// # Errors
     /// As [`Tail::try_next`].
     pub fn next_timeout(&mut self, at_most: Duration) -> Result<Option<Transaction>> {
-        match self.try_next()? {
-            Some(found) => Ok(Some(found)),
-            None if self.wait(Some(at_most)) => self.try_next(),
-            None => Ok(None),
+        let pipeline = &Arc::clone(&self.log.engine).pipeline;
+        let began_ns = pipeline.monotonic_ns();
+        loop {
+            if let Some(found) = self.try_next()? {
+                return Ok(Some(found));
+            }
+            // What came is not always what the filter wants.
+            let passed = Duration::from_nanos(pipeline.monotonic_ns().saturating_sub(began_ns));
+            let left = at_most.saturating_sub(passed);
+            if left.is_zero() || !self.wait(Some(left)) {
+                return Ok(None);
+            }
         }
     }
 

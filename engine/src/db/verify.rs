@@ -323,7 +323,7 @@ impl Walk {
     }
 
     /// Notes what comes before the first that says it is a group.
-    fn note_start(&mut self, from: Lsn, first: Option<&Follower>, end: Option<Lsn>) {
+    pub(super) fn note_start(&mut self, from: Lsn, first: Option<&Follower>, end: Option<Lsn>) {
         let to = first.map(Follower::position).or(end);
         self.report.unexplained = to.filter(|to| *to > from).map(|to| (from, to));
     }

@@ -16,6 +16,7 @@ use northstar_io::planted::planted;
 use northstar_io::regressions::{Regression, regressed};
 use northstar_io::{Buf, Completion, File, IoError, Op, Queue, SyncMethod};
 
+use super::begins::{Begins, First};
 use super::group::{CHUNK, SealedGroup};
 use super::segment::Segments;
 use super::{LogError, LogPosition};
@@ -69,6 +70,8 @@ pub(crate) struct LogWriter {
     segments: Arc<Segments>,
     position: LogPosition,
     method: SyncMethod,
+    /// The segment in which the last group begins.
+    began: u64,
     /// The segment being written.
     current: Option<(u64, Arc<dyn File>)>,
     /// Holds what of a group goes into a second segment, since a write begins with a buffer's first byte.
@@ -103,6 +106,7 @@ impl LogWriter {
             segments,
             position: end,
             method,
+            began: number,
             current: Some((number, file)),
             scratch: None,
             queue: None,
@@ -117,6 +121,7 @@ impl LogWriter {
             segments,
             position: end,
             method: SyncMethod::None,
+            began: 0,
             current: None,
             scratch: None,
             queue: None,
@@ -178,11 +183,27 @@ impl LogWriter {
         written.inspect_err(|_| self.halted = !planted("the log goes on after a failed write"))?;
         self.halted = false;
         self.position = group.end;
+        self.note_begin(&group.start);
         self.segments.note_end(group.end.lsn);
         self.counters.add(|counters| &counters.groups, 1);
         self.counters
             .add(|counters| &counters.bytes, group.len_bytes() as u64);
         Ok(self.position)
+    }
+
+    /// Notes what a group is the first to begin in, and in which segments before it nothing does.
+    fn note_begin(&mut self, start: &LogPosition) {
+        let number = self.segments.locate(start.lsn).0;
+        if number == self.began {
+            return;
+        }
+        for passed in self.began + 1..number {
+            self.segments.note_begin(passed, Begins::Nothing);
+        }
+        let (lsn, txn) = (start.lsn, start.last_txn.next());
+        self.segments
+            .note_begin(number, Begins::First(First { lsn, txn }));
+        self.began = number;
     }
 
     fn write(&mut self, group: &SealedGroup) -> Result<(), IoError> {

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use northstar_io::{Buf, File, IoError, OpenMode};
 
 use super::LogError;
+use super::begins::{Begins, First};
 use super::segment::Segments;
 use crate::format::group::{Group, GroupError, GroupField, claims_position};
 use crate::ids::{Lsn, TxnId};
@@ -25,26 +26,6 @@ pub(super) fn corrupt(why: GroupError) -> LogError {
         durable_through: why.at,
         why,
     }
-}
-
-/// Of the segments `numbers`, whose first groups `first` tells, the first group of that in which `txn` is.
-pub(super) fn find(
-    numbers: &[u64],
-    txn: TxnId,
-    mut first: impl FnMut(u64) -> Result<Option<Group>, LogError>,
-) -> Result<Option<Group>, LogError> {
-    let (mut low, mut high, mut best) = (0, numbers.len(), None);
-    while low < high {
-        let middle = low + (high - low) / 2;
-        match first(numbers[middle]) {
-            Ok(Some(group)) if group.first_txn <= txn => (low, best) = (middle + 1, Some(group)),
-            Ok(_) => high = middle,
-            // Recycled since it was listed, as are all before it: if it is anywhere, it is in a later one.
-            Err(LogError::Gone) => (low, best) = (middle + 1, None),
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(best)
 }
 
 /// See the module.
@@ -72,14 +53,6 @@ impl Bytes {
             assembled: Vec::new(),
             careful_until: Lsn::new(0),
             proven: Lsn::new(0),
-        }
-    }
-
-    /// Reads no more than what is asked for.
-    pub(super) fn sparing(segments: Arc<Segments>) -> Self {
-        Self {
-            careful_until: Lsn::new(u64::MAX),
-            ..Self::new(segments)
         }
     }
 
@@ -113,27 +86,75 @@ impl Bytes {
         database: u64,
         txn: TxnId,
         end: Lsn,
-    ) -> Result<Option<Group>, LogError> {
-        find(&self.numbers(end), txn, |number| {
-            self.first_group(number, database, end)
-        })
+    ) -> Result<Option<First>, LogError> {
+        let numbers = self.numbers(end);
+        let (mut low, mut high, mut best) = (0, numbers.len(), None);
+        while low < high {
+            let middle = low + (high - low) / 2;
+            match self.first_group(numbers[middle], database, end) {
+                Ok(Some(first)) if first.txn <= txn => (low, best) = (middle + 1, Some(first)),
+                Ok(_) => high = middle,
+                // Recycled since it was listed, as are all before it: if it is anywhere, it is in a later one.
+                Err(LogError::Gone) => (low, best) = (middle + 1, None),
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(best)
     }
 
     /// The first group that begins in segment `number` or a later one.
     pub(super) fn first_group(
         &mut self,
-        number: u64,
+        mut number: u64,
         database: u64,
         end: Lsn,
-    ) -> Result<Option<Group>, LogError> {
+    ) -> Result<Option<First>, LogError> {
+        let segment = self.segments.segment_bytes();
+        loop {
+            let from = Lsn::new(number * segment);
+            if from >= end {
+                return Ok(None);
+            }
+            let found = match self.segments.begins(number) {
+                Begins::First(first) => Some(first),
+                Begins::Nothing => None,
+                Begins::Unknown => {
+                    let found = self.first_within(from, database, end)?;
+                    let is_whole = from.plus(segment) <= end;
+                    match found {
+                        Some(first) => self.segments.note_begin(number, Begins::First(first)),
+                        None if is_whole => self.segments.note_begin(number, Begins::Nothing),
+                        None => {}
+                    }
+                    found
+                }
+            };
+            if let Some(first) = found.filter(|first| first.lsn < end) {
+                return Ok(Some(first));
+            }
+            number += 1;
+        }
+    }
+
+    /// The first group that begins in the segment that begins at `from`.
+    fn first_within(
+        &mut self,
+        from: Lsn,
+        database: u64,
+        end: Lsn,
+    ) -> Result<Option<First>, LogError> {
         let block = LOG_BLOCK_BYTES as u64;
-        let mut at = Lsn::new(number * self.segments.segment_bytes());
-        while at < end {
+        let to = from.plus(self.segments.segment_bytes()).min(end);
+        // Mostly it is there that one begins.
+        self.careful_until = self.careful_until.max(from.plus(block));
+        let mut at = from;
+        while at < to {
             let bytes = self.get(at, block, end)?;
             if claims_position(bytes, at)
                 && let Ok((group, _)) = Group::decode(bytes, at, database)
             {
-                return Ok(Some(group));
+                let (lsn, txn) = (at, group.first_txn);
+                return Ok(Some(First { lsn, txn }));
             }
             at = at.plus(block);
         }

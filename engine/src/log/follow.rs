@@ -14,6 +14,7 @@
 use std::sync::Arc;
 
 use super::LogError;
+use super::begins::First;
 use super::bytes::{Bytes, KEPT_BYTES_MAX, corrupt};
 use super::segment::Segments;
 use crate::format::group::{Group, GroupError, GroupField};
@@ -74,12 +75,12 @@ impl Follower {
         let mut bytes = Bytes::new(Arc::clone(segments));
         let end = border.lsn;
         let found = bytes.find(database, txn, end)?;
-        let group = found.ok_or(LogError::Gone)?;
-        match bytes.walk_segment(database, group.lsn, end) {
-            Err(LogError::Corrupt { .. }) if !bytes.has(group.lsn) => return Err(LogError::Gone),
+        let first = found.ok_or(LogError::Gone)?;
+        match bytes.walk_segment(database, first.lsn, end) {
+            Err(LogError::Corrupt { .. }) if !bytes.has(first.lsn) => return Err(LogError::Gone),
             walked => walked?,
         }
-        let mut follower = Self::at(bytes, database, &group);
+        let mut follower = Self::at(bytes, database, first);
         while follower.txn < txn {
             if follower.next(end)?.is_none() {
                 return Err(LogError::Gone);
@@ -103,7 +104,12 @@ impl Follower {
                 // Recycled since it was listed, as are all before it: the log begins with a later one.
                 Err(LogError::Gone) => {}
                 Err(error) => return Err(error),
-                Ok(group) => return Ok(group.map(|group| Self::at(bytes, database, &group))),
+                Ok(None) => return Ok(None),
+                // What is known of a segment outlives its file.
+                Ok(Some(first)) => match bytes.header(first.lsn, database, end) {
+                    Err(LogError::Gone) => {}
+                    Ok(_) | Err(_) => return Ok(Some(Self::at(bytes, database, first))),
+                },
             }
         }
         Ok(None)
@@ -120,22 +126,22 @@ impl Follower {
     ) -> Result<Option<(TxnId, u64)>, LogError> {
         let end = segments.end();
         let mut bytes = Bytes::new(Arc::clone(segments));
-        let Some(group) = bytes.first_group(number, database, end)? else {
+        let Some(first) = bytes.first_group(number, database, end)? else {
             return Ok(None);
         };
-        let mut follower = Self::at(bytes, database, &group);
+        let mut follower = Self::at(bytes, database, first);
         let record = follower.next(end)?;
         Ok(record.map(|record| (record.txn, record.timestamp_ns)))
     }
 
-    fn at(bytes: Bytes, database: u64, group: &Group) -> Self {
+    fn at(bytes: Bytes, database: u64, first: First) -> Self {
         Self::before(
             bytes,
             database,
             Border {
-                lsn: group.lsn,
+                lsn: first.lsn,
                 previous: None,
-                txn: group.first_txn,
+                txn: first.txn,
             },
         )
     }

@@ -13,6 +13,7 @@
 #![forbid(unsafe_code)]
 
 mod append;
+mod begins;
 mod bytes;
 mod claim;
 mod follow;

@@ -1,14 +1,13 @@
 //! Where in the log transactions are, to the segment.
 //!
-//! - Cost: one block of a segment, once for each that a search comes to; then none.
+//! - Cost: what [`super::begins`] does not know is looked for, mostly one block of a segment, once; where groups that another
+//!   process wrote are longer than segments, up to the next that begins.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::LogError;
-use super::bytes::{Bytes, find};
+use super::bytes::Bytes;
 use super::segment::Segments;
-use crate::format::group::Group;
 use crate::ids::{Lsn, TxnId};
 
 /// See the module; of a log that is durable up to some position.
@@ -17,21 +16,14 @@ pub(crate) struct Places {
     bytes: Bytes,
     database: u64,
     end: Lsn,
-    numbers: Vec<u64>,
-    /// The first group in a segment or after it, for those that were looked at.
-    first: BTreeMap<u64, Option<Group>>,
 }
 
 impl Places {
     pub(crate) fn new(segments: &Arc<Segments>, database: u64, end: Lsn) -> Self {
-        let bytes = Bytes::sparing(Arc::clone(segments));
-        let numbers = bytes.numbers(end);
         Self {
-            bytes,
+            bytes: Bytes::new(Arc::clone(segments)),
             database,
             end,
-            numbers,
-            first: BTreeMap::new(),
         }
     }
 
@@ -40,19 +32,12 @@ impl Places {
     /// # Errors
     /// What reading meets.
     pub(crate) fn segment_of(&mut self, txn: TxnId) -> Result<Option<Lsn>, LogError> {
-        let (bytes, first) = (&mut self.bytes, &mut self.first);
-        let found = find(&self.numbers, txn, |number| {
-            if let Some(known) = first.get(&number) {
-                return Ok(*known);
-            }
-            let group = bytes.first_group(number, self.database, self.end)?;
-            first.insert(number, group);
-            Ok(group)
-        })?;
-        Ok(found.map(|group| group.lsn))
+        let found = self.bytes.find(self.database, txn, self.end)?;
+        Ok(found.map(|first| first.lsn))
     }
 
-    /// Bytes of the log from the segment on in which `from` is, to the end of that in which `to` is. None if `from` was let go.
+    /// Bytes of the log from the segment on in which `from` is, to the first group of a segment after that in which `to` is.
+    /// None if `from` was let go.
     ///
     /// # Errors
     /// What reading meets.
@@ -60,8 +45,9 @@ impl Places {
         let (Some(from), Some(to)) = (self.segment_of(from)?, self.segment_of(to)?) else {
             return Ok(None);
         };
-        let segment = self.bytes.segments.segment_bytes();
-        let to = to.plus(segment).min(self.end);
+        let after = self.bytes.segments.locate(to).0 + 1;
+        let next = self.bytes.first_group(after, self.database, self.end)?;
+        let to = next.map_or(self.end, |next| next.lsn);
         Ok(Some(to.get().saturating_sub(from.get())))
     }
 }

@@ -21,6 +21,7 @@ use std::sync::Arc;
 use northstar_io::planted::planted;
 use northstar_io::{Buf, Disk, File, IoError, IoKind, OpenMode};
 
+use super::begins::Known;
 use crate::ids::Lsn;
 use crate::limits::LOG_BLOCK_BYTES;
 use crate::marks::{Mark, reached};
@@ -53,6 +54,7 @@ pub(crate) struct Segments {
     pub(super) claimed: AtomicU64,
     /// Numbers of the segments in the directory. Changed by the holder of `workshop`, after the disk was.
     segments: Mutex<BTreeSet<u64>>,
+    pub(super) known: Mutex<Known>,
     workshop: Mutex<Workshop>,
     /// Taken while it is found out what nobody wants any more, and that is let go.
     recycling: Mutex<()>,
@@ -132,6 +134,7 @@ impl Segments {
             end: AtomicU64::new(0),
             claimed: AtomicU64::new(0),
             segments: Mutex::new(segments),
+            known: Mutex::default(),
             recycling: Mutex::new(()),
             workshop: Mutex::new(workshop),
         }))
@@ -369,6 +372,7 @@ impl Segments {
             }
             self.segments.lock().remove(&number);
         }
+        self.forget_begins(first_kept);
         self.disk.sync_dir(&self.dir)
     }
 

@@ -371,3 +371,41 @@ fn the_same_log_lives_on_real_files_with_and_without_a_ring() {
         }
     }
 }
+
+/// A group that is longer than a segment leaves some in which none begins.
+#[test]
+fn transactions_are_found_beside_groups_that_are_longer_than_segments() {
+    let mut rng = SmallRng::seed_from_u64(9);
+    let segment_bytes = 64 * KIB;
+    let mut log = TestLog::create(&memory_disk(), segment_bytes);
+    for _ in 0..6 {
+        for bytes in [5_000, 400_000, 2_000, 90_000, 300] {
+            log.group(&mut rng, bytes);
+        }
+    }
+    let newest = log.end();
+    // What the writer noted, and what somebody finds who has only the files.
+    let found = open_segments(&log.disk, segment_bytes);
+    for segments in [log.writer.segments(), &found] {
+        let mut places = Places::new(segments, DATABASE, newest.lsn);
+        let mut last = Lsn::new(0);
+        for txn in (1..=newest.last_txn.get()).map(TxnId::new) {
+            let place = places.segment_of(txn).unwrap().unwrap();
+            assert!(place >= last, "{txn} at {place} after {last}");
+            last = place;
+            let sought = Follower::seek(segments, DATABASE, txn, newest);
+            assert_eq!(sought.unwrap().txn(), txn);
+        }
+    }
+    let ends = newest.lsn.get() / segment_bytes;
+    let same = |number| log.writer.segments().begins(number) == found.begins(number);
+    let noted = (1..ends).filter(|number| same(*number));
+    // Those that a search never came to are not known to who has only the files.
+    assert!(noted.count() > 20);
+    let contradicts = |number: &u64| {
+        let [one, other] = [log.writer.segments(), &found].map(|known| known.begins(*number));
+        one != other && other != begins::Begins::Unknown
+    };
+    // The writer notes none for where it began.
+    assert_eq!((1..ends).find(contradicts), None);
+}
