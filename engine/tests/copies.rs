@@ -330,12 +330,18 @@ fn a_damaged_or_cut_backup_is_never_restored() {
         let longer = [&backup[..], &[0]].concat();
         assert!(matches!(Backup::verify(&*longer), Err(Error::Corrupt(_))));
     }
-    // What was interrupted is opened by nobody.
+    // Half of one leaves nothing that could be opened, and nothing in the way of another.
     let path = dir.path().join("restored");
-    let half = small().restore(&path, &full[..full.len() - 30]);
-    assert!(matches!(half, Err(Error::Corrupt(_))), "{half:?}");
-    for options in [small(), small().read_only(true)] {
-        let opened = options.open(&path);
+    for cut in [30, full.len() / 2, 0] {
+        let half = small().restore(&path, &full[..full.len() - cut]);
+        if cut == 0 {
+            let copy = half.unwrap().finish();
+            let hash = |db: &Db| db.begin_read().unwrap().state_hash().unwrap();
+            assert_eq!(hash(&copy), hash(&db));
+            continue;
+        }
+        assert!(matches!(half, Err(Error::Corrupt(_))), "{half:?}");
+        let opened = small().read_only(true).open(&path);
         assert!(
             matches!(opened, Err(Error::NotADatabase { .. })),
             "{opened:?}"
@@ -611,13 +617,31 @@ fn the_state_of_a_backup_is_found_by_its_time_once_it_is_restored() {
     pause();
     let moment = std::time::SystemTime::now();
     pause();
+    let known = db.history(&table, key(1), ..).unwrap()[0].time.unwrap();
+    db.close().unwrap();
+    // Opened again, it no longer has that in memory; and the time of closing is not that of the commit.
+    let db = with_history().open(dir.path().join("db")).unwrap();
     let mut full = Vec::new();
-    db.backup(&mut full).unwrap();
+    let backup = db.backup(&mut full).unwrap();
     db.close().unwrap();
 
     let restored = dir.path().join("restored");
     let copy = with_history().restore(&restored, &full[..]).unwrap();
+    let millis = |time: std::time::SystemTime| {
+        let since = time.duration_since(std::time::UNIX_EPOCH);
+        since.unwrap().as_millis()
+    };
+    if let Some(time) = backup.to_time {
+        assert_eq!(millis(time), millis(known));
+        assert_eq!(copy.committed(), backup.to_time);
+    }
     let copy = copy.finish();
+    let table_of_copy = copy.open_table("t").unwrap();
+    let found = &copy.history(&table_of_copy, key(1), ..).unwrap()[0];
+    assert_eq!(
+        (found.txn, found.time.map(millis)),
+        (at, Some(millis(known)))
+    );
     for _ in 0..2 {
         assert_eq!(copy.begin_read_at_time(moment).unwrap().txn_id(), at);
         match copy.begin_read_at_time(before) {

@@ -3,11 +3,14 @@
 use std::fs::{File, OpenOptions};
 use std::io::{BufReader, BufWriter, Write};
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use clap::Subcommand;
+use jiff::Timestamp;
 use northstardb::{Backup, Db, Options, Restore, StateHash, TxnId};
 use serde_json::{Value, json};
 
+use crate::place::Place;
 use crate::{During, Failure, report};
 
 /// Bytes of one write or read of a file.
@@ -42,14 +45,36 @@ pub(crate) fn reader(path: &Path) -> Result<BufReader<File>, Failure> {
     Ok(BufReader::with_capacity(BUFFER_BYTES, file))
 }
 
-/// What a database is made in must be missing or empty: nothing is made over something else.
-pub(crate) fn expect_empty(dir: &Path) -> Result<(), Failure> {
-    match std::fs::read_dir(dir).map(|mut entries| entries.next().is_none()) {
-        Ok(true) => Ok(()),
-        Ok(false) => Err(Failure::Use(format!("{} is not empty", dir.display()))),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
-        Err(error) => Err(Failure::file(dir, error)),
+/// Why `next` does not lead on from `before`, if it does not.
+fn leads_on(before: &Backup, next: &Backup) -> Result<(), String> {
+    if next.is_full {
+        return Err("it is a full one".to_owned());
     }
+    if next.database != before.database {
+        let (next, before) = (next.database, before.database);
+        return Err(format!(
+            "it is of database {next:032x}, the one before of {before:032x}"
+        ));
+    }
+    if next.from > before.to {
+        let (from, to) = (next.from, before.to);
+        return Err(format!(
+            "it begins after {from}, the one before leads to {to}"
+        ));
+    }
+    match (before.to_time, next.from_time) {
+        (Some(one), Some(other)) if next.from == before.to && one != other => Err(format!(
+            "they meet at {}, which was committed at {} in one and at {} in the other: one is of a copy that went its own way",
+            next.from,
+            moment(one),
+            moment(other)
+        )),
+        _ => Ok(()),
+    }
+}
+
+fn moment(time: SystemTime) -> Timestamp {
+    Timestamp::try_from(time).unwrap_or(Timestamp::MAX)
 }
 
 fn verified(path: &Path) -> Result<Backup, Failure> {
@@ -87,11 +112,21 @@ pub(crate) fn write(
     let mut name = path.file_name().unwrap_or_default().to_owned();
     name.push(".part");
     let part = path.with_file_name(name);
-    let backup = write_part(db, &part, since.as_ref()).inspect_err(|_| {
+    let file = match File::create_new(&part) {
+        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {
+            return Err(Failure::Use(format!(
+                "{} exists: somebody is writing this backup, or has not ended it",
+                part.display()
+            )));
+        }
+        created => created.map_err(|error| Failure::file(&part, error))?,
+    };
+    let written = write_part(db, (&part, file), since.as_ref());
+    let named = written.and_then(|backup| name_it(&part, path).map(|()| backup));
+    let backup = named.inspect_err(|_| {
         // Half a backup helps nobody.
         std::fs::remove_file(&part).ok();
     })?;
-    std::fs::rename(&part, path).map_err(|error| Failure::file(path, error))?;
     let dir = match path.parent() {
         Some(dir) if !dir.as_os_str().is_empty() => dir,
         _ => Path::new("."),
@@ -101,19 +136,32 @@ pub(crate) fn write(
     report::print(&figures(&backup), json, out)
 }
 
-fn write_part(db: &Db, part: &Path, since: Option<&Backup>) -> Result<Backup, Failure> {
+/// Gives a file its name, unless something has that by now.
+fn name_it(part: &Path, path: &Path) -> Result<(), Failure> {
+    let failed = |error| Failure::file(path, error);
+    match std::fs::hard_link(part, path) {
+        Ok(()) => std::fs::remove_file(part).map_err(failed),
+        // A file system without links.
+        Err(_) if !path.exists() => std::fs::rename(part, path).map_err(failed),
+        Err(error) => Err(failed(error)),
+    }
+}
+
+fn write_part(
+    db: &Db,
+    (part, file): (&Path, File),
+    since: Option<&Backup>,
+) -> Result<Backup, Failure> {
     let failed = |error| Failure::file(part, error);
-    let mut file = BufWriter::with_capacity(BUFFER_BYTES, File::create(part).map_err(failed)?);
+    let mut file = BufWriter::with_capacity(BUFFER_BYTES, file);
     let backup = match since {
         None => db.backup(&mut file),
         Some(since) => db.backup_since(since.to, &mut file),
     };
     let backup = backup.during(|| "cannot back the database up".to_owned())?;
-    if let Some(since) = since.filter(|since| since.database != backup.database) {
-        return Err(Failure::Use(format!(
-            "what it is to lead on from is of database {:032x}, this is {:032x}",
-            since.database, backup.database
-        )));
+    if let Some(since) = since {
+        leads_on(since, &backup)
+            .map_err(|why| Failure::Use(format!("it would not lead on from the other: {why}")))?;
     }
     let file = file
         .into_inner()
@@ -134,18 +182,13 @@ pub(crate) fn verify(files: &[PathBuf], json: bool, out: &mut impl Write) -> Res
             let (from, to) = (backup.from, backup.to);
             writeln!(out, "{}: sound, {kind}, {from} to {to}", path.display())?;
         }
-        let fits = match &before {
-            None => true,
-            Some(before) => {
-                !backup.is_full && backup.database == before.database && backup.from <= before.to
-            }
-        };
-        if !fits {
-            return Err(Failure::Found(format!(
-                "{} does not lead on from the one before it",
-                path.display()
-            )));
-        }
+        let fits = before.map_or(Ok(()), |before| leads_on(&before, &backup));
+        fits.map_err(|why| {
+            let path = path.display();
+            Failure::Found(format!(
+                "{path} does not lead on from the one before it: {why}"
+            ))
+        })?;
         before = Some(backup);
     }
     Ok(())
@@ -159,15 +202,13 @@ pub(crate) fn restore(
     json: bool,
     out: &mut impl Write,
 ) -> Result<(), Failure> {
-    expect_empty(db)?;
+    let place = Place::empty(db)?;
     let restore = Options::new()
-        .restore(db, reader(full)?)
+        .restore(place.dir(), reader(full)?)
         .during(|| format!("cannot restore {}", full.display()))?;
     // From here on what is there is ours, and nobody else's who began at the same time.
     let restored = lead_on(restore, (full, increments), to);
-    let (reached, state) = restored.inspect_err(|_| {
-        std::fs::remove_dir_all(db).ok();
-    })?;
+    let (reached, state) = restored.inspect_err(|_| place.discard())?;
     let figures = json!({ "txn": reached.get(), "state": state.to_string() });
     report::print(&figures, json, out)
 }

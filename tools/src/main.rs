@@ -7,6 +7,7 @@ mod backup;
 mod import;
 mod log;
 mod past;
+mod place;
 mod read;
 mod replay;
 mod report;

@@ -116,6 +116,12 @@ pub(crate) fn diff(
     out: &mut impl Write,
 ) -> Result<(), Failure> {
     let (before, after) = (before.open(db)?, after.open(db)?);
+    if before.txn_id() > after.txn_id() {
+        let (before, after) = (before.txn_id(), after.txn_id());
+        return Err(Failure::Use(format!(
+            "the first of two states is the earlier one: {before} is later than {after}"
+        )));
+    }
     let failed = || format!("cannot compare {} and {}", before.txn_id(), after.txn_id());
     let mut show = |path: &[u8], before: Option<usize>, after: Option<usize>| {
         if json {

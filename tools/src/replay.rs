@@ -11,6 +11,7 @@ use northstardb::{
 use serde_json::json;
 
 use crate::past::State;
+use crate::place::Place;
 use crate::{During, Failure, backup, report};
 
 /// What to replay, and where.
@@ -52,22 +53,33 @@ pub(crate) fn perform(
     out: &mut impl Write,
 ) -> Result<(), Failure> {
     if replay.verify {
-        let scratch = replay.scratch.clone().unwrap_or_else(|| {
-            let mut name = path.file_name().unwrap_or_default().to_owned();
-            name.push(".replay");
-            path.with_file_name(name)
-        });
+        let scratch = match &replay.scratch {
+            Some(scratch) => scratch.clone(),
+            None => {
+                // Never in it.
+                let path = path
+                    .canonicalize()
+                    .map_err(|error| Failure::file(path, error))?;
+                let mut name = path.file_name().unwrap_or_default().to_owned();
+                name.push(".replay");
+                path.with_file_name(name)
+            }
+        };
         if scratch.exists() {
             return Err(Failure::Use(format!("{} exists", scratch.display())));
         }
-        let verified = verify(source, &scratch, replay.base.as_deref(), json, out);
-        std::fs::remove_dir_all(&scratch).ok();
+        let place = Place::empty(&scratch)?;
+        // What keeps digests is history; one transaction of it will do.
+        let copy = make(place.dir(), replay.base.as_deref(), Retention::Txns(1))?;
+        // From here on what is there is ours.
+        let verified = verify(source, copy, json, out);
+        place.discard();
         return verified;
     }
     let Some(into) = &replay.into else {
         return Err(Failure::Use("give --into or --verify".to_owned()));
     };
-    backup::expect_empty(into)?;
+    let place = Place::empty(into)?;
     let upto = match &replay.to {
         None => Upto::All,
         Some(State::Txn(txn)) => Upto::Txn(TxnId::new(*txn)),
@@ -77,12 +89,10 @@ pub(crate) fn perform(
             Upto::Txn(tag.txn_id())
         }
     };
-    let copy = make(into, replay.base.as_deref(), Retention::None)?;
+    let copy = make(place.dir(), replay.base.as_deref(), Retention::None)?;
     // From here on what is there is ours, and half a copy is not what was asked for.
-    let rebuilt = rebuild(source, copy, replay.base.is_some(), upto);
-    let (txn, count, state) = rebuilt.inspect_err(|_| {
-        std::fs::remove_dir_all(into).ok();
-    })?;
+    let rebuilt = rebuild(source, copy, upto);
+    let (txn, count, state) = rebuilt.inspect_err(|_| place.discard())?;
     let figures = json!({ "txn": txn.get(), "replayed": count, "state": state.to_string() });
     report::print(&figures, json, out)
 }
@@ -90,18 +100,31 @@ pub(crate) fn perform(
 /// Leads `copy` on to what `upto` asks for: the state, how many transactions were replayed, its digest.
 fn rebuild(
     source: &Db,
-    copy: Db,
-    has_base: bool,
+    (copy, base): (Db, Option<Base>),
     upto: Upto,
 ) -> Result<(TxnId, u64, StateHash), Failure> {
-    let mut tail = begin(source, &copy, has_base)?;
+    let mut tail = begin(source, &copy, base)?;
     let begun = TxnId::new(tail.position().get() - 1);
-    if let Upto::Txn(wanted) = upto
-        && wanted < begun
-    {
-        return Err(Failure::Found(format!(
-            "the base is the state after {begun}, which is later than {wanted}"
-        )));
+    match upto {
+        Upto::Txn(wanted) if wanted < begun => {
+            return Err(Failure::Found(format!(
+                "the base is the state after {begun}, which is later than {wanted}"
+            )));
+        }
+        Upto::Time(moment) if base.is_some() => {
+            let time = base.and_then(|base| base.committed);
+            // Times never fall: what comes next tells as well that the base was there by then.
+            let time = match time.or(committed(source, begun)?) {
+                Some(time) => Some(time),
+                None => committed(source, begun.next())?,
+            };
+            if time.is_none_or(|time| millis(time) > millis(moment)) {
+                return Err(Failure::Found(format!(
+                    "the base is the state after {begun}, which was not there by the moment that was asked for, as far as can be told"
+                )));
+            }
+        }
+        Upto::All | Upto::Txn(_) | Upto::Time(_) => {}
     }
     let count = apply(&copy, &mut tail, upto, None)?;
     let read = copy.begin_read().during(failed)?;
@@ -141,31 +164,83 @@ fn millis(time: SystemTime) -> u128 {
 }
 
 /// A copy to apply a log to: empty, or what a base has.
-fn make(into: &Path, base: Option<&Path>, history: Retention) -> Result<Db, Failure> {
+fn make(
+    into: &Path,
+    base: Option<&Path>,
+    history: Retention,
+) -> Result<(Db, Option<Base>), Failure> {
     let options = Options::new().history(history);
     let copy = match base {
-        None => options.open(into),
+        None => options.open(into).map(|copy| (copy, None)),
         Some(base) => {
             let restore = options.restore(into, backup::reader(base)?);
-            restore.map(northstardb::Restore::finish)
+            restore.map(|restore| {
+                let base = Base {
+                    database: restore.source(),
+                    committed: restore.committed(),
+                };
+                (restore.finish(), Some(base))
+            })
         }
     };
     copy.during(|| format!("cannot begin a copy in {}", into.display()))
 }
 
-/// The log of `source` from where `copy` goes on. A base of another database is refused, where `source` can still tell.
-fn begin(source: &Db, copy: &Db, has_base: bool) -> Result<Tail, Failure> {
-    let read = copy.begin_read().during(failed)?;
-    let at = read.txn_id();
-    if has_base {
-        let found = read.state_hash().during(failed)?;
-        if let Some(expected) = state_of(source, at)?
-            && found != expected
-        {
-            return Err(Failure::Found(format!(
-                "the base is not of this database: its state after {at} is {found}, here that was {expected}"
+/// What a backup says of the state that a copy begins with.
+#[derive(Debug, Clone, Copy)]
+struct Base {
+    database: u128,
+    committed: Option<SystemTime>,
+}
+
+impl Base {
+    /// Refuses it for a replay of `source`, whose state after `at` it claims to be, with the digest `found`.
+    fn expect_of(self, source: &Db, at: TxnId, found: StateHash) -> Result<(), Failure> {
+        let foreign =
+            |why: String| Failure::Found(format!("the base is not of this database: {why}"));
+        match state_of(source, at)? {
+            Some(expected) if found == expected => return Ok(()),
+            Some(expected) => {
+                return Err(foreign(format!(
+                    "its state after {at} is {found}, here that was {expected}"
+                )));
+            }
+            None => {}
+        }
+        // Nothing says what the state was: then it must be of this database, and its last commit the one that is known here.
+        let own = source.id().during(failed)?;
+        if self.database != own {
+            return Err(foreign(format!(
+                "it is of {:032x}, this is {own:032x}, and what its state after {at} was is not known here any more",
+                self.database
             )));
         }
+        match (self.committed, committed(source, at)?) {
+            (Some(one), Some(other)) if one != other => Err(foreign(format!(
+                "{at} was committed at another time here: it is of a copy that went its own way"
+            ))),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// When `txn` was committed, if the log still says so.
+fn committed(source: &Db, txn: TxnId) -> Result<Option<SystemTime>, Failure> {
+    let log = source.log().during(failed)?;
+    if txn < log.first().during(failed)? || txn >= log.next() {
+        return Ok(None);
+    }
+    let found = log
+        .tail(txn, LogFilter::every_transaction())
+        .and_then(|mut tail| tail.try_next());
+    Ok(found.during(failed)?.map(|found| found.time()))
+}
+
+/// The log of `source` from where `copy` goes on. A base of another database is refused.
+fn begin(source: &Db, copy: &Db, base: Option<Base>) -> Result<Tail, Failure> {
+    let read = copy.begin_read().during(failed)?;
+    if let Some(base) = base {
+        base.expect_of(source, read.txn_id(), read.state_hash().during(failed)?)?;
     }
     drop(read);
     let log = copy.log().during(failed)?;
@@ -222,14 +297,11 @@ fn apply(
 
 fn verify(
     source: &Db,
-    scratch: &Path,
-    base: Option<&Path>,
+    (copy, base): (Db, Option<Base>),
     json: bool,
     out: &mut impl Write,
 ) -> Result<(), Failure> {
-    // What keeps digests is history; one transaction of it will do.
-    let copy = make(scratch, base, Retention::Txns(1))?;
-    let mut tail = begin(source, &copy, base.is_some())?;
+    let mut tail = begin(source, &copy, base)?;
     let mut same = TxnId::new(tail.position().get() - 1);
     let begun = same;
     let noted = source.state_hashes().during(failed)?;

@@ -241,7 +241,7 @@ fn versions_and_differences_are_listed_and_moments_name_states() {
         (&["as-of", "tag:none", "scan"][..], 1),
         (&["as-of", "yesterday", "scan"], 2),
         (&["history", "never"], 1),
-        (&["diff", &newest, &first], 1),
+        (&["diff", &newest, &first], 2),
     ] {
         let output = northstar(&db, words);
         assert_eq!(output.status.code(), Some(code), "{}", text(&output));
@@ -673,4 +673,159 @@ fn subscribers_are_listed_and_forgotten() {
     let row = json(&northstar(&path, &["scan", "--json"]));
     assert_eq!(row["path_hex"], "6e6f7420ff2074657874", "{row}");
     assert!(row.get("path").is_none(), "{row}");
+}
+
+/// A database with one table of as many rows as there are transactions after it was made.
+fn small_database(path: &Path, name: &str, rows: u64, history: northstardb::Retention) {
+    let options = northstardb::Options::new().history(history);
+    let options = options.log_retention(northstardb::Retention::All);
+    let db = options.open(path).unwrap();
+    let table = db.table("files").unwrap();
+    for row in 0..rows {
+        let mut write = db.begin_write().unwrap();
+        write.put(&table, format!("{name}{row}"), name).unwrap();
+        write.commit().unwrap();
+    }
+    db.close().unwrap();
+}
+
+#[test]
+fn a_base_that_is_too_late_or_foreign_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let place = |name: &str| dir.path().join(name);
+    for (history, foreign) in [
+        (northstardb::Retention::None, "is of"),
+        (northstardb::Retention::All, "its state after"),
+    ] {
+        let kept = format!("{history:?}");
+        let [own, other, copy] =
+            ["own", "other", "copy"].map(|name| place(&format!("{name}{kept}")));
+        small_database(&own, "a", 9, history);
+        small_database(&other, "b", 8, history);
+        let base = place(&format!("base{kept}"));
+        let base = base.to_str().unwrap();
+        let copy = copy.to_str().unwrap();
+        let replay = ["replay", "--base", base, "--into", copy];
+        assert!(
+            northstar(&other, &["backup", "write", base])
+                .status
+                .success()
+        );
+        let refused = northstar(&own, &replay);
+        assert_eq!(refused.status.code(), Some(1), "{}", text(&refused));
+        assert!(text(&refused).contains(foreign), "{}", text(&refused));
+        assert!(!Path::new(copy).exists());
+        // Its own, of before a moment and of after it.
+        std::fs::remove_file(base).unwrap();
+        assert!(northstar(&own, &["backup", "write", base]).status.success());
+        let early = northstar(
+            &own,
+            &[&replay[..], &["--to", "2000-01-01T00:00:00Z"]].concat(),
+        );
+        assert_eq!(early.status.code(), Some(1), "{}", text(&early));
+        assert!(
+            text(&early).contains("was not there by"),
+            "{}",
+            text(&early)
+        );
+        assert!(!Path::new(copy).exists());
+        let late = northstar(
+            &own,
+            &[&replay[..], &["--to", "2999-01-01T00:00:00Z"]].concat(),
+        );
+        assert!(late.status.success(), "{}", text(&late));
+        assert_eq!(
+            text(&northstar(Path::new(copy), &["scan"])),
+            text(&northstar(&own, &["scan"]))
+        );
+    }
+}
+
+#[test]
+fn increments_of_a_copy_that_went_its_own_way_do_not_verify() {
+    let dir = tempfile::tempdir().unwrap();
+    let place = |name: &str| dir.path().join(name);
+    let (own, copy) = (place("own"), place("copy"));
+    small_database(&own, "a", 3, northstardb::Retention::All);
+    let files = ["full", "one", "two"].map(place);
+    let [full, one, two] = files.each_ref().map(|file| file.to_str().unwrap());
+    assert!(northstar(&own, &["backup", "write", full]).status.success());
+    let copied = Command::new("cp").arg("-r").args([&own, &copy]).status();
+    assert!(copied.unwrap().success());
+    small_database(&own, "b", 1, northstardb::Retention::All);
+    // Times are told to the nanosecond, and so differ.
+    small_database(&copy, "c", 2, northstardb::Retention::All);
+    let increment = |db: &Path, file: &str, after: &str| {
+        northstar(db, &["backup", "write", file, "--after", after])
+    };
+    assert!(increment(&own, one, full).status.success());
+    let wrong = increment(&copy, two, one);
+    assert_eq!(wrong.status.code(), Some(2), "{}", text(&wrong));
+    assert!(
+        text(&wrong).contains("went its own way"),
+        "{}",
+        text(&wrong)
+    );
+    assert!(!files[2].exists() && !place("two.part").exists());
+    // Made where nobody could tell.
+    let db = northstardb::Options::new();
+    let db = db
+        .log_retention(northstardb::Retention::All)
+        .open(&copy)
+        .unwrap();
+    let mut bytes = Vec::new();
+    db.backup_since(northstardb::TxnId::new(5), &mut bytes)
+        .unwrap();
+    db.close().unwrap();
+    std::fs::write(two, bytes).unwrap();
+    let verified = northstar(&own, &["backup", "verify", full, one, two]);
+    assert_eq!(verified.status.code(), Some(1), "{}", text(&verified));
+    assert!(
+        text(&verified).contains("went its own way"),
+        "{}",
+        text(&verified)
+    );
+    let verified = northstar(&own, &["backup", "verify", full, one]);
+    assert!(verified.status.success(), "{}", text(&verified));
+}
+
+#[test]
+fn what_is_not_its_own_is_never_removed() {
+    let dir = tempfile::tempdir().unwrap();
+    let place = |name: &str| dir.path().join(name);
+    let (db, full) = (place("db"), place("full"));
+    small_database(&db, "a", 3, northstardb::Retention::All);
+    // Not a file that has the name of one half written.
+    let notes = place("full.part");
+    std::fs::write(&notes, "my own notes").unwrap();
+    let refused = northstar(&db, &["backup", "write", full.to_str().unwrap()]);
+    assert_eq!(refused.status.code(), Some(2), "{}", text(&refused));
+    assert_eq!(std::fs::read(&notes).unwrap(), b"my own notes");
+    std::fs::remove_file(&notes).unwrap();
+    let written = northstar(&db, &["backup", "write", full.to_str().unwrap()]);
+    assert!(written.status.success(), "{}", text(&written));
+    assert!(!notes.exists());
+    // Not a link, nor the directory that it names, but what was made there.
+    let (target, link) = (place("target"), place("link"));
+    std::fs::create_dir(&target).unwrap();
+    std::os::unix::fs::symlink(&target, &link).unwrap();
+    let beyond = ["replay", "--to", "99", "--into", link.to_str().unwrap()];
+    let refused = northstar(&db, &beyond);
+    assert_eq!(refused.status.code(), Some(1), "{}", text(&refused));
+    assert!(link.is_symlink() && target.is_dir());
+    assert_eq!(std::fs::read_dir(&target).unwrap().count(), 0);
+    // A backup that is bad is in nobody's way.
+    let (bad, restored) = (place("bad"), place("restored"));
+    let bytes = std::fs::read(&full).unwrap();
+    std::fs::write(&bad, &bytes[..bytes.len() - 20]).unwrap();
+    let refused = northstar(&restored, &["restore", bad.to_str().unwrap()]);
+    assert_eq!(refused.status.code(), Some(1), "{}", text(&refused));
+    let done = northstar(&restored, &["restore", full.to_str().unwrap()]);
+    assert!(done.status.success(), "{}", text(&done));
+    assert_eq!(
+        text(&northstar(&restored, &["scan"])),
+        text(&northstar(&db, &["scan"]))
+    );
+    let turned = northstar(&db, &["diff", "3", "1"]);
+    assert_eq!(turned.status.code(), Some(2), "{}", text(&turned));
 }

@@ -7,12 +7,14 @@ use std::io::{Read, Write};
 use std::ops::ControlFlow;
 use std::panic::Location;
 use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 
 use northstar_io::planted::planted;
 use northstar_io::{IoError, IoKind};
 
 use super::Db;
 use super::log::{LogFilter, Transaction};
+use super::moments::time_of;
 use super::read::ReadTxn;
 use crate::error::{Corruption, Error, Result};
 use crate::format::backup::{
@@ -25,8 +27,9 @@ use crate::ids::{TableId, TxnId};
 use crate::state::StateHash;
 use crate::sync::atomic::AtomicU64;
 use crate::txn::backups::Reads;
+use crate::txn::positions;
 use crate::txn::snapshot::Snapshot;
-use crate::txn::table::decode_entry;
+use crate::txn::table::{check_name, decode_entry};
 
 /// What a backup holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,6 +49,10 @@ pub struct Backup {
     pub bytes: u64,
     /// The digest of the state of a full one: that of [`ReadTxn::state_hash`].
     pub state: Option<StateHash>,
+    /// When the state that an increment leads on from was committed, if the log still said so.
+    pub from_time: Option<SystemTime>,
+    /// When the state that it leads to was committed, if it is known.
+    pub to_time: Option<SystemTime>,
 }
 
 impl Backup {
@@ -105,7 +112,12 @@ impl Db {
     #[track_caller]
     pub fn backup(&self, to: impl Write) -> Result<Backup> {
         let engine = self.engine()?;
-        let (read, time_ns) = self.newest_with_time()?;
+        let (read, last_ns) = self.newest_with_time()?;
+        let committed_ns = self.committed_ns(read.txn_id());
+        let time_ns = match committed_ns {
+            0 => time_of(&read.snapshot, read.txn_id())?.unwrap_or(last_ns),
+            known => known,
+        };
         let header = Header {
             kind: Kind::Full,
             database: engine.database_id,
@@ -113,7 +125,7 @@ impl Db {
             from: TxnId::ZERO,
             to: read.txn_id(),
             time_ns,
-            committed_ns: self.committed_ns(read.txn_id()),
+            committed_ns,
         };
         let began = (Location::caller(), engine.pipeline.monotonic_ns());
         let reads = Reads::Snapshot(read.snapshot.slot());
@@ -193,7 +205,7 @@ impl Db {
         found.map_or(0, |found| found.time_ns())
     }
 
-    /// The newest durable state, and when it was committed.
+    /// The newest durable state, and a time not before it was committed.
     #[track_caller]
     fn newest_with_time(&self) -> Result<(ReadTxn, u64)> {
         let engine = self.engine()?;
@@ -243,6 +255,8 @@ struct BackupWriter<W> {
     chain: u32,
     count: u64,
     bytes: u64,
+    /// When the state was committed that what was written leads to; zero if that is not known.
+    last_ns: u64,
 }
 
 impl<W: Write> BackupWriter<W> {
@@ -255,6 +269,7 @@ impl<W: Write> BackupWriter<W> {
             chain: Header::chain(&encoded),
             count: 0,
             bytes: 0,
+            last_ns: header.committed_ns,
         };
         writer.write(&encoded)?;
         Ok(writer)
@@ -303,6 +318,7 @@ impl<W: Write> BackupWriter<W> {
         for part in [&header[..], tag, ops, &trailer[..]] {
             self.payload.extend_from_slice(part);
         }
+        self.last_ns = time_ns;
         self.end_entry()
     }
 
@@ -318,11 +334,12 @@ impl<W: Write> BackupWriter<W> {
         self.block(BlockKind::End)?;
         let flushed = self.to.flush();
         flushed.map_err(|error| io_error(IoKind::Write, self.bytes, &error))?;
-        Ok(report(&self.header, end, self.bytes))
+        Ok(report(&self.header, end, self.bytes, self.last_ns))
     }
 }
 
-fn report(header: &Header, end: End, bytes: u64) -> Backup {
+/// `last_ns` is when the state that it leads to was committed.
+fn report(header: &Header, end: End, bytes: u64, last_ns: u64) -> Backup {
     let is_full = header.kind == Kind::Full;
     Backup {
         is_full,
@@ -332,7 +349,14 @@ fn report(header: &Header, end: End, bytes: u64) -> Backup {
         count: end.count,
         bytes,
         state: is_full.then_some(end.state),
+        from_time: moment(header.committed_ns).filter(|_| !is_full),
+        to_time: moment(last_ns),
     }
+}
+
+/// Zero is no time.
+fn moment(ns: u64) -> Option<SystemTime> {
+    (ns > 0).then(|| SystemTime::UNIX_EPOCH + Duration::from_nanos(ns))
 }
 
 /// Reads a backup, and believes nothing of it that was not verified.
@@ -350,8 +374,9 @@ pub(super) struct BackupReader<R> {
     last: Option<(TableId, Vec<u8>)>,
     /// The tables that have names, by number: those come first.
     named: BTreeMap<TableId, TableId>,
-    /// The transaction that comes next.
+    /// The transaction that comes next, and when the one before it was committed; zero if that is not known.
     next: TxnId,
+    last_ns: u64,
     state: StateHash,
 }
 
@@ -372,6 +397,7 @@ impl<R: Read> BackupReader<R> {
             last: None,
             named: BTreeMap::new(),
             next: header.from.next(),
+            last_ns: header.committed_ns,
             state: StateHash::default(),
         })
     }
@@ -420,13 +446,16 @@ impl<R: Read> BackupReader<R> {
             };
             let is_known = match row.table {
                 TableId::NAMES => {
-                    let name = String::from_utf8_lossy(row.key);
-                    let id = decode_entry(&name, row.value)
-                        .map_err(|error| damaged_at(at, error.to_string()))?;
+                    let id = named(&row).map_err(|why| damaged_at(at, why))?;
                     let is_given = id.was_given_out(self.header.next_table);
                     is_given && self.named.insert(id.number(), id).is_none()
                 }
-                TableId::SUBSCRIBERS => true,
+                TableId::SUBSCRIBERS => {
+                    text(row.key).map_err(|why| damaged_at(at, why))?;
+                    let position = positions::decode(row.value);
+                    position.map_err(|error| damaged_at(at, error.to_string()))?;
+                    true
+                }
                 table => self.named.get(&table.number()) == Some(&table),
             };
             if !rises || !is_known {
@@ -467,6 +496,7 @@ impl<R: Read> BackupReader<R> {
             let (record, behind) = decoded.map_err(|error| damaged_at(at, error.to_string()))?;
             rest = behind;
             self.next = self.next.next();
+            self.last_ns = record.timestamp_ns;
             self.count += 1;
             if let Some(transaction) = Transaction::of(&record, &all)? {
                 see(transaction)?;
@@ -496,13 +526,25 @@ impl<R: Read> BackupReader<R> {
         let mut more = [0];
         let read = self.from.read(&mut more);
         match read.map_err(|error| io_error(IoKind::Read, self.bytes, &error))? {
-            0 => Ok(report(&self.header, end, self.bytes)),
+            0 => Ok(report(&self.header, end, self.bytes, self.last_ns)),
             _ => Err(damaged_at(
                 self.bytes,
                 "something follows its end".to_owned(),
             )),
         }
     }
+}
+
+/// The name of a table or a subscriber.
+fn text(key: &[u8]) -> std::result::Result<&str, String> {
+    let name = std::str::from_utf8(key).map_err(|error| format!("a name: {error}"))?;
+    check_name(name).map_err(|error| error.to_string())?;
+    Ok(name)
+}
+
+/// The table that has a name.
+fn named(row: &crate::format::backup::Row<'_>) -> std::result::Result<TableId, String> {
+    decode_entry(text(row.key)?, row.value).map_err(|error| error.to_string())
 }
 
 fn damaged_at(at: u64, detail: String) -> Error {
@@ -555,6 +597,7 @@ mod tests {
             writer.finish(state).unwrap();
             Backup::verify(&*bytes).map(|found| found.count)
         };
+        let long = &*"n".repeat(1025);
         let name = |name, table| (TableId::NAMES, name, encode_entry(table).to_vec());
         let row = |table| (table, "key", b"value".to_vec());
         let one = name("one", id(16));
@@ -568,6 +611,10 @@ mod tests {
             &[one.clone(), name("two", id(20))],
             &[one.clone(), name("two", id(5))],
             &[(TableId::NAMES, "one", vec![16, 0, 0, 0])],
+            &[name("", id(16))],
+            &[name(long, id(16))],
+            &[(TableId::SUBSCRIBERS, "s", b"short".to_vec())],
+            &[(TableId::SUBSCRIBERS, "", vec![0; 16])],
             &[row(id(16))],
         ] {
             let found = verified(rows);

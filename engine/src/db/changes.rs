@@ -137,7 +137,7 @@ impl Db {
             return Err(Error::SnapshotGone {
                 asked: before,
                 horizon,
-                newest: after,
+                newest: shapes.shared.visible(),
             });
         }
         let between = Between {

@@ -343,6 +343,15 @@ impl Db {
         }
     }
 
+    /// The number that its backups name it by ([`Backup::database`](crate::Backup::database)): drawn when it was created, and that
+    /// of every copy of its files, too.
+    ///
+    /// # Errors
+    /// [`Error::Closed`].
+    pub fn id(&self) -> Result<u128> {
+        Ok(self.engine()?.database_id)
+    }
+
     /// The commit log, as a stream of transactions.
     ///
     /// # Errors

@@ -9,6 +9,7 @@
 use std::io::Read;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 
 use northstar_io::planted::planted;
 
@@ -43,9 +44,10 @@ impl Options {
     /// Makes a database in directory `path`, which must be missing or empty, of a full backup. [`Restore::increment`] leads
     /// it on, and [`Restore::finish`] opens it.
     ///
-    /// All is verified on the way, and read again from the new database once it is there. Interrupted, it leaves what
-    /// no one can open. Page size, retention and all else are those of these options, not of the database that was backed
-    /// up; states before the backup's are not in it. The new database has an id of its own.
+    /// All is verified on the way, and read again from the new database once it is there. Of a damaged full backup nothing
+    /// is left but empty directories and a lock; interrupted, it leaves what no one can open. Page size, retention and all else are those of these options, not of the database that was backed
+    /// up; states before the backup's are not in it, and its rows count as written by the
+    /// backup's last transaction ([`Db::history`]). The new database has an id of its own.
     ///
     /// # Errors
     /// [`Error::Corrupt`] for a damaged backup, [`Error::InvalidOption`] for an increment or a place that is taken, and as
@@ -64,12 +66,12 @@ pub(crate) fn restore_in(
     world: World,
     from: impl Read,
 ) -> Result<Restore> {
-    let mut reader = BackupReader::open(from)?;
+    let reader = BackupReader::open(from)?;
     let header = *reader.header();
     if header.kind != Kind::Full {
         return Err(Error::InvalidOption {
             option: "backup",
-            found: format!("an increment to the state {}", header.from),
+            found: format!("an increment that leads on from the state {}", header.from),
             expected: "a full one".to_owned(),
         });
     }
@@ -86,17 +88,14 @@ pub(crate) fn restore_in(
     if let Found::Database = survey(options, dir, &*disk)? {
         return Err(taken());
     }
-    let closed = !planted("a restore opens before all rows are there");
-    let opened = create(&world, dir, &store_options(options, world.sizes), closed)?;
-    let mut load = Load::new(opened, header.to, options.slice_bytes);
-    while reader.next_block()?.is_some() {
-        reader.each_row(|row| load.row(row.table, row.key, row.value))?;
-    }
-    let backup = reader.finish()?;
-    load.note_time(header.time_ns)?;
-    load.slice()?;
-    load.finish(&backup, (header.next_table, header.time_ns))?;
-    secure_names(dir, &*disk).map_err(Error::Io)?;
+    let backup = match load_all(options, dir, &world, reader) {
+        Ok(backup) => backup,
+        Err(error) => {
+            // Without it the directory is as good as empty. Should that fail, nobody opens what is there.
+            let _removed = disk.remove(&dir.join("data"));
+            return Err(error);
+        }
+    };
     // Whoever opens it in between opens what was restored.
     drop(lock);
     let db = open_in(options, dir, world)?;
@@ -115,7 +114,42 @@ pub(crate) fn restore_in(
     })
 }
 
+/// Makes the database that a full backup holds; nobody opens it before all of it is there.
+fn load_all<R: Read>(
+    options: &Options,
+    dir: &Path,
+    world: &World,
+    mut reader: BackupReader<R>,
+) -> Result<Backup> {
+    let header = *reader.header();
+    let closed = !planted("a restore opens before all rows are there");
+    let opened = create(world, dir, &store_options(options, world.sizes), closed)?;
+    let mut load = Load::new(opened, header.to, options.slice_bytes);
+    while reader.next_block()?.is_some() {
+        reader.each_row(|row| load.row(row.table, row.key, row.value))?;
+    }
+    let backup = reader.finish()?;
+    load.note_time(header.time_ns)?;
+    load.slice()?;
+    load.finish(&backup, (header.next_table, header.time_ns))?;
+    secure_names(dir, &*world.disk).map_err(Error::Io)?;
+    Ok(backup)
+}
+
 impl Restore {
+    /// The database that the backups are of: [`Backup::database`].
+    #[must_use]
+    pub const fn source(&self) -> u128 {
+        self.database
+    }
+
+    /// When the state that was reached was committed, if the backups say so.
+    #[must_use]
+    pub fn committed(&self) -> Option<SystemTime> {
+        let known = self.committed_ns > 0;
+        known.then(|| SystemTime::UNIX_EPOCH + Duration::from_nanos(self.committed_ns))
+    }
+
     /// The state that was reached.
     ///
     /// # Errors

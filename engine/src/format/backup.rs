@@ -67,7 +67,7 @@ pub(crate) struct Header {
     pub(crate) from: TxnId,
     /// The state it leads to.
     pub(crate) to: TxnId,
-    /// When `to` was committed, in nanoseconds since 1970.
+    /// When `to` was committed, in nanoseconds since 1970; no earlier than that, where it is not known any more.
     pub(crate) time_ns: u64,
     /// When the log says that `to` was committed, of a full one; that `from` was, of an increment. Zero where it does not say.
     pub(crate) committed_ns: u64,
@@ -194,7 +194,8 @@ impl Header {
             Kind::Full => 0,
             Kind::Increment => to,
         };
-        if to >= IDS_MAX || from > first {
+        // What goes on counting from there must not come to where numbers end.
+        if to >= IDS_MAX / 2 || from > first {
             return Err(damaged("the state it leads to", to, from));
         }
         let next_table = stored.next_table.get();
@@ -434,6 +435,18 @@ mod tests {
             state: StateHash::from_bytes([9; 16]),
         };
         assert_eq!(End::decode(&end.encode()).unwrap(), end);
+    }
+
+    #[test]
+    fn a_state_from_which_numbers_could_come_to_their_end_is_damage() {
+        let decoded = |to: u64| {
+            let to = TxnId::new(to);
+            Header::decode(&Header { to, ..header() }.encode())
+        };
+        assert!(decoded(IDS_MAX / 2 - 1).is_ok());
+        for to in [IDS_MAX / 2, IDS_MAX - 1, u64::MAX] {
+            assert!(decoded(to).is_err(), "{to}");
+        }
     }
 
     #[test]

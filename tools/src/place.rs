@@ -1,0 +1,60 @@
+//! Where a database is made: nothing is made over something else, and what was begun in vain goes again.
+
+use std::path::{Path, PathBuf};
+
+use crate::Failure;
+
+/// A directory that was missing or empty.
+#[derive(Debug)]
+pub(crate) struct Place {
+    dir: PathBuf,
+    /// It is somebody's: only what is in it is ours.
+    was_there: bool,
+}
+
+impl Place {
+    /// Looks at `dir`. What a restore that failed leaves is nothing.
+    pub(crate) fn empty(dir: &Path) -> Result<Self, Failure> {
+        let failed = |error| Failure::file(dir, error);
+        let entries = match std::fs::read_dir(dir) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                let dir = dir.to_owned();
+                let was_there = false;
+                return Ok(Self { dir, was_there });
+            }
+            Err(error) => return Err(failed(error)),
+        };
+        for entry in entries {
+            let name = entry.map_err(failed)?.file_name();
+            if name != "LOCK" && name != "log" {
+                return Err(Failure::Use(format!("{} is not empty", dir.display())));
+            }
+        }
+        // What a link names, not the link.
+        let dir = dir.canonicalize().map_err(failed)?;
+        let was_there = true;
+        Ok(Self { dir, was_there })
+    }
+
+    pub(crate) fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// Removes what was made here.
+    pub(crate) fn discard(&self) {
+        // What cannot be removed stays: the failure that led here is what is told.
+        if !self.was_there {
+            std::fs::remove_dir_all(&self.dir).ok();
+            return;
+        }
+        for entry in std::fs::read_dir(&self.dir).into_iter().flatten().flatten() {
+            let path = entry.path();
+            if path.is_dir() {
+                std::fs::remove_dir_all(path).ok();
+            } else {
+                std::fs::remove_file(path).ok();
+            }
+        }
+    }
+}
