@@ -28,6 +28,9 @@ pub use decode::{
 };
 pub use parts::{Buffered, KeyFilter, Node, encode_record, history_leaf};
 
+/// Batches that may wait for the writer role: more than threads of a simulation send.
+const QUEUE_MAX: usize = 64;
+
 /// What the engine keeps for a thread, for a scheduler whose threads share one of the system's by turns: exchanged when
 /// a turn begins and when it ends. Dropping it ends the thread as far as the engine is concerned.
 #[derive(Debug, Default)]
@@ -131,6 +134,7 @@ fn placed(options: Options, world: World) -> Result<(Options, Inner)> {
         sizes: Some(Sizes {
             cache_bytes: world.cache_bytes,
             delta_address_bytes: world.delta_address_bytes,
+            queue_max: QUEUE_MAX,
         }),
     };
     let mut options = options.checked()?;

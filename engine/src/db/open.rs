@@ -39,7 +39,7 @@ use crate::sync::{self, Mutex};
 use crate::tree::cursor::Cursor;
 use crate::txn::shape::{Roots, Shape, Shapes, Shared};
 use crate::writer::core::Core;
-use crate::writer::pipeline::{Parts, Pipeline};
+use crate::writer::pipeline::{Parts, Pipeline, QUEUE_MAX};
 
 /// Memory for log buffers (3 MiB), pages on their way to and from the disk (2 and 4 MiB), and bookkeeping.
 const OTHER_BYTES: usize = 14 << 20;
@@ -48,6 +48,8 @@ const OTHER_BYTES: usize = 14 << 20;
 const DELTA_ADDRESS_BYTES_MIN: usize = 2 << 30;
 /// As much as replay may need: for what was frozen, active and in progress at once.
 const DELTA_ADDRESS_BYTES_MAX: usize = 16 << 30;
+/// Memory of a delta that is kept for the next one at least: less is not worth giving back.
+const DELTA_KEPT_BYTES_MIN: usize = 64 << 10;
 /// A small entry in a delta: what its filter is sized for.
 const DELTA_ENTRY_BYTES: usize = 96;
 
@@ -57,7 +59,8 @@ fn deltas_of(expected: usize, sizes: Option<Sizes>) -> Deltas {
     let reach = reach.clamp(DELTA_ADDRESS_BYTES_MIN, DELTA_ADDRESS_BYTES_MAX);
     let arena_bytes = sizes.map_or(reach, |sizes| sizes.delta_address_bytes);
     let patience = sizes.map_or(Patience::USUAL, |_| Patience::SHORT);
-    Deltas::new(delta_config(arena_bytes, expected), expected, patience)
+    let kept = expected.max(DELTA_KEPT_BYTES_MIN);
+    Deltas::new(delta_config(arena_bytes, expected), kept, patience)
 }
 
 /// The delta of a replay, which may be larger than all after it.
@@ -286,6 +289,7 @@ fn assemble(parts: Assembly<'_>) -> Result<Db> {
         on_freeze,
         on_spare,
         background: world.threads,
+        queue_max: world.sizes.map_or(QUEUE_MAX, |sizes| sizes.queue_max),
     }));
 
     pipeline

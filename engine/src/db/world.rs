@@ -29,6 +29,8 @@ pub(crate) struct Sizes {
     pub(crate) cache_bytes: usize,
     /// Address space of a delta.
     pub(crate) delta_address_bytes: usize,
+    /// Batches that may wait for the writer role.
+    pub(crate) queue_max: usize,
 }
 
 impl World {

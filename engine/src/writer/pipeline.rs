@@ -48,7 +48,7 @@ use crate::txn::shape::Shapes;
 use crate::txn::table::Table;
 
 /// Batches that may wait for the writer role.
-const QUEUE_MAX: usize = 4096;
+pub(crate) const QUEUE_MAX: usize = 4096;
 /// Batches that one holder of the writer role applies for others before it goes its own way: under load the queue may
 /// never be empty.
 const SERVE_MAX: usize = 128;
@@ -150,6 +150,8 @@ pub(crate) struct Parts {
     pub(crate) database: u64,
     pub(crate) deltas: Deltas,
     pub(crate) background: bool,
+    /// Batches that may wait for the writer role.
+    pub(crate) queue_max: usize,
     pub(crate) on_freeze: Box<dyn Fn() + Send + Sync>,
     pub(crate) on_spare: Box<dyn Fn() + Send + Sync>,
 }
@@ -177,7 +179,7 @@ impl Pipeline {
             core: Mutex::new(Some(Box::new(parts.core))),
             core_returned: Condvar::new(),
             core_waiters: AtomicUsize::new(0),
-            queue: ArrayQueue::new(QUEUE_MAX),
+            queue: ArrayQueue::new(parts.queue_max),
             open: Mutex::default(),
             open_swapped: Condvar::new(),
             open_wanted: Condvar::new(),
