@@ -93,6 +93,25 @@ pub(super) struct State {
     flying: Vec<(FileId, u64, u64)>,
     broken: Vec<String>,
     was_full: bool,
+    pub(super) zeros: Zeros,
+}
+
+/// What was last written that is all zero: segments of a log are filled with the same again and again.
+#[derive(Debug, Default)]
+pub(super) struct Zeros(Option<Arc<[u8]>>);
+
+impl Zeros {
+    /// A copy of `bytes`, or what is equal to it.
+    pub(super) fn shared(&mut self, bytes: &[u8]) -> Arc<[u8]> {
+        let is_zero = |block: &[u8]| block.iter().fold(0, |seen, byte| seen | byte) == 0;
+        if !bytes.chunks(Buf::ALIGN).all(is_zero) {
+            return bytes.into();
+        }
+        match &self.0 {
+            Some(zeros) if zeros.len() == bytes.len() => Arc::clone(zeros),
+            _ => Arc::clone(self.0.insert(bytes.into())),
+        }
+    }
 }
 
 impl SimDisk {
@@ -115,6 +134,7 @@ impl SimDisk {
             flying: Vec::new(),
             broken: Vec::new(),
             was_full: false,
+            zeros: Zeros::default(),
         };
         Arc::new(Self {
             shared: Arc::new(Shared {
@@ -430,7 +450,7 @@ impl Disk for SimDisk {
         };
         Ok(Arc::new(SimFile {
             shared: Arc::clone(&self.shared),
-            path: path.to_owned(),
+            path: path.into(),
             text: path.to_string_lossy().into(),
             file,
             writable: mode != OpenMode::Read,

@@ -1,6 +1,6 @@
 //! Files of a simulated disk.
 
-use std::path::PathBuf;
+use std::path::Path;
 use std::sync::Arc;
 
 use super::disk::Shared;
@@ -20,7 +20,7 @@ pub const QUEUED_READ: &str = "a queued read";
 #[derive(Debug)]
 pub(super) struct SimFile {
     pub(super) shared: Arc<Shared>,
-    pub(super) path: PathBuf,
+    pub(super) path: Arc<Path>,
     pub(super) text: Arc<str>,
     pub(super) file: FileId,
     pub(super) writable: bool,
@@ -49,7 +49,7 @@ impl SimFile {
     pub(super) fn queued(&self) -> Self {
         Self {
             shared: Arc::clone(&self.shared),
-            path: self.path.clone(),
+            path: Arc::clone(&self.path),
             text: Arc::clone(&self.text),
             file: self.file,
             writable: self.writable,
@@ -155,7 +155,7 @@ impl SimFile {
             return Ok((0, None));
         }
         state.room(self.file, offset, len)?;
-        let data: Arc<[u8]> = bytes[..len].into();
+        let data = state.zeros.shared(&bytes[..len]);
         let id = state.begin_write(self.file, offset, &data);
         let landed = state.end_write(id, (self.file, offset, &data), fault)?;
         Ok((len, landed))

@@ -1,6 +1,7 @@
 //! All files of a simulated disk at a moment.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -10,8 +11,9 @@ use super::trace::{FileId, NameOp};
 /// Directories, names and contents. Cheap to clone.
 #[derive(Debug, Clone, Default)]
 pub struct Image {
-    dirs: BTreeSet<PathBuf>,
-    names: BTreeMap<PathBuf, FileId>,
+    /// Paths, these and the next, are compared as bytes: whoever uses a disk spells each of them one way.
+    dirs: BTreeSet<Arc<OsStr>>,
+    names: BTreeMap<Arc<OsStr>, FileId>,
     files: BTreeMap<FileId, Arc<Content>>,
 }
 
@@ -25,17 +27,19 @@ impl Image {
     }
 
     pub(super) fn has_dir(&self, path: &Path) -> bool {
-        path.parent().is_none() || path.as_os_str().is_empty() || self.dirs.contains(path)
+        path.parent().is_none()
+            || path.as_os_str().is_empty()
+            || self.dirs.contains(path.as_os_str())
     }
 
     pub(super) fn file_of(&self, path: &Path) -> Option<FileId> {
-        self.names.get(path).copied()
+        self.names.get(path.as_os_str()).copied()
     }
 
     pub(super) fn name_of(&self, file: FileId) -> Option<&Path> {
         let mut names = self.names.iter();
         let found = names.find(|(_, other)| **other == file);
-        found.map(|(path, _)| path.as_path())
+        found.map(|(path, _)| Path::new(&**path))
     }
 
     pub(super) fn content(&self, file: FileId) -> Option<&Content> {
@@ -54,14 +58,15 @@ impl Image {
 
     /// Names of the entries of a directory, sorted.
     pub(super) fn list(&self, path: &Path) -> Vec<String> {
-        let mut entries: Vec<String> = self
-            .names
-            .keys()
-            .chain(&self.dirs)
-            .filter(|entry| entry.parent() == Some(path))
-            .filter_map(|entry| entry.file_name())
-            .map(|name| name.to_string_lossy().into_owned())
-            .collect();
+        let dir = path.as_os_str().as_encoded_bytes();
+        let inside = |entry: &Arc<OsStr>| {
+            let name = entry.as_encoded_bytes().strip_prefix(dir)?;
+            let name = name.strip_prefix(b"/")?;
+            let is_direct = !name.contains(&b'/');
+            is_direct.then(|| String::from_utf8_lossy(name).into_owned())
+        };
+        let entries = self.names.keys().chain(&self.dirs);
+        let mut entries: Vec<String> = entries.filter_map(inside).collect();
         entries.sort_unstable();
         entries
     }
@@ -71,20 +76,20 @@ impl Image {
         match op {
             NameOp::MakeDir(path) => {
                 for dir in path.ancestors().filter(|dir| !dir.as_os_str().is_empty()) {
-                    self.dirs.insert(dir.to_owned());
+                    self.dirs.insert(dir.as_os_str().into());
                 }
             }
             NameOp::Create(path, file) => {
-                self.names.insert(path.clone(), *file);
+                self.names.insert(path.as_os_str().into(), *file);
                 self.files.entry(*file).or_default();
             }
             NameOp::Rename(from, to, file) => {
                 if self.file_of(from) == Some(*file) {
-                    self.names.remove(from);
+                    self.names.remove(from.as_os_str());
                 }
-                self.names.insert(to.clone(), *file);
+                self.names.insert(to.as_os_str().into(), *file);
             }
-            NameOp::Remove(path) => drop(self.names.remove(path)),
+            NameOp::Remove(path) => drop(self.names.remove(path.as_os_str())),
         }
     }
 
@@ -104,7 +109,7 @@ impl Image {
     pub fn files(&self) -> impl Iterator<Item = (&Path, u64)> {
         self.names.iter().map(|(path, file)| {
             let len = self.content(*file).map_or(0, |content| content.len);
-            (path.as_path(), len)
+            (Path::new(&**path), len)
         })
     }
 
@@ -145,7 +150,7 @@ impl Image {
 
     /// Removes a file, as something outside the database might.
     pub fn remove(&mut self, path: &Path) -> bool {
-        let known = self.names.remove(path).is_some();
+        let known = self.names.remove(path.as_os_str()).is_some();
         self.drop_nameless();
         known
     }
@@ -153,8 +158,8 @@ impl Image {
     /// The first file that differs between the two, by its path.
     #[must_use]
     pub fn difference(&self, other: &Self) -> Option<PathBuf> {
-        let paths: BTreeSet<&PathBuf> = self.names.keys().chain(other.names.keys()).collect();
-        let file = |image: &'_ Self, path: &PathBuf| -> Option<Arc<Content>> {
+        let paths: BTreeSet<&Arc<OsStr>> = self.names.keys().chain(other.names.keys()).collect();
+        let file = |image: &'_ Self, path: &Arc<OsStr>| -> Option<Arc<Content>> {
             image.files.get(image.names.get(path)?).map(Arc::clone)
         };
         paths
@@ -163,7 +168,7 @@ impl Image {
                 (Some(a), Some(b)) => !Arc::ptr_eq(&a, &b) && !a.same(&b),
                 _ => true,
             })
-            .cloned()
+            .map(PathBuf::from)
     }
 
     /// A number that two images share if they hold the same, and hardly ever otherwise.
@@ -172,7 +177,7 @@ impl Image {
         let mut hash = super::Fnv::default();
         let mut add = |bytes: &[u8]| hash.words(bytes);
         for (path, file) in &self.names {
-            add(path.as_os_str().as_encoded_bytes());
+            add(path.as_encoded_bytes());
             if let Some(content) = self.content(*file) {
                 content.hash_into(&mut add);
             }
