@@ -48,6 +48,13 @@ struct Thread {
     joined: Arc<Handle>,
 }
 
+impl Thread {
+    fn rouse(&mut self, woken: bool) {
+        self.standing = Standing::Ready;
+        self.woken = woken;
+    }
+}
+
 /// What a run is in the middle of.
 #[derive(Debug)]
 struct Now {
@@ -64,6 +71,8 @@ struct Now {
     last: std::collections::VecDeque<(usize, u64)>,
     hash: u64,
     failure: Option<Failure>,
+    /// Threads that are looked at, to reuse the memory.
+    found: Vec<usize>,
 }
 
 /// A body, which cannot be shown.
@@ -236,21 +245,16 @@ impl Now {
 
     fn wake(&mut self, on: usize, all: bool) {
         let waits = |thread: &Thread| matches!(thread.standing, Standing::Blocked { on: at, .. } if at == on);
-        let waiting: Vec<usize> = (0..self.threads.len())
-            .filter(|at| waits(&self.threads[*at]))
-            .collect();
-        let Some(last) = waiting.len().checked_sub(1) else {
+        let count = self.threads.iter().filter(|thread| waits(thread)).count();
+        if count == 0 {
             return;
-        };
-        let woken = match all {
-            true => &waiting[..],
-            false => {
-                let one = self.policy.rng.index(last + 1);
-                &waiting[one..=one]
+        }
+        let one = (!all).then(|| self.policy.rng.index(count));
+        let waiting = self.threads.iter_mut().filter(|thread| waits(thread));
+        for (nth, thread) in waiting.enumerate() {
+            if one.is_none_or(|one| one == nth) {
+                thread.rouse(true);
             }
-        };
-        for &thread in woken {
-            self.rouse(thread, true);
         }
         if self.policy.is_strict() {
             // The next pause decides.
@@ -258,12 +262,6 @@ impl Now {
             self.granted = 0;
             internals::pass(0);
         }
-    }
-
-    fn rouse(&mut self, thread: usize, woken: bool) {
-        let thread = &mut self.threads[thread];
-        thread.standing = Standing::Ready;
-        thread.woken = woken;
     }
 
     /// Counts the pauses that have passed since the last grant.
@@ -287,8 +285,7 @@ impl Now {
             if count > 0 {
                 let nth = self.policy.rng.index(count);
                 if let Some(thread) = self.threads.iter_mut().filter(waits).nth(nth) {
-                    thread.standing = Standing::Ready;
-                    thread.woken = true;
+                    thread.rouse(true);
                 }
             }
         }
@@ -321,16 +318,22 @@ impl Now {
 
     fn next(&mut self, aside: bool) -> Option<usize> {
         loop {
-            let is_ready = |at: &usize| self.threads[*at].standing == Standing::Ready;
-            let ready: Vec<usize> = (0..self.threads.len()).filter(is_ready).collect();
-            let on: Vec<usize> = ready
-                .iter()
-                .copied()
-                .filter(|at| self.threads[*at].stalled_until <= self.step)
-                .collect();
-            let from = if on.is_empty() { &ready } else { &on };
-            if !from.is_empty() {
-                return Some(self.policy.choose(from, self.running, self.step, aside));
+            let ready = self.threads.iter().enumerate();
+            let ready = ready.filter(|(_, thread)| thread.standing == Standing::Ready);
+            let on = |thread: &Thread| thread.stalled_until <= self.step;
+            self.found.clear();
+            self.found.extend(
+                ready
+                    .clone()
+                    .filter(|(_, thread)| on(thread))
+                    .map(|(at, _)| at),
+            );
+            if self.found.is_empty() {
+                self.found.extend(ready.map(|(at, _)| at));
+            }
+            if !self.found.is_empty() {
+                let (found, running) = (&self.found, self.running);
+                return Some(self.policy.choose(found, running, self.step, aside));
             }
             if !self.pass_time(!self.policy.still) {
                 let ended = |thread: &Thread| thread.standing == Standing::Ended;
@@ -355,7 +358,7 @@ impl Now {
             return false;
         };
         TIME.with(|time| time.set(time.get().max(until)));
-        self.rouse(at, false);
+        self.threads[at].rouse(false);
         true
     }
 
@@ -438,6 +441,7 @@ impl Explorer {
             switches: 0,
             last: std::collections::VecDeque::new(),
             hash: 0xcbf2_9ce4_8422_2325,
+            found: Vec::new(),
             failure: None,
         };
         now.bear("main", Box::new(first));

@@ -40,7 +40,6 @@ pub fn judge(setting: &Setting, sizes: Sizes, book: &Book, left: &Left) -> Resul
     let found = db.begin_read().during("begin_read")?.txn_id();
     // Whatever the order was.
     let report = db.check().during("check")?;
-    drop(db);
     if !report.faults.is_empty() || left.known.is_some_and(|known| found < known) {
         let (known, faults, cut) = (left.known, report.faults, &left.cut);
         return Err(Failure::Broken(format!(
@@ -71,7 +70,7 @@ pub fn judge(setting: &Setting, sizes: Sizes, book: &Book, left: &Left) -> Resul
         let history = History::of(setting, &all);
         let fits = history.explain(&book.seen).and_then(|rows| {
             let saved = history.explain(&saved)?;
-            let kept = history.survive(setting, sizes, left)?;
+            let kept = history.survive(setting, &db, left)?;
             Ok(rows + saved + kept)
         });
         match fits {
@@ -327,9 +326,8 @@ impl History {
     ///
     /// # Errors
     /// If it is not a prefix, or lacks something that somebody knew.
-    fn survive(&self, setting: &Setting, sizes: Sizes, left: &Left) -> Result<u64, Failure> {
-        let db = left.open(setting, sizes)?;
-        self.compare(setting, &db, left.known.unwrap_or_else(|| self.newest()))
+    fn survive(&self, setting: &Setting, db: &Db, left: &Left) -> Result<u64, Failure> {
+        self.compare(setting, db, left.known.unwrap_or_else(|| self.newest()))
             .map_err(|failure| {
                 let why = crate::chain(&failure);
                 Failure::Broken(format!("{why}\n  {}", left.cut))
