@@ -45,25 +45,16 @@ pub(crate) fn reader(path: &Path) -> Result<BufReader<File>, Failure> {
     Ok(BufReader::with_capacity(BUFFER_BYTES, file))
 }
 
-/// Why `next` does not lead on from `before`, if it does not.
+/// Why `next`, written to lead on from `before`, does not, if it does not.
 fn leads_on(before: &Backup, next: &Backup) -> Result<(), String> {
-    if next.is_full {
-        return Err("it is a full one".to_owned());
-    }
     if next.database != before.database {
         let (next, before) = (next.database, before.database);
         return Err(format!(
-            "it is of database {next:032x}, the one before of {before:032x}"
-        ));
-    }
-    if next.from > before.to {
-        let (from, to) = (next.from, before.to);
-        return Err(format!(
-            "it begins after {from}, the one before leads to {to}"
+            "that is of database {before:032x}, this of {next:032x}"
         ));
     }
     match (before.to_time, next.from_time) {
-        (Some(one), Some(other)) if next.from == before.to && one != other => Err(format!(
+        (Some(one), Some(other)) if one != other => Err(format!(
             "they meet at {}, which was committed at {} in one and at {} in the other: one is of a copy that went its own way",
             next.from,
             moment(one),
@@ -142,7 +133,12 @@ fn name_it(part: &Path, path: &Path) -> Result<(), Failure> {
     match std::fs::hard_link(part, path) {
         Ok(()) => std::fs::remove_file(part).map_err(failed),
         // A file system without links.
-        Err(_) if !path.exists() => std::fs::rename(part, path).map_err(failed),
+        Err(error)
+            if error.kind() != std::io::ErrorKind::AlreadyExists
+                && path.symlink_metadata().is_err() =>
+        {
+            std::fs::rename(part, path).map_err(failed)
+        }
         Err(error) => Err(failed(error)),
     }
 }
@@ -161,7 +157,7 @@ fn write_part(
     let backup = backup.during(|| "cannot back the database up".to_owned())?;
     if let Some(since) = since {
         leads_on(since, &backup)
-            .map_err(|why| Failure::Use(format!("it would not lead on from the other: {why}")))?;
+            .map_err(|why| Failure::Use(format!("it would not lead on from that: {why}")))?;
     }
     let file = file
         .into_inner()
@@ -174,7 +170,15 @@ fn write_part(
 pub(crate) fn verify(files: &[PathBuf], json: bool, out: &mut impl Write) -> Result<(), Failure> {
     let mut before: Option<Backup> = None;
     for path in files {
-        let backup = verified(path)?;
+        let backup = match &before {
+            None => verified(path)?,
+            Some(before) => {
+                let backup = before.verify_next(reader(path)?);
+                backup.during(|| {
+                    format!("{} does not lead on from those before it", path.display())
+                })?
+            }
+        };
         if json {
             writeln!(out, "{}", figures(&backup))?;
         } else {
@@ -182,14 +186,10 @@ pub(crate) fn verify(files: &[PathBuf], json: bool, out: &mut impl Write) -> Res
             let (from, to) = (backup.from, backup.to);
             writeln!(out, "{}: sound, {kind}, {from} to {to}", path.display())?;
         }
-        let fits = before.map_or(Ok(()), |before| leads_on(&before, &backup));
-        fits.map_err(|why| {
-            let path = path.display();
-            Failure::Found(format!(
-                "{path} does not lead on from the one before it: {why}"
-            ))
-        })?;
-        before = Some(backup);
+        // One that leads no further than those before it changes nothing.
+        if before.is_none_or(|before| backup.to > before.to) {
+            before = Some(backup);
+        }
     }
     Ok(())
 }

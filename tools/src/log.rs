@@ -25,7 +25,9 @@ pub(crate) enum Log {
     /// The database is not opened, and need not be fit for that. What a crash may have left behind the end is named, and is
     /// no hole: recovery cuts it.
     Verify,
-    /// Forget a named reader of the log, and let go of what is kept for it
+    /// Forget a named reader of the log
+    ///
+    /// What was kept for it is let go once the database is opened with less to keep, as by whoever uses it.
     Unsubscribe {
         /// Its name, as `subscribers` prints it
         name: String,

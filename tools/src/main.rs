@@ -284,7 +284,7 @@ fn perform(arguments: Arguments, out: &mut impl Write) -> Result<(), Failure> {
         Command::Log(log::Log::Print(command)) => log::perform(&existing()?, &command, json, out),
         Command::Log(log::Log::Verify) => log::verify(&path, json, out),
         Command::Log(log::Log::Unsubscribe { name }) => {
-            // Of the log, no more is let go than that.
+            // What is to be kept of the log is for those to say who use the database.
             let keeping = Options::new().create(false).log_retention(Retention::All);
             let db = open(keeping)?;
             let done = log::unsubscribe(&db, &name, json, out);

@@ -13,7 +13,7 @@ pub(crate) struct Place {
 }
 
 impl Place {
-    /// Looks at `dir`. What a restore that failed leaves is nothing.
+    /// Looks at `dir`. What a restore that failed leaves, a lock and a log without any file, counts as nothing.
     pub(crate) fn empty(dir: &Path) -> Result<Self, Failure> {
         let failed = |error| Failure::file(dir, error);
         let entries = match std::fs::read_dir(dir) {
@@ -26,8 +26,21 @@ impl Place {
             Err(error) => return Err(failed(error)),
         };
         for entry in entries {
-            let name = entry.map_err(failed)?.file_name();
-            if name != "LOCK" && name != "log" {
+            let entry = entry.map_err(failed)?;
+            let is_ours = match entry.file_name().as_encoded_bytes() {
+                b"LOCK" => true,
+                // Of a link it says no.
+                b"log" => {
+                    let is_dir = entry.file_type().map_err(failed)?.is_dir();
+                    is_dir
+                        && std::fs::read_dir(entry.path())
+                            .map_err(failed)?
+                            .next()
+                            .is_none()
+                }
+                _ => false,
+            };
+            if !is_ours {
                 return Err(Failure::Use(format!("{} is not empty", dir.display())));
             }
         }

@@ -35,7 +35,7 @@ pub(crate) struct Replay {
     /// for `as-of`
     #[arg(long, value_name = "STATE", conflicts_with = "verify")]
     to: Option<State>,
-    /// Where to rebuild it for --verify; beside the database if absent. Removed in the end
+    /// Where to rebuild it for --verify, missing or empty; beside the database if absent. Removed in the end
     #[arg(long, value_name = "DIR", conflicts_with = "into")]
     scratch: Option<PathBuf>,
 }
@@ -65,9 +65,6 @@ pub(crate) fn perform(
                 path.with_file_name(name)
             }
         };
-        if scratch.exists() {
-            return Err(Failure::Use(format!("{} exists", scratch.display())));
-        }
         let place = Place::empty(&scratch)?;
         // What keeps digests is history; one transaction of it will do.
         let copy = make(place.dir(), replay.base.as_deref(), Retention::Txns(1))?;
@@ -183,7 +180,12 @@ fn make(
             })
         }
     };
-    copy.during(|| format!("cannot begin a copy in {}", into.display()))
+    let (copy, base) = copy.during(|| format!("cannot begin a copy in {}", into.display()))?;
+    // Somebody may have made a database there since it was looked at.
+    if base.is_none() && copy.begin_read().during(failed)?.txn_id() > TxnId::ZERO {
+        return Err(Failure::Use(format!("{} is not empty", into.display())));
+    }
+    Ok((copy, base))
 }
 
 /// What a backup says of the state that a copy begins with.

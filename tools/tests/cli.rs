@@ -781,11 +781,26 @@ fn increments_of_a_copy_that_went_its_own_way_do_not_verify() {
     let verified = northstar(&own, &["backup", "verify", full, one, two]);
     assert_eq!(verified.status.code(), Some(1), "{}", text(&verified));
     assert!(
-        text(&verified).contains("went its own way"),
+        text(&verified).contains("gone its own way"),
         "{}",
         text(&verified)
     );
     let verified = northstar(&own, &["backup", "verify", full, one]);
+    assert!(verified.status.success(), "{}", text(&verified));
+    // Also where they overlap: which of them wrote what is in both shows on the way.
+    let mut bytes = Vec::new();
+    let db = northstardb::Options::new().open(&copy).unwrap();
+    db.backup_since(northstardb::TxnId::new(4), &mut bytes)
+        .unwrap();
+    db.close().unwrap();
+    std::fs::write(two, bytes).unwrap();
+    let verified = northstar(&own, &["backup", "verify", full, one, two]);
+    assert_eq!(verified.status.code(), Some(1), "{}", text(&verified));
+    let restored = place("restored");
+    let refused = northstar(&restored, &["restore", full, one, two]);
+    assert_eq!(refused.status.code(), Some(1), "{}", text(&refused));
+    // One that is in another changes nothing.
+    let verified = northstar(&own, &["backup", "verify", full, one, one]);
     assert!(verified.status.success(), "{}", text(&verified));
 }
 
@@ -826,6 +841,26 @@ fn what_is_not_its_own_is_never_removed() {
         text(&northstar(&restored, &["scan"])),
         text(&northstar(&db, &["scan"]))
     );
+    // The log of a database that lost its data file is what there is of it.
+    let lost = place("lost");
+    let copied = Command::new("cp").arg("-r").args([&db, &lost]).status();
+    assert!(copied.unwrap().success());
+    std::fs::remove_file(lost.join("data")).unwrap();
+    let segments = || std::fs::read_dir(lost.join("log")).unwrap().count();
+    let left = segments();
+    assert!(left > 0);
+    let refused = northstar(&lost, &["restore", full.to_str().unwrap()]);
+    assert_eq!(refused.status.code(), Some(2), "{}", text(&refused));
+    let opened = northstardb::Options::new().open(&lost);
+    let opened = opened.map(drop).unwrap_err().to_string();
+    assert!(opened.contains("no file named"), "{opened}");
+    assert_eq!(segments(), left);
+    // A bad base leaves nothing in the way of a good one.
+    for (base, code) in [(&bad, 1), (&full, 0)] {
+        let words = ["replay", "--verify", "--base", base.to_str().unwrap()];
+        let verified = northstar(&db, &words);
+        assert_eq!(verified.status.code(), Some(code), "{}", text(&verified));
+    }
     let turned = northstar(&db, &["diff", "3", "1"]);
     assert_eq!(turned.status.code(), Some(2), "{}", text(&turned));
 }

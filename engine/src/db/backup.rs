@@ -16,6 +16,7 @@ use super::Db;
 use super::log::{LogFilter, Transaction};
 use super::moments::time_of;
 use super::read::ReadTxn;
+use super::restore::is_same_commit;
 use crate::error::{Corruption, Error, Result};
 use crate::format::backup::{
     BLOCK_BYTES, BLOCK_HEADER_BYTES, BackupError, BlockHeader, BlockKind, End, HEADER_BYTES,
@@ -61,7 +62,49 @@ impl Backup {
     /// # Errors
     /// [`Error::Corrupt`] with the place, [`Error::Io`].
     pub fn verify(from: impl Read) -> Result<Self> {
-        let mut reader = BackupReader::open(from)?;
+        Self::read(BackupReader::open(from)?, |_| Ok(()))
+    }
+
+    /// Verifies an increment as [`Backup::verify`] does, and that it leads on from the state that this backup leads to, or from an
+    /// earlier one: as far as can be told without restoring the two, whatever is refused then is refused here.
+    ///
+    /// # Errors
+    /// [`Error::InvalidOption`] if it does not. As [`Backup::verify`].
+    pub fn verify_next(&self, from: impl Read) -> Result<Self> {
+        let reader = BackupReader::open(from)?;
+        let header = *reader.header();
+        let fits = header.kind == Kind::Increment && header.database == self.database;
+        if !fits || header.from > self.to {
+            let kind = match header.kind {
+                Kind::Full => "a full one",
+                Kind::Increment => "an increment",
+            };
+            let (database, from) = (header.database, header.from);
+            return Err(Error::InvalidOption {
+                option: "backup",
+                found: format!("{kind} of database {database:032x} from state {from}"),
+                expected: format!(
+                    "an increment of database {:032x} from state {} or an earlier one",
+                    self.database, self.to
+                ),
+            });
+        }
+        let known = self.to_time.map_or(0, nanoseconds);
+        if header.from == self.to {
+            is_same_commit(self.to, header.committed_ns, known)?;
+        }
+        Self::read(reader, |transaction| {
+            match transaction.txn_id() == self.to {
+                true => is_same_commit(self.to, transaction.time_ns(), known),
+                false => Ok(()),
+            }
+        })
+    }
+
+    fn read<R: Read>(
+        mut reader: BackupReader<R>,
+        mut each: impl FnMut(&Transaction) -> Result<()>,
+    ) -> Result<Self> {
         match reader.header().kind {
             Kind::Full => {
                 while reader.next_block()?.is_some() {
@@ -70,7 +113,7 @@ impl Backup {
             }
             Kind::Increment => {
                 while reader.next_block()?.is_some() {
-                    reader.each_record(|_| Ok(()))?;
+                    reader.each_record(|transaction| each(&transaction))?;
                 }
             }
         }
@@ -352,6 +395,12 @@ fn report(header: &Header, end: End, bytes: u64, last_ns: u64) -> Backup {
         from_time: moment(header.committed_ns).filter(|_| !is_full),
         to_time: moment(last_ns),
     }
+}
+
+/// The reverse of [`moment`].
+fn nanoseconds(time: SystemTime) -> u64 {
+    let since = time.duration_since(SystemTime::UNIX_EPOCH);
+    u64::try_from(since.unwrap_or_default().as_nanos()).unwrap_or(u64::MAX)
 }
 
 /// Zero is no time.

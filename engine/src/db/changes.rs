@@ -103,8 +103,8 @@ impl Db {
     /// Calls `visit` with every key of a table whose value differs between the states after `before` and after `after`, in
     /// key order, until it breaks.
     ///
-    /// Memory grows with the keys changed. Time does with what was committed between the two states, where the log still has it
-    /// ([`Options::log_retention`](crate::Options::log_retention)), or with the table's changes since `before`, whichever is less.
+    /// Memory grows with the keys changed. Time does with what was committed between the two states, to whole segments of the log,
+    /// where that still has it ([`Options::log_retention`](crate::Options::log_retention)), or with the table's changes since `before`, whichever is less.
     /// Read are, for the latter, the table's versions in those runs of history that reach beyond `before`, and those of its pages
     /// that were written after the last checkpoint at or before it; all its pages, if no checkpoint since history began is
     /// as old.

@@ -139,7 +139,11 @@ impl Log {
             // What is let go during the walk is no hole.
             let starts_at = segments.start();
             let is_old = |hole: &LogHole| hole.place.is_some_and(|(from, _)| from < starts_at);
-            if starts_at > started_at && walk.report.holes.iter().any(is_old) {
+            let is_late = walk
+                .report
+                .unexplained
+                .is_some_and(|(from, _)| from < starts_at);
+            if starts_at > started_at && (is_late || walk.report.holes.iter().any(is_old)) {
                 overtaken += 1;
                 continue;
             }

@@ -447,6 +447,18 @@ pub(super) fn survey(options: &Options, dir: &Path, disk: &dyn Disk) -> Result<F
             "it holds {foreign:?}, and no file named \"data\""
         )));
     }
+    // A database begins without one: this is what is left of one that was there.
+    let has_log = names.iter().any(|name| name == "log");
+    let log = match has_log {
+        true => disk.list(&dir.join("log")),
+        false => Ok(Vec::new()),
+    };
+    let log = log.map_err(|error| not_a_database(error.to_string()))?;
+    if let Some(first) = log.first() {
+        return Err(not_a_database(format!(
+            "its log holds {first:?}, and there is no file named \"data\""
+        )));
+    }
     if options.read_only || !options.create {
         return Err(not_a_database("it holds no file named \"data\"".to_owned()));
     }
@@ -536,9 +548,6 @@ pub(super) fn create(
     let log = dir.join("log");
     let failed = |source| Error::from_io("a new database", source);
     disk.create_dir(&log).map_err(failed)?;
-    for stale in disk.list(&log).map_err(failed)? {
-        disk.remove(&log.join(stale)).map_err(failed)?;
-    }
     disk.sync_dir(dir).map_err(failed)?;
     Store::create(
         Arc::clone(disk),

@@ -92,7 +92,9 @@ pub(crate) fn restore_in(
         Ok(backup) => backup,
         Err(error) => {
             // Without it the directory is as good as empty. Should that fail, nobody opens what is there.
-            let _removed = disk.remove(&dir.join("data"));
+            for made in ["data", "data.tmp"] {
+                let _removed = disk.remove(&dir.join(made));
+            }
             return Err(error);
         }
     };
@@ -238,14 +240,16 @@ impl Restore {
 }
 
 /// Whether two backups mean the same by state `txn`: they say when it was committed. Zero says nothing.
-fn is_same_commit(txn: TxnId, found: u64, expected: u64) -> Result<()> {
+pub(super) fn is_same_commit(txn: TxnId, found: u64, expected: u64) -> Result<()> {
     if found == expected || found == 0 || expected == 0 {
         return Ok(());
     }
     Err(Error::InvalidOption {
         option: "backup",
         found: format!("an increment of a database whose {txn} was committed at {found} ns"),
-        expected: format!("{txn} as it was restored, committed at {expected} ns"),
+        expected: format!(
+            "{txn} committed at {expected} ns, as by what it is to lead on from; a copy has gone its own way"
+        ),
     })
 }
 

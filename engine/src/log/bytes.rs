@@ -119,9 +119,10 @@ impl Bytes {
                 Begins::First(first) => Some(first),
                 Begins::Nothing => None,
                 Begins::Unknown => {
-                    let found = self.first_within(from, database, end)?;
+                    let (found, is_sure) = self.first_within(from, database, end)?;
                     let is_whole = from.plus(segment) <= end;
                     match found {
+                        _ if !is_sure => {}
                         Some(first) => self.segments.note_begin(number, Begins::First(first)),
                         None if is_whole => self.segments.note_begin(number, Begins::Nothing),
                         None => {}
@@ -136,29 +137,39 @@ impl Bytes {
         }
     }
 
-    /// The first group that begins in the segment that begins at `from`.
+    /// The first sound group that begins in the segment that begins at `from`, and whether nothing before it claims to be one.
     fn first_within(
         &mut self,
         from: Lsn,
         database: u64,
         end: Lsn,
-    ) -> Result<Option<First>, LogError> {
+    ) -> Result<(Option<First>, bool), LogError> {
         let block = LOG_BLOCK_BYTES as u64;
         let to = from.plus(self.segments.segment_bytes()).min(end);
-        // Mostly it is there that one begins.
-        self.careful_until = self.careful_until.max(from.plus(block));
-        let mut at = from;
+        let (mut at, mut is_sure) = (from, true);
         while at < to {
-            let bytes = self.get(at, block, end)?;
-            if claims_position(bytes, at)
-                && let Ok((group, _)) = Group::decode(bytes, at, database)
-            {
-                let (lsn, txn) = (at, group.first_txn);
-                return Ok(Some(First { lsn, txn }));
+            // Mostly it is in the first block that one begins: no more is read for it.
+            let careful_until = self.careful_until;
+            if at == from {
+                self.careful_until = careful_until.max(at.plus(block));
+            }
+            let read = self.get(at, block, end).map(|bytes| {
+                let claims = claims_position(bytes, at);
+                claims.then(|| Group::decode(bytes, at, database))
+            });
+            self.careful_until = careful_until;
+            match read? {
+                Some(Ok((group, _))) => {
+                    let (lsn, txn) = (at, group.first_txn);
+                    return Ok((Some(First { lsn, txn }), is_sure));
+                }
+                // It may have been read badly.
+                Some(Err(_)) => is_sure = false,
+                None => {}
             }
             at = at.plus(block);
         }
-        Ok(None)
+        Ok((None, is_sure))
     }
 
     /// Follows the chain from the group at `from` beyond the end of its segment, or to `end`.
