@@ -157,7 +157,9 @@ impl Bytes {
                 let claims = claims_position(bytes, at);
                 claims.then(|| Group::decode(bytes, at, database))
             });
-            self.careful_until = careful_until;
+            if at == from {
+                self.careful_until = careful_until;
+            }
             match read? {
                 Some(Ok((group, _))) => {
                     let (lsn, txn) = (at, group.first_txn);
