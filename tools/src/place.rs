@@ -56,7 +56,9 @@ impl Place {
 
     /// Removes what was made here.
     pub(crate) fn discard(&self) {
-        // What cannot be removed stays: the failure that led here is what is told.
+        // What cannot be removed stays: the failure that led here is what is told. The log first: without a data file it would
+        // be taken for what is left of a database.
+        std::fs::remove_dir_all(self.dir.join("log")).ok();
         if !self.was_there {
             std::fs::remove_dir_all(&self.dir).ok();
             return;

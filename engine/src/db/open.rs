@@ -453,8 +453,19 @@ pub(super) fn survey(options: &Options, dir: &Path, disk: &dyn Disk) -> Result<F
         true => disk.list(&dir.join("log")),
         false => Ok(Vec::new()),
     };
-    let log = log.map_err(|error| not_a_database(error.to_string()))?;
+    let log = match log {
+        Err(error) if error.cause() == ErrorKind::NotADirectory => {
+            return Err(not_a_database(error.to_string()));
+        }
+        listed => listed.map_err(|error| Error::from_io("the database", error))?,
+    };
     if let Some(first) = log.first() {
+        // Somebody else may have made it since.
+        let again = disk.list(dir);
+        let again = again.map_err(|error| Error::from_io("the database", error))?;
+        if again.iter().any(|name| name == "data") {
+            return Ok(Found::Database);
+        }
         return Err(not_a_database(format!(
             "its log holds {first:?}, and there is no file named \"data\""
         )));
