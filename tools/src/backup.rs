@@ -106,7 +106,7 @@ pub(crate) fn write(
     let file = match File::create_new(&part) {
         Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {
             return Err(Failure::Use(format!(
-                "{} exists: somebody is writing this backup, or has not ended it",
+                "{} exists: somebody is writing this backup, or was interrupted; remove it in that case",
                 part.display()
             )));
         }
@@ -173,9 +173,11 @@ pub(crate) fn verify(files: &[PathBuf], json: bool, out: &mut impl Write) -> Res
         let backup = match &before {
             None => verified(path)?,
             Some(before) => {
-                let backup = before.verify_next(reader(path)?);
-                backup.during(|| {
-                    format!("{} does not lead on from those before it", path.display())
+                let found = before.verify_next(reader(path)?);
+                let leads_on = !matches!(found, Err(northstardb::Error::InvalidOption { .. }));
+                found.during(|| match leads_on {
+                    true => format!("cannot verify {}", path.display()),
+                    false => format!("{} does not lead on from those before it", path.display()),
                 })?
             }
         };

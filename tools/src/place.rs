@@ -8,7 +8,7 @@ use crate::Failure;
 #[derive(Debug)]
 pub(crate) struct Place {
     dir: PathBuf,
-    /// It is somebody's: only what is in it is ours.
+    /// It is somebody's: only what was made in it is ours.
     was_there: bool,
 }
 
@@ -54,22 +54,16 @@ impl Place {
         &self.dir
     }
 
-    /// Removes what was made here.
+    /// Removes what was made here, and nothing else that somebody may have put there.
     pub(crate) fn discard(&self) {
         // What cannot be removed stays: the failure that led here is what is told. The log first: without a data file it would
         // be taken for what is left of a database.
         std::fs::remove_dir_all(self.dir.join("log")).ok();
-        if !self.was_there {
-            std::fs::remove_dir_all(&self.dir).ok();
-            return;
+        for name in ["data", "data.tmp", "LOCK"] {
+            std::fs::remove_file(self.dir.join(name)).ok();
         }
-        for entry in std::fs::read_dir(&self.dir).into_iter().flatten().flatten() {
-            let path = entry.path();
-            if path.is_dir() {
-                std::fs::remove_dir_all(path).ok();
-            } else {
-                std::fs::remove_file(path).ok();
-            }
+        if !self.was_there {
+            std::fs::remove_dir(&self.dir).ok();
         }
     }
 }

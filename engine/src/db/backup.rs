@@ -16,7 +16,7 @@ use super::Db;
 use super::log::{LogFilter, Transaction};
 use super::moments::time_of;
 use super::read::ReadTxn;
-use super::restore::is_same_commit;
+use super::restore::{expect_next, is_same_commit};
 use crate::error::{Corruption, Error, Result};
 use crate::format::backup::{
     BLOCK_BYTES, BLOCK_HEADER_BYTES, BackupError, BlockHeader, BlockKind, End, HEADER_BYTES,
@@ -66,29 +66,15 @@ impl Backup {
     }
 
     /// Verifies an increment as [`Backup::verify`] does, and that it leads on from the state that this backup leads to, or from an
-    /// earlier one: as far as can be told without restoring the two, whatever is refused then is refused here.
+    /// earlier one: what [`Restore::increment`](crate::Restore::increment) would refuse after this backup is refused here. Of several in
+    /// a row, go on from the one that leads furthest: one that leads no further than those before it changes nothing.
     ///
     /// # Errors
     /// [`Error::InvalidOption`] if it does not. As [`Backup::verify`].
     pub fn verify_next(&self, from: impl Read) -> Result<Self> {
         let reader = BackupReader::open(from)?;
         let header = *reader.header();
-        let fits = header.kind == Kind::Increment && header.database == self.database;
-        if !fits || header.from > self.to {
-            let kind = match header.kind {
-                Kind::Full => "a full one",
-                Kind::Increment => "an increment",
-            };
-            let (database, from) = (header.database, header.from);
-            return Err(Error::InvalidOption {
-                option: "backup",
-                found: format!("{kind} of database {database:032x} from state {from}"),
-                expected: format!(
-                    "an increment of database {:032x} from state {} or an earlier one",
-                    self.database, self.to
-                ),
-            });
-        }
+        expect_next(&header, self.database, self.to)?;
         let known = self.to_time.map_or(0, nanoseconds);
         if header.from == self.to {
             is_same_commit(self.to, header.committed_ns, known)?;
@@ -404,7 +390,7 @@ fn nanoseconds(time: SystemTime) -> u64 {
 }
 
 /// Zero is no time.
-fn moment(ns: u64) -> Option<SystemTime> {
+pub(super) fn moment(ns: u64) -> Option<SystemTime> {
     (ns > 0).then(|| SystemTime::UNIX_EPOCH + Duration::from_nanos(ns))
 }
 

@@ -9,13 +9,13 @@
 use std::io::Read;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use northstar_io::planted::planted;
 
 use super::Db;
 use super::apply::Apply;
-use super::backup::{Backup, BackupReader};
+use super::backup::{Backup, BackupReader, moment};
 use super::open::{
     Found, create, lock_in, native_disk, open_in, secure_names, store_options, survey,
 };
@@ -23,7 +23,7 @@ use super::options::Options;
 use super::world::World;
 use crate::checkpoint::roots::merge_roots;
 use crate::error::{Corruption, Error, Result};
-use crate::format::backup::Kind;
+use crate::format::backup::{Header, Kind};
 use crate::format::meta::Meta;
 use crate::ids::{LogPosition, TableId, TxnId};
 use crate::pages::store::{Opened, Store};
@@ -148,8 +148,7 @@ impl Restore {
     /// When the state that was reached was committed, if the backups say so.
     #[must_use]
     pub fn committed(&self) -> Option<SystemTime> {
-        let known = self.committed_ns > 0;
-        known.then(|| SystemTime::UNIX_EPOCH + Duration::from_nanos(self.committed_ns))
+        moment(self.committed_ns)
     }
 
     /// The state that was reached.
@@ -180,30 +179,14 @@ impl Restore {
         let mut reader = BackupReader::open(from)?;
         let header = *reader.header();
         let mut apply: Apply = self.db.begin_apply()?;
-        let found = format!(
-            "{} of database {:032x} from state {}",
-            match header.kind {
-                Kind::Full => "a full one",
-                Kind::Increment => "an increment",
-            },
-            header.database,
-            header.from
-        );
-        let fits = header.kind == Kind::Increment && header.database == self.database;
         let last = to.unwrap_or(TxnId::MAX);
-        let is_there = apply.next() > last;
-        if !fits || (header.from >= apply.next() && !is_there) {
-            return Err(Error::InvalidOption {
-                option: "backup",
-                found,
-                expected: format!(
-                    "an increment of database {:032x} from state {} or an earlier one",
-                    self.database,
-                    apply.next().get() - 1
-                ),
-            });
-        }
         let reached = TxnId::new(apply.next().get() - 1);
+        // Where all that is wanted is there already, it need not lead on from it.
+        let from_at_most = match reached >= last {
+            true => TxnId::MAX,
+            false => reached,
+        };
+        expect_next(&header, self.database, from_at_most)?;
         let mut committed_ns = self.committed_ns;
         if header.from == reached {
             is_same_commit(reached, header.committed_ns, committed_ns)?;
@@ -237,6 +220,26 @@ impl Restore {
     pub fn finish(self) -> Db {
         self.db
     }
+}
+
+/// Whether a backup is an increment of `database` that leads on from `reached` or from an earlier state.
+pub(super) fn expect_next(header: &Header, database: u128, reached: TxnId) -> Result<()> {
+    let fits = header.kind == Kind::Increment && header.database == database;
+    if fits && header.from <= reached {
+        return Ok(());
+    }
+    let kind = match header.kind {
+        Kind::Full => "a full one",
+        Kind::Increment => "an increment",
+    };
+    let (of, from) = (header.database, header.from);
+    Err(Error::InvalidOption {
+        option: "backup",
+        found: format!("{kind} of database {of:032x} from state {from}"),
+        expected: format!(
+            "an increment of database {database:032x} from state {reached} or an earlier one"
+        ),
+    })
 }
 
 /// Whether two backups mean the same by state `txn`: they say when it was committed. Zero says nothing.

@@ -1,7 +1,7 @@
 //! Where in the log transactions are, to the segment.
 //!
 //! - Cost: what [`super::begins`] does not know is looked for, mostly one block of a segment, once; where groups that another
-//!   process wrote are longer than segments, up to the next that begins.
+//!   process wrote are longer than segments, up to the next that begins. What claims to be a group and is none is met each time.
 
 use std::sync::Arc;
 
