@@ -47,7 +47,6 @@ impl Campaign<'_> {
     /// The first broken promise; a rare place of the engine that nothing came by, if all was done that a change needs; and
     /// that less was done than a change needs.
     pub fn run(&self) -> Result<Tally, Failure> {
-        let mut ledger = self.ledger.map(Ledger::load).transpose()?;
         let until = self.limit.map(|limit| clock::now() + limit);
         let mut all = Tally::default();
         let mut whole = self.only.is_empty();
@@ -59,7 +58,7 @@ impl Campaign<'_> {
             if !self.only.is_empty() && !self.only.iter().any(|name| name == job.name) {
                 continue;
             }
-            let (tally, complete) = self.job(job, ledger.as_mut(), until)?;
+            let (tally, complete) = self.job(job, until)?;
             if !complete {
                 short.push(job.name);
             }
@@ -89,12 +88,7 @@ impl Campaign<'_> {
     }
 
     /// One job; whether all of it was done.
-    fn job(
-        &self,
-        job: &Job,
-        mut ledger: Option<&mut Ledger>,
-        until: Option<Instant>,
-    ) -> Result<(Tally, bool), Failure> {
+    fn job(&self, job: &Job, until: Option<Instant>) -> Result<(Tally, bool), Failure> {
         let started = clock::now();
         let wanted = |goal: &jobs::Goal| match self.amount {
             Amount::Change => goal.ci,
@@ -102,12 +96,13 @@ impl Campaign<'_> {
         };
         let goals: Vec<u64> = job.goals.iter().map(wanted).collect();
         let mut tally = Tally::default();
-        let mut first = ledger
-            .as_ref()
-            .map_or(1, |ledger| ledger.next_seed(job.name));
+        let mut first = match self.ledger {
+            Some(ledger) => Ledger::load(ledger)?.next_seed(job.name),
+            None => 1,
+        };
         let complete = loop {
             // Turns, so that what is interrupted has been added up.
-            let turn = ledger.is_some().then(|| clock::now() + TURN);
+            let turn = self.ledger.is_some().then(|| clock::now() + TURN);
             let drive = Drive {
                 program: self.program,
                 workers: self.workers,
@@ -116,15 +111,16 @@ impl Campaign<'_> {
                 until: until.into_iter().chain(turn).min(),
             };
             let outcome = jobs::drive(job, &drive);
-            if let (Err(failure), Some(ledger)) = (&outcome, &mut ledger) {
-                ledger.violation(job.name, &crate::chain(failure));
-                ledger.save()?;
+            if let Some(ledger) = self.ledger {
+                Ledger::change(ledger, |ledger| {
+                    match &outcome {
+                        Ok((done, next)) => ledger.add(job.name, done, *next),
+                        Err(failure) => ledger.violation(job.name, &crate::chain(failure)),
+                    }
+                    Ok(())
+                })?;
             }
             let (done, next) = outcome?;
-            if let Some(ledger) = &mut ledger {
-                ledger.add(job.name, &done, next);
-                ledger.save()?;
-            }
             let idle = done.counts.is_empty();
             // What cannot be tried here is said, and is no reason to expect less of the rest.
             let skipped = idle && !done.skipped.is_empty();

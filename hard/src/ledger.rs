@@ -1,8 +1,10 @@
 //! All that was ever tried, added up: written by this program only, into a table to be read and a file to be continued.
+//!
+//! - Processes: several may add to one ledger, each with jobs of its own; whoever changes it holds the directory's lock meanwhile.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
-use std::fs;
+use std::fs::{self, OpenOptions};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -63,6 +65,26 @@ impl Ledger {
         })
     }
 
+    /// Makes a change to the ledger whose table is at `path`, as it is by then.
+    ///
+    /// # Errors
+    /// The change's; and it cannot be read or written.
+    pub fn change<T>(
+        path: &Path,
+        change: impl FnOnce(&mut Self) -> Result<T, Failure>,
+    ) -> Result<T, Failure> {
+        // A name without a directory lies in the current one.
+        let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty());
+        let dir = dir.unwrap_or(Path::new("."));
+        let dir = OpenOptions::new().read(true).open(dir);
+        let dir = dir.during("open the ledger's directory")?;
+        dir.lock().during("lock the ledger's directory")?;
+        let mut ledger = Self::load(path)?;
+        let changed = change(&mut ledger)?;
+        ledger.save()?;
+        Ok(changed)
+    }
+
     /// Where a job goes on.
     #[must_use]
     pub fn next_seed(&self, job: &str) -> u64 {
@@ -118,7 +140,7 @@ impl Ledger {
     ///
     /// # Errors
     /// They cannot be written.
-    pub fn save(&self) -> Result<(), Failure> {
+    fn save(&self) -> Result<(), Failure> {
         let json = serde_json::to_string_pretty(&self.book).map_err(std::io::Error::from);
         let json = json.during("write the ledger")?;
         for (path, text) in [
@@ -193,19 +215,24 @@ mod tests {
     fn a_ledger_adds_up_and_goes_on_where_it_was() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("LEDGER.md");
-        let mut ledger = Ledger::load(&path).unwrap();
-        assert_eq!(ledger.next_seed("power"), 1);
+        assert_eq!(Ledger::load(&path).unwrap().next_seed("power"), 1);
         let mut tally = Tally::default();
         tally.add("crashes", 1_234_567);
-        ledger.add("power", &tally, 26);
-        ledger.add("power", &tally, 51);
-        ledger.violation(
-            "power",
-            "lost a row\n  at step 3\n  replay: nshard sim --seed 9",
-        );
-        ledger.save().unwrap();
+        let add = |ledger: &mut Ledger, next| {
+            ledger.add("power", &tally, next);
+            Ok(())
+        };
+        Ledger::change(&path, |ledger| add(ledger, 26)).unwrap();
+        Ledger::change(&path, |ledger| {
+            add(ledger, 51)?;
+            ledger.violation(
+                "power",
+                "lost a row\n  at step 3\n  replay: nshard sim --seed 9",
+            );
+            Ok(())
+        })
+        .unwrap();
         let mut again = Ledger::load(&path).unwrap();
-        assert_eq!(again.book, ledger.book);
         assert_eq!(again.next_seed("power"), 51);
         let text = fs::read_to_string(&path).unwrap();
         assert!(text.contains("| crashes | 2,469,134 |"), "{text}");
@@ -216,5 +243,32 @@ mod tests {
         again.fixed("a1b2c3").unwrap();
         assert!(again.fixed("twice").is_err());
         assert!(again.to_string().contains("| a1b2c3 |"));
+    }
+
+    #[test]
+    fn what_several_runs_add_at_once_is_all_there() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("LEDGER.md");
+        std::thread::scope(|scope| {
+            for job in ["power", "kills", "rot"] {
+                let path = &path;
+                scope.spawn(move || {
+                    let mut tally = Tally::default();
+                    tally.add("seeds", 1);
+                    for seed in 2..22 {
+                        let add = |ledger: &mut Ledger| {
+                            ledger.add(job, &tally, seed);
+                            Ok(())
+                        };
+                        Ledger::change(path, add).unwrap();
+                    }
+                });
+            }
+        });
+        let ledger = Ledger::load(&path).unwrap();
+        for job in ["power", "kills", "rot"] {
+            assert_eq!(ledger.next_seed(job), 21);
+            assert_eq!(ledger.book.formats[&FORMAT][job].counts["seeds"], 20);
+        }
     }
 }

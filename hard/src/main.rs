@@ -347,11 +347,7 @@ fn perform(command: Command) -> Result<(), Failure> {
             say(&planting::work(&what)?);
             Ok(())
         }
-        Command::Fixed { fix, ledger } => {
-            let mut ledger = Ledger::load(&ledger)?;
-            ledger.fixed(&fix)?;
-            ledger.save()
-        }
+        Command::Fixed { fix, ledger } => Ledger::change(&ledger, |ledger| ledger.fixed(&fix)),
         Command::Fuzz {
             targets,
             quick,
