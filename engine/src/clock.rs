@@ -38,7 +38,7 @@ impl Clock {
     }
 
     /// Clocks of somebody else's, both in nanoseconds.
-    #[cfg(feature = "internals")]
+    #[cfg(any(test, feature = "internals"))]
     pub(crate) fn of(
         wall: Arc<dyn Fn() -> u64 + Send + Sync>,
         monotonic: Arc<dyn Fn() -> u64 + Send + Sync>,

@@ -25,7 +25,7 @@ marks! {
     MetaMended: "a copy of a meta page was mended",
     OneSlot: "only one meta slot was sound at opening",
     CleanOpen: "a clean close was believed",
-    CleanDoubted: "a clean close was not believed without its older slot",
+    CleanDoubted: "a clean close was not believed",
     Replayed: "records were replayed",
     TornTail: "the log ended in a torn group",
     TailBehindMeta: "opening refused a log that ends before what meta proves",

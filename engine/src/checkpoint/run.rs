@@ -340,7 +340,9 @@ impl Checkpointer {
         meta.tree_txn = tree_txn;
         meta.history = kept;
         meta.next_table = self.shapes.shared.tables.next_id();
-        meta.checkpoint_ns = self.clock.wall_ns().max(self.meta.checkpoint_ns);
+        // Times of commits do not fall, also where the clock did and what carried the last one is in pages.
+        let last_ns = self.pipeline.last_time_ns().max(self.meta.checkpoint_ns);
+        meta.checkpoint_ns = self.clock.wall_ns().max(last_ns);
         meta.durable_through = self.pipeline.position().lsn;
         if let Some(position) = log_start {
             meta.log_start = position;

@@ -29,7 +29,6 @@ use crate::state::StateHash;
 use crate::sync::atomic::AtomicU64;
 use crate::txn::backups::Reads;
 use crate::txn::positions;
-use crate::txn::snapshot::Snapshot;
 use crate::txn::table::{check_name, decode_entry};
 
 /// What a backup holds.
@@ -222,6 +221,7 @@ impl Db {
             }
             underway.has_come_to(tail.position(), writer.bytes);
         }
+        tail.prove()?;
         writer.finish(StateHash::default())
     }
 
@@ -238,26 +238,11 @@ impl Db {
     #[track_caller]
     fn newest_with_time(&self) -> Result<(ReadTxn, u64)> {
         let engine = self.engine()?;
-        match engine.pipeline.take_core() {
-            Ok(core) => {
-                let time_ns = core.last_timestamp_ns;
-                let last = TxnId::new(core.next_txn.get() - 1);
-                engine.pipeline.return_core(core);
-                // Somebody may have committed since, but nothing before is left out, and times do not fall.
-                engine.pipeline.flush()?;
-                let snapshot = Snapshot::at(&engine.shapes, last, Some(Location::caller()));
-                match snapshot {
-                    Ok(snapshot) if !snapshot.is_past() => Ok((ReadTxn { snapshot }, time_ns)),
-                    // Merged meanwhile, and of all tables or of some no history is kept.
-                    Ok(_) | Err(Error::SnapshotGone { .. }) => {
-                        Ok((self.begin_read()?, engine.pipeline.now()))
-                    }
-                    Err(error) => Err(error),
-                }
-            }
-            // What is durable can be saved also when nobody writes any more.
-            Err(_) => Ok((self.begin_read()?, engine.pipeline.now())),
-        }
+        // What is durable can be saved also when nobody writes any more.
+        let _flushed = engine.pipeline.flush();
+        let read = self.begin_read()?;
+        // Somebody may have committed since, but nothing before is left out, and times do not fall.
+        Ok((read, engine.pipeline.last_time_ns()))
     }
 }
 

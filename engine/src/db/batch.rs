@@ -94,6 +94,36 @@ impl WriteBatch {
         self
     }
 
+    /// Adds all changes of another batch behind those of this one: so what was gathered apart becomes one transaction, as what
+    /// [`Db::revert`](crate::Db::revert) gives for several tables. The other's tag and durability are not taken over.
+    ///
+    /// ```
+    /// # fn main() -> northstardb::Result<()> {
+    /// # let db = northstardb::Options::new().history(northstardb::Retention::All).memory()?;
+    /// # let (accounts, journal) = (db.table("accounts")?, db.table("journal")?);
+    /// let before = db.begin_read()?.txn_id();
+    /// let mut batch = northstardb::WriteBatch::new();
+    /// batch.put(&accounts, "ada", "90").put(&journal, "1", "ada -10");
+    /// let after = db.commit(batch)?.txn_id;
+    /// let mut undo = db.revert(&accounts, before, after)?;
+    /// undo.append(db.revert(&journal, before, after)?);
+    /// db.commit(undo)?;
+    /// assert!(db.begin_read()?.get(&journal, "1")?.is_none());
+    /// # db.close() }
+    /// ```
+    pub fn append(&mut self, other: Self) -> &mut Self {
+        if let Some(error) = other.failed {
+            self.failed = self.failed.take().or(Some(error));
+        }
+        let takes = |batch: &mut Self, table| batch.accept(table, Ok(()));
+        if self.failed.is_none() && other.tables.iter().all(|table| takes(self, table)) {
+            self.key_bytes_max = self.key_bytes_max.max(other.key_bytes_max);
+            self.value_bytes_max = self.value_bytes_max.max(other.value_bytes_max);
+            self.ops.append(&other.ops);
+        }
+        self
+    }
+
     /// Attaches an opaque note of up to 1 KiB to the commit: who, why, from what. Kept in the commit record.
     pub fn tag(&mut self, tag: &[u8]) -> &mut Self {
         match check_len("tag", tag.len(), limits::TAG_BYTES_MAX) {

@@ -162,6 +162,8 @@ impl Db {
     /// value it had at `before`. What came later to the same keys is overwritten with it; other keys are left alone. Nothing is
     /// committed.
     ///
+    /// Of several tables, [`WriteBatch::append`] makes one transaction.
+    ///
     /// It is about rows: a table that was made, renamed or dropped in between stays so, and where it was dropped the commit answers
     /// [`Error::UnknownTable`]. What is too much for one transaction is answered by the commit, too, with [`Error::TooLarge`].
     ///

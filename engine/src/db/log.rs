@@ -10,6 +10,7 @@ use futures_core::Stream;
 
 use super::Engine;
 use super::range::{Span, prefix_span};
+use super::subscribers::moves_only;
 use super::verify::{LogHole, LogReport, Walk};
 use super::write::WriteTxn;
 use crate::error::{Corruption, Error, Result};
@@ -103,6 +104,7 @@ impl Log {
             Ok(follower) => Ok(Tail {
                 log: self.clone(),
                 follower,
+                last_meant: TxnId::ZERO,
                 filter: Arc::new(filter),
                 ended: false,
                 waits: None,
@@ -135,6 +137,7 @@ impl Log {
             walk.note_start(started_at, first.as_ref(), Some(end));
             if let Some(mut follower) = first {
                 walk.walk_to(segments, &mut follower, end, next);
+                walk.check_border(&follower, end, border.checksum, next);
             }
             // What is let go during the walk is no hole.
             let starts_at = segments.start();
@@ -543,6 +546,8 @@ impl Transaction {
 pub struct Tail {
     log: Log,
     follower: Follower,
+    /// The last transaction met that does more than move subscribers on.
+    pub(super) last_meant: TxnId,
     filter: Arc<LogFilter>,
     ended: bool,
     /// Its number among the tasks that wait, once it has waited.
@@ -566,6 +571,13 @@ impl Tail {
     #[must_use]
     pub fn position(&self) -> TxnId {
         self.follower.txn()
+    }
+
+    /// Goes on, showing nothing, until all was read that was durable when it began: then what it has shown is of this database's own
+    /// log, not of a copy's that was put in its place.
+    pub(super) fn prove(&mut self) -> Result<()> {
+        let (_, end) = self.log.engine.log_end();
+        Ok(self.follower.come_to_border(end)?)
     }
 
     /// The next transaction, if it is durable already.
@@ -613,6 +625,9 @@ impl Tail {
                 Err(LogError::Gone) => return Err(self.log.not_in_log(at)?),
                 Err(error) => return Err(error.into()),
             };
+            if !moves_only(&record) {
+                self.last_meant = at;
+            }
             if let Some(found) = Transaction::of(&record, &self.filter)? {
                 return Ok(Some(found));
             }

@@ -27,7 +27,7 @@ use crate::format::meta::{HistoryMeta, Meta, TreeRoot};
 use crate::history::{self, History};
 use crate::ids::{TableId, TxnId};
 use crate::limits;
-use crate::log::{LogWriter, Retainer, ScanStart, Segments, fingerprint, probe};
+use crate::log::{LogWriter, Retainer, ScanStart, Segments, fingerprint, goes_on, probe};
 use crate::marks::{Mark, reached};
 use crate::pages::Class;
 use crate::pages::store::{Opened, Store, StoreOptions};
@@ -136,7 +136,10 @@ pub(crate) fn open_in(options: &Options, dir: &Path, world: World) -> Result<Db>
     // A clean close says where the log ended, and nothing is appended before that word is taken back. It is
     // believed only beside a sound older slot: a newer slot that was lost may have taken it back.
     let alone = planted("a clean close is believed without its older slot");
-    let clean = meta.clean && (older.is_some() || alone);
+    // Nor is it where groups follow: then the data file is older than the log.
+    let clean = meta.clean
+        && (older.is_some() || alone)
+        && !goes_on(&segments, meta.log_start.lsn, meta.database_low())?;
     reached(match older {
         Some(_) => Mark::BothSlots,
         None => Mark::OneSlot,
@@ -261,6 +264,7 @@ fn assemble(parts: Assembly<'_>) -> Result<Db> {
         // States before can still be read, and their handles are good for them alone.
         shared.tables.handle(table, "").drop_from(txn);
     }
+    let last_timestamp_ns = last_timestamp_ns.max(meta.checkpoint_ns);
     let signal = Arc::new(Signal::default());
     let log = LogWriter::read_only(Arc::clone(&segments), end.end);
     let (on_freeze, on_spare) = {
@@ -277,7 +281,7 @@ fn assemble(parts: Assembly<'_>) -> Result<Db> {
             writer,
             delta,
             next_txn: visible.next(),
-            last_timestamp_ns: last_timestamp_ns.max(meta.checkpoint_ns),
+            last_timestamp_ns,
             notes: history_policy != Retention::None,
             noted_ns: None,
             unseen: false,
@@ -294,8 +298,7 @@ fn assemble(parts: Assembly<'_>) -> Result<Db> {
 
     pipeline
         .counters
-        .log_start
-        .store(meta.log_start.lsn.get(), Ordering::Relaxed);
+        .begin(meta.log_start.lsn, last_timestamp_ns);
     let checkpointer = Checkpointer {
         shapes: Arc::clone(&shapes),
         pipeline: Arc::clone(&pipeline),

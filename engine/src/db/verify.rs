@@ -139,6 +139,7 @@ fn verify_by_meta(segments: &Arc<Segments>, meta: &Meta) -> Result<LogReport> {
     let next = border.last_txn.next();
     let mut walk = Walk::default();
     walk.report.recovery = Some(border.lsn);
+    walk.is_closed = meta.clean;
     let kept = segments.start();
     if segments.files_end() > kept && kept < border.lsn {
         let mut earlier = Follower::from_any(segments, database, kept, border.lsn);
@@ -193,6 +194,8 @@ pub(super) struct Walk {
     all: Arc<LogFilter>,
     /// Where the log may end, as far as what was met proves.
     doubts: Vec<Doubt>,
+    /// The database was closed: nothing need be where recovery begins.
+    is_closed: bool,
 }
 
 /// Damage that a crash may have left, and what was known when it was met.
@@ -247,7 +250,7 @@ impl Walk {
                 Step::End => break,
                 Step::Broken(error) => {
                     let damage = follower.skip_damage(end);
-                    if may_be_torn(&error) {
+                    if may_be_torn(&error) || self.is_closed && is_short(&error) {
                         self.doubts.push(Doubt {
                             at: damage.from,
                             transactions: self.report.transactions,
@@ -328,14 +331,20 @@ impl Walk {
         self.report.unexplained = to.filter(|to| *to > from).map(|to| (from, to));
     }
 
-    /// Compares the group before the log's start with what the meta page says of it.
-    fn check_border(&mut self, follower: &Follower, at: Lsn, expected: u32, next: TxnId) {
+    /// Compares the group before a border with what the database says of it.
+    pub(super) fn check_border(
+        &mut self,
+        follower: &Follower,
+        at: Lsn,
+        expected: u32,
+        next: TxnId,
+    ) {
         if let Some(found) = follower.chain()
             && follower.position() == at
             && found != expected
         {
             let why = format!(
-                "the group that ends at {at} has the checksum {found:#010x}, the meta page says {expected:#010x}"
+                "the group that ends at {at} has the checksum {found:#010x}, the database says {expected:#010x}"
             );
             self.hole(next, Some(next), Some((at, at)), why);
         }
@@ -356,11 +365,17 @@ enum Step {
 fn may_be_torn(error: &LogError) -> bool {
     match error {
         LogError::Corrupt { why, .. } => why.may_be_torn(),
-        // A segment that was never made, or is cut short.
+        // A segment that was never made.
         LogError::Gone => true,
-        LogError::Io(error) => error.errno == IoError::END_OF_FILE,
-        LogError::Record { .. } | LogError::Halted => false,
+        LogError::Io(_) | LogError::Short { .. } | LogError::Record { .. } | LogError::Halted => {
+            false
+        }
     }
+}
+
+/// Whether what was to be read lies beyond the end of its file.
+fn is_short(error: &LogError) -> bool {
+    matches!(error, LogError::Io(io) if io.errno == IoError::END_OF_FILE)
 }
 
 /// Says what is wrong.
@@ -371,7 +386,13 @@ fn why(segments: &Segments, (from, to): (Lsn, Lsn), error: &LogError) -> String 
             || error.to_string(),
             |number| format!("segment {number} is not there"),
         ),
-        LogError::Io(_) | LogError::Record { .. } | LogError::Halted => error.to_string(),
+        LogError::Io(_) if is_short(error) => match segments.cut_short(from) {
+            Ok(Some(short)) => short.to_string(),
+            Ok(None) | Err(_) => error.to_string(),
+        },
+        LogError::Io(_) | LogError::Short { .. } | LogError::Record { .. } | LogError::Halted => {
+            error.to_string()
+        }
     }
 }
 

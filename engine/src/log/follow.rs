@@ -28,6 +28,8 @@ pub(crate) struct Follower {
     bytes: Bytes,
     database: u64,
     next: Border,
+    /// The durable end when it began to read, where that is known: what leads there must end with it.
+    border: Option<LogPosition>,
     /// The payload of the group at hand, how much of it was shown, and how many records are left in it.
     group: Vec<u8>,
     shown: usize,
@@ -81,6 +83,7 @@ impl Follower {
             walked => walked?,
         }
         let mut follower = Self::at(bytes, database, first);
+        follower.border = Some(border);
         while follower.txn < txn {
             if follower.next(end)?.is_none() {
                 return Err(LogError::Gone);
@@ -151,6 +154,7 @@ impl Follower {
             bytes,
             database,
             next,
+            border: None,
             group: Vec::new(),
             shown: 0,
             left: 0,
@@ -158,6 +162,16 @@ impl Follower {
             head: None,
             txn: next.txn,
         }
+    }
+
+    /// Goes on until all was read that was durable when it began, to see that it leads there.
+    ///
+    /// # Errors
+    /// As [`Follower::next`].
+    pub(crate) fn come_to_border(&mut self, durable: Lsn) -> Result<(), LogError> {
+        let last = self.border.map_or(TxnId::ZERO, |border| border.last_txn);
+        while self.txn <= last && self.next(durable)?.is_some() {}
+        Ok(())
     }
 
     /// The transaction that comes next.
@@ -355,6 +369,26 @@ impl Follower {
         if group.end() > durable {
             let (expected, found) = (group.end().get(), durable.get());
             return Err(error(GroupField::Available, expected, found));
+        }
+        if let Some(border) = self
+            .border
+            .filter(|border| lsn < border.lsn && border.lsn <= group.end())
+        {
+            // A log that was put in the place of this one is sound in itself, and ends otherwise.
+            let (expected, found) = (border.lsn.get(), group.end().get());
+            if expected != found {
+                return Err(error(GroupField::Length, expected, found));
+            }
+            if checksum != border.checksum {
+                let (at, field) = (border.lsn, GroupField::Previous);
+                let (expected, found) = (border.checksum.into(), checksum.into());
+                return Err(corrupt(GroupError {
+                    at,
+                    field,
+                    expected,
+                    found,
+                }));
+            }
         }
         let bytes = self.bytes.get(lsn, group.len_bytes, durable)?;
         let payload = group.payload(bytes).map_err(corrupt)?;

@@ -35,7 +35,7 @@ pub(crate) use group::GroupBuilder;
 pub(crate) use places::Places;
 pub(crate) use probe::{fingerprint, probe};
 pub(crate) use retain::Retainer;
-pub(crate) use scan::{ScanEnd, ScanStart, scan};
+pub(crate) use scan::{ScanEnd, ScanStart, goes_on, scan};
 pub(crate) use segment::Segments;
 pub(crate) use survey::survey;
 
@@ -65,6 +65,20 @@ pub(crate) enum LogError {
         durable_through: Lsn,
         /// What is wrong with the group at `at`.
         why: GroupError,
+    },
+    /// A segment does not have its whole length, as it had before it got its name: no crash takes that away.
+    #[error(
+        "segment {number} of the log is cut short: it has {found} bytes, expected {expected}; a group may have been at {at}"
+    )]
+    Short {
+        /// Its number.
+        number: u64,
+        /// The end of the readable log.
+        at: Lsn,
+        /// Bytes that it should have.
+        expected: u64,
+        /// Bytes that it has.
+        found: u64,
     },
     /// A record inside a sound group contradicts itself.
     #[error("record of transaction {txn} in the group at {group}: {source}")]

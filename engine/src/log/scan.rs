@@ -12,6 +12,7 @@
 //! - Failure: [`LogError::Corrupt`] names the place, the proof and what is wrong. Spec: CR-004.
 
 use northstar_io::planted::planted;
+use northstar_io::{Buf, OpenMode};
 
 use super::read::Reader;
 use super::segment::Segments;
@@ -123,6 +124,12 @@ pub(crate) fn scan<E: From<LogError>>(
             why,
         })?;
     }
+    // Where bytes are missing that the segment once had, nobody knows whether a group was there.
+    if why.field == GroupField::Available
+        && let Some(short) = segments.cut_short(at).map_err(LogError::Io)?
+    {
+        Err(short)?;
+    }
     // Both come after the position was found to be right: bytes of this very group.
     found.torn = matches!(
         why.field,
@@ -135,6 +142,33 @@ pub(crate) fn scan<E: From<LogError>>(
         reached(Mark::Replayed);
     }
     Ok(found)
+}
+
+/// Whether a sound group of `database` begins where the log is said to end, or with a later segment. Recycled segments hold
+/// groups of other positions only.
+///
+/// - Cost: one block, and one of each later segment.
+///
+/// # Errors
+/// [`LogError::Io`].
+pub(crate) fn goes_on(segments: &Segments, end: Lsn, database: u64) -> Result<bool, LogError> {
+    let (first, offset) = segments.locate(end);
+    let mut block = Buf::zeroed(LOG_BLOCK_BYTES);
+    for number in segments.numbers_from(first) {
+        let offset = if number == first { offset } else { 0 };
+        let Some(file) = segments.open_file(number, OpenMode::Read)? else {
+            continue;
+        };
+        if file.len()? < offset + LOG_BLOCK_BYTES as u64 {
+            continue;
+        }
+        file.read_at(offset, &mut block)?;
+        let at = Lsn::new(number * segments.segment_bytes() + offset);
+        if Group::decode(&block, at, database).is_ok() {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 /// Fails unless a group can begin at `at`.

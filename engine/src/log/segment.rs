@@ -21,6 +21,7 @@ use std::sync::Arc;
 use northstar_io::planted::planted;
 use northstar_io::{Buf, Disk, File, IoError, IoKind, OpenMode};
 
+use super::LogError;
 use super::begins::Known;
 use crate::ids::Lsn;
 use crate::limits::LOG_BLOCK_BYTES;
@@ -242,6 +243,32 @@ impl Segments {
             .take_while(|(number, next)| *number == next);
         let missing = first + there.count() as u64;
         (missing * self.segment_bytes < to.get()).then_some(missing)
+    }
+
+    /// The first segment from the one that holds `at` on, before the first that is not there, without its whole length.
+    ///
+    /// # Errors
+    /// The disk's.
+    pub(crate) fn cut_short(&self, at: Lsn) -> Result<Option<LogError>, IoError> {
+        let first = self.locate(at).0;
+        for (number, next) in self.numbers_from(first).into_iter().zip(first..) {
+            let Some(file) = (match number == next {
+                true => self.open_file(number, OpenMode::Read)?,
+                false => None,
+            }) else {
+                break;
+            };
+            let (expected, found) = (self.segment_bytes, file.len()?);
+            if found < expected {
+                return Ok(Some(LogError::Short {
+                    number,
+                    at,
+                    expected,
+                    found,
+                }));
+            }
+        }
+        Ok(None)
     }
 
     /// Notes where the log ends now.

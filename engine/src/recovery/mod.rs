@@ -58,13 +58,13 @@ impl From<LogError> for Error {
         let detail = error.to_string();
         match error {
             LogError::Io(source) => Self::from_io("the commit log", source),
-            LogError::Corrupt { at, .. } | LogError::Record { group: at, .. } => {
-                Self::Corrupt(Corruption {
-                    file: "log",
-                    offset: Some(at.get()),
-                    detail,
-                })
-            }
+            LogError::Corrupt { at, .. }
+            | LogError::Short { at, .. }
+            | LogError::Record { group: at, .. } => Self::Corrupt(Corruption {
+                file: "log",
+                offset: Some(at.get()),
+                detail,
+            }),
             LogError::Gone => Self::Corrupt(Corruption {
                 file: "log",
                 offset: None,

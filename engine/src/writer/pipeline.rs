@@ -496,7 +496,7 @@ impl Pipeline {
         core.next_txn = txn.next();
         core.last_timestamp_ns = timestamp_ns;
         core.noted_ns = Some(timestamp_ns);
-        self.counters.commits.fetch_add(1, Ordering::Relaxed);
+        self.counters.note_commit(timestamp_ns);
         let full = core.delta.used_bytes() as u64 >= self.delta_bytes;
         if (full || self.deltas.is_passed_over(&core.delta)) && self.shapes.load().frozen.is_empty()
         {
@@ -572,6 +572,11 @@ impl Pipeline {
     /// Gives memory that is kept for the next delta back to the system.
     pub(crate) fn release_spare_delta(&self) {
         self.deltas.release_spare();
+    }
+
+    /// Not before the time of any commit that can be read, and that of the last one if none is on its way.
+    pub(crate) fn last_time_ns(&self) -> u64 {
+        self.counters.last_time_ns.load(Ordering::Relaxed)
     }
 
     /// Commits so far.

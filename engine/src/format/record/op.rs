@@ -239,6 +239,12 @@ impl OpWriter {
         self.bytes
     }
 
+    /// Adds all of `other`.
+    pub(crate) fn append(&mut self, other: &Self) {
+        self.bytes.extend_from_slice(other.bytes());
+        self.count += other.count;
+    }
+
     /// The operation's kind and table, with room for `content` bytes in up to two strings behind them.
     fn begin(&mut self, kind: OpKind, table: TableId, content: usize) {
         self.bytes.reserve(1 + 3 * VARINT_BYTES_MAX + content);

@@ -206,12 +206,12 @@ fn a_log_that_ends_before_what_meta_proves_is_corruption() {
 }
 
 #[test]
-fn a_short_last_segment_is_made_whole_again() {
+fn a_segment_that_is_short_behind_the_end_of_the_log_is_made_whole_again() {
     let (log, from) = worn_log(11);
     let (number, used) = (log.end().lsn.get() / SEGMENT, log.end().lsn.get() % SEGMENT);
     let mut image = snapshot(&log.disk);
     let bytes = image.get_mut(&format!("{number:020}.seg")).unwrap();
-    bytes.truncate(usize::try_from(used).unwrap() + 300);
+    bytes.truncate(usize::try_from(used).unwrap() + 4096 + 300);
     bytes[usize::try_from(used).unwrap()..].fill(0);
     recovers_to(&log, &image, from, log.end(), "short");
 }

@@ -3,6 +3,7 @@
 use northstar_io::SyncMethod;
 
 use super::Pipeline;
+use crate::ids::Lsn;
 use crate::stats::Stats;
 use crate::sync::atomic::{AtomicU64, Ordering};
 
@@ -10,12 +11,29 @@ use crate::sync::atomic::{AtomicU64, Ordering};
 #[derive(Debug, Default)]
 pub(crate) struct Counters {
     pub(crate) commits: AtomicU64,
+    /// Not before the time of any commit that can be read.
+    pub(crate) last_time_ns: AtomicU64,
     pub(crate) throttled_ns: AtomicU64,
     pub(crate) checkpoints: AtomicU64,
     /// Where a recovery would begin to read the log.
     pub(crate) log_start: AtomicU64,
     pub(crate) snapshots_moved: AtomicU64,
     pub(crate) snapshots_ended: AtomicU64,
+}
+
+impl Counters {
+    /// What is known when a database is opened.
+    pub(crate) fn begin(&self, log_start: Lsn, last_time_ns: u64) {
+        self.log_start.store(log_start.get(), Ordering::Relaxed);
+        self.last_time_ns.store(last_time_ns, Ordering::Relaxed);
+    }
+
+    /// Counts a commit, and notes its time, which is not before that of the last one; for the holder of the writer role.
+    pub(crate) fn note_commit(&self, time_ns: u64) {
+        self.commits.fetch_add(1, Ordering::Relaxed);
+        // Relaxed: whoever can read the commit has seen it become visible, which is later.
+        self.last_time_ns.store(time_ns, Ordering::Relaxed);
+    }
 }
 
 impl Pipeline {

@@ -1,0 +1,151 @@
+//! Promise: a data file and a log of different times or copies never pass for one database whose commits are lost unseen.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod common;
+
+use std::path::{Path, PathBuf};
+
+use common::{copy, key, load, small};
+use northstardb::{Db, Error, LogFilter, Options, Retention, TxnId};
+
+const SEGMENT: u32 = 64 << 10;
+
+fn short(log: Retention) -> Options {
+    small()
+        .page_bytes(4096)
+        .log_segment_bytes(SEGMENT)
+        .log_retention(log)
+}
+
+/// One transaction a row.
+fn commit(db: &Db, rows: std::ops::Range<u64>) -> TxnId {
+    let table = db.table("t").unwrap();
+    for row in rows {
+        load(db, &table, row..row + 1, 50);
+    }
+    db.begin_read().unwrap().txn_id()
+}
+
+fn segments(path: &Path) -> Vec<PathBuf> {
+    let mut found: Vec<_> = common::files(&path.join("log"));
+    found.retain(|file| file.extension().is_some_and(|ending| ending == "seg"));
+    found.sort();
+    found
+}
+
+/// The segment in which the log ends: the last that is not all zeros.
+fn last_used(path: &Path) -> usize {
+    let is_used = |file: &PathBuf| std::fs::read(file).unwrap().iter().any(|byte| *byte != 0);
+    segments(path).iter().rposition(is_used).unwrap()
+}
+
+#[test]
+fn an_older_data_file_that_was_closed_does_not_hide_the_log() {
+    for log in [Retention::None, Retention::All] {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("db");
+        let db = short(log).open(&path).unwrap();
+        commit(&db, 0..40);
+        db.close().unwrap();
+        let older = std::fs::read(path.join("data")).unwrap();
+        // Few, and then more than segments, which are let go where none are kept.
+        for rows in [40..45, 40..200] {
+            let there = dir.path().join(format!("{rows:?}"));
+            copy(&path, &there);
+            let db = short(log).open(&there).unwrap();
+            let last = commit(&db, rows.clone());
+            let digest = db.begin_read().unwrap().state_hash().unwrap();
+            if rows.end > 100 {
+                db.checkpoint().unwrap();
+            }
+            drop(db);
+            std::fs::write(there.join("data"), &older).unwrap();
+            match short(log).open(&there) {
+                Ok(db) => {
+                    let read = db.begin_read().unwrap();
+                    assert_eq!((read.txn_id(), read.state_hash().unwrap()), (last, digest));
+                    drop(read);
+                    db.close().unwrap();
+                }
+                Err(Error::Corrupt(_)) => assert!(log == Retention::None && rows.end > 100),
+                Err(other) => panic!("{other}"),
+            }
+        }
+    }
+}
+
+#[test]
+fn the_log_of_a_copy_that_went_its_own_way_is_not_followed_as_the_own() {
+    let dir = tempfile::tempdir().unwrap();
+    let (path, fork) = (dir.path().join("db"), dir.path().join("fork"));
+    let db = short(Retention::All).open(&path).unwrap();
+    let met = commit(&db, 0..40);
+    db.close().unwrap();
+    copy(&path, &fork);
+    for (path, rows) in [(&path, 100..140), (&fork, 200..240)] {
+        let db = short(Retention::All).open(path).unwrap();
+        commit(&db, rows);
+        db.close().unwrap();
+    }
+    // All of the other's log, and its last segment alone.
+    let others = segments(&fork);
+    assert!(last_used(&path) > 0 && last_used(&path) < others.len());
+    for from in [0, last_used(&path)] {
+        let mixed = dir.path().join(format!("mixed {from}"));
+        copy(&path, &mixed);
+        for (place, other) in segments(&mixed).iter().zip(&others).skip(from) {
+            std::fs::copy(other, place).unwrap();
+        }
+        let db = short(Retention::All).open(&mixed).unwrap();
+        let refused = |outcome: northstardb::Result<()>| match outcome {
+            Err(Error::Corrupt(at)) => assert_eq!(at.file, "log"),
+            other => panic!("from segment {from}: {other:?}"),
+        };
+        refused(db.backup_since(met, &mut Vec::new()).map(drop));
+        let log = db.log().unwrap();
+        for first in [met.next(), TxnId::new(log.next().get() - 1)] {
+            let follow = || -> northstardb::Result<()> {
+                let mut tail = log.tail(first, LogFilter::every_transaction())?;
+                while tail.try_next()?.is_some() {}
+                Ok(())
+            };
+            refused(follow());
+        }
+        assert_eq!(log.check().unwrap().holes.len(), 1);
+        // What it holds itself is untouched.
+        let table = db.open_table("t").unwrap();
+        assert!(db.begin_read().unwrap().contains(&table, key(139)).unwrap());
+        db.close().unwrap();
+    }
+}
+
+#[test]
+fn a_segment_that_was_cut_short_is_damage_and_not_the_end_of_the_log() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("db");
+    let db = short(Retention::All).open(&path).unwrap();
+    commit(&db, 0..100);
+    drop(db);
+    let report = short(Retention::All).verify_log(&path).unwrap();
+    assert!(report.holes.is_empty(), "{report:?}");
+    let last = segments(&path)[last_used(&path)].clone();
+    let bytes = std::fs::read(&last).unwrap();
+    for len in [0, 300, 4096, 8192 + 77] {
+        std::fs::write(&last, &bytes[..len]).unwrap();
+        match short(Retention::All).open(&path) {
+            Err(Error::Corrupt(at)) => assert!(at.detail.contains("cut short"), "{at:?}"),
+            other => panic!("{len} bytes: {other:?}"),
+        }
+        let report = short(Retention::All).verify_log(&path).unwrap();
+        let [hole] = &report.holes[..] else {
+            panic!("{len} bytes: {report:?}");
+        };
+        assert!(hole.why.contains("cut short"), "{report:?}");
+        assert!(report.tail.is_none(), "{report:?}");
+    }
+    std::fs::write(&last, &bytes).unwrap();
+    let db = short(Retention::All).open(&path).unwrap();
+    let table = db.open_table("t").unwrap();
+    assert!(db.begin_read().unwrap().contains(&table, key(99)).unwrap());
+    db.close().unwrap();
+}
