@@ -1,6 +1,7 @@
 //! The commit log, printed and verified.
 
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::io::Write;
 use std::path::Path;
 
@@ -12,7 +13,7 @@ use northstardb::{
 };
 use serde_json::{Value, json};
 
-use crate::read::content as bytes;
+use crate::path::{self, content as bytes, shown};
 use crate::{During, Failure, report};
 
 /// What to do with the log.
@@ -69,8 +70,11 @@ pub(crate) struct Wanted {
     #[arg(long, value_name = "NAME")]
     only: Option<String>,
     /// Of that table, only keys that start with this
-    #[arg(long, requires = "only")]
-    prefix: Option<String>,
+    #[arg(long, value_name = "PATH", requires = "only")]
+    prefix: Option<OsString>,
+    /// The prefix is given as hex digits
+    #[arg(long, requires = "prefix")]
+    hex: bool,
 }
 
 impl Wanted {
@@ -81,7 +85,10 @@ impl Wanted {
         let during = || format!("cannot follow the table {name:?}");
         let table = db.open_table(name).during(during)?;
         match &self.prefix {
-            Some(prefix) => LogFilter::all().prefix(&table, prefix).during(during),
+            Some(prefix) => {
+                let prefix = path::given(prefix, self.hex)?;
+                LogFilter::all().prefix(&table, prefix).during(during)
+            }
             None => Ok(LogFilter::all().table(&table)),
         }
     }
@@ -182,7 +189,8 @@ fn subscribers(db: &Db, json: bool, out: &mut impl Write) -> Result<(), Failure>
         };
         writeln!(
             out,
-            "{name}  next {position}, since {since}, holds {bytes} bytes{lost}"
+            "{}  next {position}, since {since}, holds {bytes} bytes{lost}",
+            shown(name.as_bytes())
         )?;
     }
     Ok(())
@@ -295,7 +303,10 @@ fn dump(
         writeln!(out, "{}  {}{tag}", found.txn_id(), time(&found))?;
         for change in found.changes() {
             let table = names.get(&change.table());
-            let table = table.map_or_else(|| format!("#{}", change.table()), Clone::clone);
+            let table = table.map_or_else(
+                || format!("#{}", change.table()),
+                |name| shown(name.as_bytes()),
+            );
             writeln!(out, "    {}", line(&table, &change))?;
         }
     }
@@ -316,9 +327,17 @@ fn line(table: &str, change: &Change<'_>) -> String {
             let to = to.map_or_else(|| "the end".to_owned(), |to| to.escape_ascii().to_string());
             format!("delete  {table} {} up to {to}", from.escape_ascii())
         }
-        Change::CreateTable { name, table } => format!("create  {name} (table {table})"),
-        Change::RenameTable { from, to, .. } => format!("rename  {from} to {to}"),
-        Change::DropTable { name, .. } => format!("drop    {name}"),
+        Change::CreateTable { name, table } => {
+            format!("create  {} (table {table})", shown(name.as_bytes()))
+        }
+        Change::RenameTable { from, to, .. } => {
+            format!(
+                "rename  {} to {}",
+                shown(from.as_bytes()),
+                shown(to.as_bytes())
+            )
+        }
+        Change::DropTable { name, .. } => format!("drop    {}", shown(name.as_bytes())),
         _ => format!("{change:?}"),
     }
 }

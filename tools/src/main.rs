@@ -7,11 +7,13 @@ mod backup;
 mod import;
 mod log;
 mod past;
+mod path;
 mod place;
 mod read;
 mod replay;
 mod report;
 
+use std::ffi::OsString;
 use std::io::{IsTerminal, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -74,8 +76,8 @@ enum Command {
     },
     /// List every version of a path, oldest first: when it was written, by which transaction, with what tag
     History {
-        /// The path, as `scan` prints it
-        path: String,
+        #[command(flatten)]
+        path: path::Given,
     },
     /// List the paths whose content differs between two states
     Diff {
@@ -118,14 +120,20 @@ enum Command {
 enum Read {
     /// Print the content stored under a path
     Get {
-        /// The path, as `scan` prints it
-        path: String,
+        #[command(flatten)]
+        path: path::Given,
     },
     /// List paths and lengths in order
+    ///
+    /// Control characters and bytes that are no text are shown as \xNN; with --json such bytes are `path_hex`, which can be
+    /// given again with --hex.
     Scan {
         /// Only paths that start with this
-        #[arg(long)]
-        prefix: Option<String>,
+        #[arg(long, value_name = "PATH")]
+        prefix: Option<OsString>,
+        /// The prefix is given as hex digits, as JSON has a path in `path_hex`
+        #[arg(long, requires = "prefix")]
+        hex: bool,
         /// From the last path to the first
         #[arg(long)]
         reverse: bool,
@@ -277,7 +285,7 @@ fn perform(arguments: Arguments, out: &mut impl Write) -> Result<(), Failure> {
             let read = state.open(&existing()?)?;
             perform_read(&read, &table, &command, json, out)
         }
-        Command::History { path } => past::history(&existing()?, &table, &path, json, out),
+        Command::History { path } => past::history(&existing()?, &table, &path.bytes()?, json, out),
         Command::Diff { before, after } => {
             past::diff(&existing()?, &table, (&before, &after), json, out)
         }
@@ -321,14 +329,16 @@ fn perform_read(
         .open_table(table)
         .during(|| format!("cannot read the table {table:?}"))?;
     match command {
-        Read::Get { path } => read::get(read, &table, path, json, out),
+        Read::Get { path } => read::get(read, &table, &path.bytes()?, json, out),
         Read::Scan {
             prefix,
+            hex,
             reverse,
             limit,
         } => {
+            let prefix = path::given(prefix.as_deref().unwrap_or_default(), *hex)?;
             let wanted = read::Wanted {
-                prefix: prefix.as_deref().unwrap_or_default(),
+                prefix: &prefix,
                 reverse: *reverse,
                 limit: limit.unwrap_or(usize::MAX),
             };

@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use northstardb::{Db, ReadTxn, Row, TxnId, Version};
 use serde_json::json;
 
-use crate::read::{content, with_path};
+use crate::path::{content, shown, with};
 use crate::{During, Failure};
 
 /// A state, as the command line names it.
@@ -67,7 +67,7 @@ impl State {
 pub(crate) fn history(
     db: &Db,
     table: &str,
-    path: &str,
+    path: &[u8],
     json: bool,
     out: &mut impl Write,
 ) -> Result<(), Failure> {
@@ -76,10 +76,11 @@ pub(crate) fn history(
         .during(|| format!("cannot open the table {table:?}"))?;
     let versions = db
         .history(&handle, path, ..)
-        .during(|| format!("cannot list the versions of {path:?}"))?;
+        .during(|| format!("cannot list the versions of \"{}\"", shown(path)))?;
     if versions.is_empty() {
         return Err(Failure::Found(format!(
-            "{path:?} was never in the table {table:?}, as far as history goes back"
+            "\"{}\" was never in the table {table:?}, as far as history goes back",
+            shown(path)
         )));
     }
     for version in &versions {
@@ -126,9 +127,9 @@ pub(crate) fn diff(
     let mut show = |path: &[u8], before: Option<usize>, after: Option<usize>| {
         if json {
             let row = json!({ "bytes_before": before, "bytes_after": after });
-            return writeln!(out, "{}", with_path(path, row));
+            return writeln!(out, "{}", with("path", path, row));
         }
-        let path = String::from_utf8_lossy(path);
+        let path = shown(path);
         match (before, after) {
             (None, Some(after)) => writeln!(out, "+ {path} ({after} bytes)"),
             (Some(before), None) => writeln!(out, "- {path} ({before} bytes)"),

@@ -3,15 +3,16 @@
 use std::io::Write;
 
 use northstardb::{ReadTxn, Table};
-use serde_json::{Value, json};
+use serde_json::json;
 
+use crate::path::{content, shown, with};
 use crate::{During, Failure};
 
 /// What a scan shows.
 #[derive(Debug)]
 pub(crate) struct Wanted<'a> {
     /// Paths start with this.
-    pub(crate) prefix: &'a str,
+    pub(crate) prefix: &'a [u8],
     /// Last path first.
     pub(crate) reverse: bool,
     /// At most so many.
@@ -22,24 +23,25 @@ pub(crate) struct Wanted<'a> {
 pub(crate) fn get(
     read: &ReadTxn,
     table: &Table,
-    path: &str,
+    path: &[u8],
     json: bool,
     out: &mut impl Write,
 ) -> Result<(), Failure> {
     let value = read
         .get(table, path)
-        .during(|| format!("cannot read {path:?}"))?
+        .during(|| format!("cannot read \"{}\"", shown(path)))?
         .ok_or_else(|| {
             Failure::Found(format!(
-                "{path:?} is not in the table {:?} as of {:?}",
+                "\"{}\" is not in the table {:?} as of {:?}",
+                shown(path),
                 table.name(),
                 read.txn_id()
             ))
         })?;
     if json {
         let content = content(&value);
-        let row = json!({ "path": path, "bytes": value.len(), "txn": read.txn_id().get(), "content": content });
-        writeln!(out, "{row}")?;
+        let row = json!({ "bytes": value.len(), "txn": read.txn_id().get(), "content": content });
+        writeln!(out, "{}", with("path", path, row))?;
     } else {
         out.write_all(&value)?;
     }
@@ -65,39 +67,11 @@ pub(crate) fn scan(
     for row in rows.by_ref().take(wanted.limit) {
         let (path, value) = row.during(|| "cannot go on scanning".to_owned())?;
         if json {
-            let row = with_path(&path, json!({ "bytes": value.len() }));
+            let row = with("path", &path, json!({ "bytes": value.len() }));
             writeln!(out, "{row}")?;
         } else {
-            let path = String::from_utf8_lossy(&path);
-            writeln!(out, "{:>10}  {path}", value.len())?;
+            writeln!(out, "{:>10}  {}", value.len(), shown(&path))?;
         }
     }
     Ok(())
-}
-
-/// Adds the path to a JSON object: as text, or as `path_hex` where it is none.
-pub(crate) fn with_path(path: &[u8], mut row: Value) -> Value {
-    if let Some(fields) = row.as_object_mut() {
-        match std::str::from_utf8(path) {
-            Ok(text) => fields.insert("path".to_owned(), text.into()),
-            Err(_) => fields.insert("path_hex".to_owned(), hex(path).into()),
-        };
-    }
-    row
-}
-
-/// Bytes in JSON: text where they are text.
-pub(crate) fn content(bytes: &[u8]) -> Value {
-    match std::str::from_utf8(bytes) {
-        Ok(text) => json!({ "text": text }),
-        Err(_) => json!({ "hex": hex(bytes) }),
-    }
-}
-
-fn hex(bytes: &[u8]) -> String {
-    let digit = |nibble: u8| char::from_digit(u32::from(nibble), 16).unwrap_or('?');
-    bytes
-        .iter()
-        .flat_map(|byte| [digit(byte >> 4), digit(byte & 15)])
-        .collect()
 }

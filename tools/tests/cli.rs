@@ -8,9 +8,11 @@
 
 mod common;
 
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
 use std::process::Command;
 
-use common::{json, northstar, text, tree};
+use common::{json, lines, northstar, text, tree};
 
 #[test]
 fn an_imported_tree_reads_back_byte_for_byte() {
@@ -182,15 +184,7 @@ fn versions_and_differences_are_listed_and_moments_name_states() {
     std::fs::write(root.join("src/a.rs"), "fn a() { changed() }\n").unwrap();
     std::fs::write(root.join("src/new.rs"), "fn new() {}\n").unwrap();
     let newest = import();
-    let lines = |words: &[&str]| -> Vec<serde_json::Value> {
-        let output = northstar(&db, &[words, &["--json"]].concat());
-        assert!(output.status.success(), "{}", text(&output));
-        let lines = String::from_utf8(output.stdout).unwrap();
-        lines
-            .lines()
-            .map(|line| serde_json::from_str(line).unwrap())
-            .collect()
-    };
+    let lines = |words: &[&str]| lines(&northstar(&db, &[words, &["--json"]].concat()));
     let versions = lines(&["history", "src/a.rs"]);
     let bytes: Vec<_> = versions.iter().map(|line| line["bytes"].as_u64()).collect();
     assert_eq!(bytes, [Some(10), Some(21)]);
@@ -420,15 +414,7 @@ fn subscribers_are_listed_and_forgotten() {
     write.put(&table, b"not \xff text", "x").unwrap();
     write.commit().unwrap();
     db.close().unwrap();
-    let list = || -> Vec<serde_json::Value> {
-        let found = northstar(&path, &["log", "subscribers", "--json"]);
-        assert!(found.status.success(), "{}", text(&found));
-        let lines = String::from_utf8(found.stdout).unwrap();
-        let lines = lines.lines();
-        lines
-            .map(|line| serde_json::from_str(line).unwrap())
-            .collect()
-    };
+    let list = || lines(&northstar(&path, &["log", "subscribers", "--json"]));
     let found = list();
     assert_eq!(found.len(), 2, "{found:?}");
     assert_eq!(found[0]["name"], "indexer");
@@ -450,4 +436,53 @@ fn subscribers_are_listed_and_forgotten() {
     let row = json(&northstar(&path, &["scan", "--json"]));
     assert_eq!(row["path_hex"], "6e6f7420ff2074657874", "{row}");
     assert!(row.get("path").is_none(), "{row}");
+}
+
+#[test]
+fn a_path_that_is_no_text_is_given_as_it_is_or_as_it_is_printed() {
+    let dir = tempfile::tempdir().unwrap();
+    let (root, db) = (dir.path().join("tree"), dir.path().join("db"));
+    std::fs::create_dir_all(&root).unwrap();
+    let name = OsStr::from_bytes(b"\xff\x1b[31m\\caf\xc3\xa9");
+    std::fs::write(root.join(name), "content").unwrap();
+    std::fs::write(root.join("other"), "content").unwrap();
+    let word = OsStr::new;
+    let import = ["import", root.to_str().unwrap(), "--keep-log"];
+    let import = northstar(&db, &[&import[..], &["--keep-history"]].concat());
+    assert!(import.status.success(), "{}", text(&import));
+    let scanned = &lines(&northstar(&db, &["scan", "--json"]))[1];
+    let hex = scanned["path_hex"].as_str().unwrap();
+    assert_eq!(hex, "ff1b5b33316d5c636166c3a9");
+    for path in [&[name][..], &[word("--hex"), word(hex)]] {
+        let got = northstar(&db, &[&[word("get")], path].concat());
+        assert_eq!(got.stdout, b"content", "{}", text(&got));
+        let got = northstar(&db, &[&[word("get"), word("--json")], path].concat());
+        assert_eq!(json(&got)["path_hex"], hex, "{}", text(&got));
+        let versions = northstar(&db, &[&[word("history")], path].concat());
+        assert!(text(&versions).contains("7 bytes"), "{}", text(&versions));
+    }
+    // What a terminal would act on is not sent to it; other text is left alone.
+    let shown = "\\xff\\x1b[31m\\café";
+    for prefix in [
+        &[OsStr::from_bytes(b"\xff")][..],
+        &[word("FF1b"), word("--hex")],
+    ] {
+        let words = [word("scan"), word("--prefix")];
+        let found = northstar(&db, &[&words[..], prefix].concat());
+        assert_eq!(text(&found), format!("         7  {shown}\n"));
+    }
+    let differ = text(&northstar(&db, &["diff", "1", "2"]));
+    assert!(
+        differ.contains(&format!("+ {shown} (7 bytes)\n")),
+        "{differ}"
+    );
+    let only = ["log", "dump", "--json", "--only", "files", "--hex"];
+    let dumped = lines(&northstar(&db, &[&only[..], &["--prefix", "ff"]].concat()));
+    let changes = dumped.last().unwrap()["changes"].as_array().unwrap();
+    assert_eq!(changes.len(), 1, "{dumped:?}");
+    assert_eq!(changes[0]["key"]["hex"], hex, "{dumped:?}");
+    for digits in ["f", "fg", "+f", "é"] {
+        let refused = northstar(&db, &["get", "--hex", digits]);
+        assert_eq!(refused.status.code(), Some(2), "{}", text(&refused));
+    }
 }

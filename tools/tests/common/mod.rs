@@ -10,16 +10,34 @@
     reason = "a test fails by panicking"
 )]
 
+use std::ffi::OsStr;
 use std::path::Path;
 use std::process::{Command, Output};
 
-pub fn northstar(db: &Path, words: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_northstar"))
-        .args(words)
-        .arg("--db")
-        .arg(db)
-        .output()
-        .unwrap()
+fn command(db: &Path, words: &[impl AsRef<OsStr>]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_northstar"));
+    command.args(words).arg("--db").arg(db);
+    command
+}
+
+pub fn northstar(db: &Path, words: &[impl AsRef<OsStr>]) -> Output {
+    command(db, words).output().unwrap()
+}
+
+/// Runs it with nobody who reads its answer.
+pub fn unheard(db: &Path, words: &[impl AsRef<OsStr>]) -> Output {
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    command(db, words).stdout(writer).output().unwrap()
+}
+
+/// One object a line.
+pub fn lines(output: &Output) -> Vec<serde_json::Value> {
+    assert!(output.status.success(), "{}", text(output));
+    let lines = std::str::from_utf8(&output.stdout).unwrap().lines();
+    lines
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect()
 }
 
 pub fn text(output: &Output) -> String {
