@@ -75,6 +75,8 @@ enum Command {
         read: Read,
     },
     /// List every version of a path, oldest first: when it was written, by which transaction, with what tag
+    ///
+    /// Times are rounded down to the millisecond: so `as-of` takes them.
     History {
         #[command(flatten)]
         path: path::Given,

@@ -4,6 +4,7 @@ use std::cmp::Ordering;
 use std::io::Write;
 use std::ops::ControlFlow;
 use std::str::FromStr;
+use std::time::SystemTime;
 
 use jiff::Timestamp;
 use northstardb::{Db, ReadTxn, Row, TxnId, Version};
@@ -88,7 +89,7 @@ pub(crate) fn history(
             txn, value, tag, ..
         } = version;
         let bytes = value.as_ref().map(Vec::len);
-        let time = version.time.and_then(|time| Timestamp::try_from(time).ok());
+        let time = version.time.and_then(to_the_millisecond);
         let time = time.map(|time| time.to_string());
         if json {
             let tag = tag.as_deref().map(content);
@@ -106,6 +107,12 @@ pub(crate) fn history(
         writeln!(out, "{txn}  {time}  {what}{tag}")?;
     }
     Ok(())
+}
+
+/// History tells times to the millisecond; what is below that says nothing, and is not shown.
+fn to_the_millisecond(time: SystemTime) -> Option<Timestamp> {
+    let time = Timestamp::try_from(time).ok()?;
+    Timestamp::from_millisecond(time.as_millisecond()).ok()
 }
 
 /// Prints the paths whose content differs between two states.

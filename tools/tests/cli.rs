@@ -189,6 +189,10 @@ fn versions_and_differences_are_listed_and_moments_name_states() {
     let bytes: Vec<_> = versions.iter().map(|line| line["bytes"].as_u64()).collect();
     assert_eq!(bytes, [Some(10), Some(21)]);
     let moments: Vec<_> = versions.iter().map(|line| line["time"].as_str()).collect();
+    for moment in moments.iter().flatten() {
+        // 2026-01-31T12:00:00.123Z at most.
+        assert!(moment.len() <= 24, "{moment}");
+    }
     let differences = lines(&["diff", &first, &newest]);
     let paths: Vec<_> = differences
         .iter()
