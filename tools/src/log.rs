@@ -1,6 +1,6 @@
 //! The commit log, printed and verified.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::ffi::OsString;
 use std::io::Write;
 use std::path::Path;
@@ -39,6 +39,9 @@ pub(crate) enum Log {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Print {
     /// Every transaction in the log and its changes, from the first or from one on
+    ///
+    /// One that only moves a named reader on is shown without changes. With --only, those are shown that changed something there.
+    /// With --json, a change has the `name` that its table has now, or null; that of a table made or dropped is the one it had then.
     Dump {
         /// The first transaction; that with which the log begins if absent
         #[arg(long, value_name = "TXN")]
@@ -50,6 +53,9 @@ pub(crate) enum Print {
         wanted: Wanted,
     },
     /// The last transactions and their changes
+    ///
+    /// With --only, the last that changed something there: the log is read back as far as that takes, to its beginning if there
+    /// are not so many.
     Tail {
         /// So many
         #[arg(long, short = 'n', default_value_t = 10)]
@@ -80,7 +86,7 @@ pub(crate) struct Wanted {
 impl Wanted {
     fn filter(&self, db: &Db) -> Result<LogFilter, Failure> {
         let Some(name) = &self.only else {
-            return Ok(LogFilter::all());
+            return Ok(LogFilter::every_transaction());
         };
         let during = || format!("cannot follow the table {name:?}");
         let table = db.open_table(name).during(during)?;
@@ -115,8 +121,8 @@ pub(crate) fn perform(
             dump(db, from, limit, wanted, json, out)
         }
         Print::Tail { count, wanted } => {
-            let from = log.next().get().saturating_sub(*count).max(first()?.get());
-            dump(db, TxnId::new(from), usize::MAX, wanted, json, out)
+            let from = last(db, *count, wanted)?;
+            dump(db, from, usize::MAX, wanted, json, out)
         }
         Print::Subscribers => subscribers(db, json, out),
         Print::Stat => {
@@ -248,9 +254,9 @@ fn time_of(db: &Db, txn: TxnId) -> Result<Value, Failure> {
         return Ok(Value::Null);
     }
     let found = log
-        .tail(txn, LogFilter::all())
+        .tail(txn, LogFilter::every_transaction())
         .and_then(|mut tail| tail.try_next());
-    let found = found.during(during)?;
+    let found = found.during(during)?.filter(|found| found.txn_id() == txn);
     Ok(found.map_or(Value::Null, |found| time(&found).into()))
 }
 
@@ -259,6 +265,39 @@ fn time(found: &Transaction) -> String {
     Timestamp::try_from(found.time())
         .unwrap_or(Timestamp::MAX)
         .to_string()
+}
+
+/// With which transaction the last `count` of those begin of which `wanted` shows something; the first if there are not so many.
+///
+/// Looks at ever more of the log, from the end back.
+fn last(db: &Db, count: u64, wanted: &Wanted) -> Result<TxnId, Failure> {
+    let during = || "cannot read the log from its end back".to_owned();
+    let filter = wanted.filter(db)?;
+    let log = db.log().during(during)?;
+    let first = log.first().during(during)?;
+    let (mut from, mut missing, mut step) = (log.next(), count, count);
+    while missing > 0 && from > first {
+        let end = from;
+        from = TxnId::new(end.get().saturating_sub(step)).max(first);
+        let mut tail = log.tail(from, filter.clone()).during(during)?;
+        // No more than are missing.
+        let mut found = VecDeque::new();
+        while let Some(txn) = tail.try_next().during(during)? {
+            if txn.txn_id() >= end {
+                break;
+            }
+            found.push_back(txn.txn_id());
+            if found.len() as u64 > missing {
+                found.pop_front();
+            }
+        }
+        missing -= found.len() as u64;
+        match found.front() {
+            Some(begin) if missing == 0 => return Ok(*begin),
+            _ => step = step.saturating_mul(4),
+        }
+    }
+    Ok(from)
 }
 
 fn dump(
@@ -286,7 +325,10 @@ fn dump(
             break;
         };
         if json {
-            let changes: Vec<_> = found.changes().map(|change| object(&change)).collect();
+            let changes: Vec<_> = found
+                .changes()
+                .map(|change| object(names.get(&change.table()), &change))
+                .collect();
             let line = json!({
                 "txn": found.txn_id().get(),
                 "time": time(&found),
@@ -342,25 +384,30 @@ fn line(table: &str, change: &Change<'_>) -> String {
     }
 }
 
-fn object(change: &Change<'_>) -> Value {
+/// `name` is the table's now, if it is there; of tables made and dropped it is what that says.
+fn object(name: Option<&String>, change: &Change<'_>) -> Value {
     let table = change.table();
     match *change {
         Change::Put { key, value, .. } => {
-            json!({ "op": "put", "table": table, "key": bytes(key), "value": bytes(value) })
+            let (key, value) = (bytes(key), bytes(value));
+            json!({ "op": "put", "table": table, "name": name, "key": key, "value": value })
         }
-        Change::Delete { key, .. } => json!({ "op": "delete", "table": table, "key": bytes(key) }),
+        Change::Delete { key, .. } => {
+            json!({ "op": "delete", "table": table, "name": name, "key": bytes(key) })
+        }
         Change::DeleteRange { from, to, .. } => {
-            json!({ "op": "delete_range", "table": table, "from": bytes(from), "to": to.map(bytes) })
+            let (from, to) = (bytes(from), to.map(bytes));
+            json!({ "op": "delete_range", "table": table, "name": name, "from": from, "to": to })
         }
         Change::CreateTable { name, .. } => {
             json!({ "op": "create_table", "table": table, "name": name })
         }
         Change::RenameTable { from, to, .. } => {
-            json!({ "op": "rename_table", "table": table, "from": from, "to": to })
+            json!({ "op": "rename_table", "table": table, "name": name, "from": from, "to": to })
         }
         Change::DropTable { name, .. } => {
             json!({ "op": "drop_table", "table": table, "name": name })
         }
-        _ => json!({ "op": "unknown", "table": table }),
+        _ => json!({ "op": "unknown", "table": table, "name": name }),
     }
 }

@@ -443,6 +443,76 @@ fn subscribers_are_listed_and_forgotten() {
 }
 
 #[test]
+fn the_log_shows_every_transaction_also_those_without_changes() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("db");
+    let keeping = northstardb::Options::new().log_retention(northstardb::Retention::All);
+    let db = keeping.open(&path).unwrap();
+    let log = db.log().unwrap();
+    // The first only makes a reader known, the last only moves it on.
+    let all = northstardb::LogFilter::all();
+    let mut reader = log.subscribe("reader", log.next(), all).unwrap();
+    let rare = db.table("rare").unwrap();
+    let often = db.table("often").unwrap();
+    let put = |table: &northstardb::Table, key: &str| {
+        let mut write = db.begin_write().unwrap();
+        write.put(table, key, "x").unwrap();
+        write.commit().unwrap().txn_id.get()
+    };
+    let dropped = put(&often, "first");
+    let rows = ["a1", "a2", "b3", "a4"].map(|key| put(&rare, key));
+    for row in 0..50 {
+        put(&often, &format!("{row}"));
+    }
+    db.rename_table("rare", "scarce").unwrap();
+    db.drop_table("often").unwrap();
+    let given = reader.try_next().unwrap().unwrap();
+    let last = reader.acknowledge(given.txn_id()).unwrap().txn_id.get();
+    drop((reader, log));
+    db.close().unwrap();
+
+    let show = |words: &[&str]| lines(&northstar(&path, &[words, &["--json"]].concat()));
+    let ids = |lines: &[serde_json::Value]| -> Vec<u64> {
+        let ids = lines.iter().map(|line| line["txn"].as_u64().unwrap());
+        ids.collect()
+    };
+    let dumped = show(&["log", "dump"]);
+    assert_eq!(ids(&dumped), (1..=last).collect::<Vec<_>>());
+    let [begin, end] = [&dumped[0], &dumped[dumped.len() - 1]];
+    for edge in [begin, end] {
+        assert_eq!(edge["changes"], serde_json::json!([]), "{edge}");
+    }
+    let stat = json(&northstar(&path, &["log", "stat", "--json"]));
+    assert_eq!(stat["transactions"], last, "{stat}");
+    assert_eq!(stat["first_time"], begin["time"], "{stat}");
+    assert_eq!(stat["last_time"], end["time"], "{stat}");
+    // As the table is called now, if it is there.
+    let change = |txn: u64| &dumped[usize::try_from(txn).unwrap() - 1]["changes"][0];
+    assert_eq!(change(rows[0])["name"], "scarce", "{}", change(rows[0]));
+    let dropped = change(dropped);
+    assert_eq!(dropped["op"], "put", "{dropped}");
+    assert!(dropped.get("name").unwrap().is_null(), "{dropped}");
+
+    // The last of all, and the last of those that have what was asked for.
+    assert_eq!(ids(&show(&["log", "tail", "-n", "2"])), [last - 1, last]);
+    assert!(show(&["log", "tail", "-n", "0"]).is_empty());
+    let only = |count: &str, more: &[&str]| {
+        let words = ["log", "tail", "--only", "scarce", "-n", count];
+        ids(&show(&[&words[..], more].concat()))
+    };
+    let renamed = last - 2;
+    assert_eq!(only("1", &[]), [renamed]);
+    assert_eq!(only("3", &[]), [rows[2], rows[3], renamed]);
+    // The second transaction made it.
+    assert_eq!(only("99", &[]), [&[2], &rows[..], &[renamed]].concat());
+    let some = only("99", &["--prefix", "a"]);
+    for row in rows {
+        assert_eq!(some.contains(&row), row != rows[2], "{row}: {some:?}");
+    }
+    assert_eq!(some, only("99", &["--prefix", "61", "--hex"]));
+}
+
+#[test]
 fn a_path_that_is_no_text_is_given_as_it_is_or_as_it_is_printed() {
     let dir = tempfile::tempdir().unwrap();
     let (root, db) = (dir.path().join("tree"), dir.path().join("db"));
