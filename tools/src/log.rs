@@ -24,7 +24,7 @@ pub(crate) enum Log {
     /// Read the whole log, verify every checksum and link, and name each hole
     ///
     /// The database is not opened, and need not be fit for that. What a crash may have left behind the end is named, and is
-    /// no hole: recovery cuts it.
+    /// no hole: recovery cuts it. With --json each place is given in bytes of the stream, and `to_byte` is the first after it.
     Verify,
     /// Forget a named reader of the log
     ///
@@ -207,17 +207,6 @@ pub(crate) fn verify(path: &Path, json: bool, out: &mut impl Write) -> Result<()
     let found = Options::new()
         .verify_log(path)
         .during(|| format!("cannot read the log of the database {}", path.display()))?;
-    let bytes = |(from, to): (Lsn, Lsn)| format!("bytes {from} to {to} of the stream");
-    let hole = |hole: &LogHole| {
-        let place = hole
-            .place
-            .map_or_else(String::new, |place| format!(" at {}", bytes(place)));
-        format!("{}{place}: {}", missing(hole), hole.why)
-    };
-    let tail = found.tail.as_ref().map(|tail| {
-        let LogTail { at, transactions, why, .. } = tail;
-        format!("from byte {at} of the stream, with {transactions} sound transactions, to be cut by recovery: {why}")
-    });
     let figures = json!({
         "first_txn": found.first.map(TxnId::get),
         "next_txn": found.next.map(TxnId::get),
@@ -225,15 +214,63 @@ pub(crate) fn verify(path: &Path, json: bool, out: &mut impl Write) -> Result<()
         "operations": found.changes,
         "recovery_begins_at": found.recovery.map(Lsn::get),
         "without_meta_page": found.without_meta,
-        "unexplained": found.unexplained.map(bytes),
-        "unfinished": tail,
-        "holes": found.holes.iter().map(hole).collect::<Vec<_>>(),
+        "unexplained": found.unexplained.map(|place| span(place, json)),
+        "unfinished": found.tail.as_ref().map(|tail| unfinished(tail, json)),
+        "holes": found.holes.iter().map(|found| hole(found, json)).collect::<Vec<_>>(),
     });
     report::print(&figures, json, out)?;
     match found.holes.len() {
         0 => Ok(()),
         count => Err(Failure::Found(format!("{count} holes were found"))),
     }
+}
+
+/// A part of the stream, as an object or in words.
+fn span((from, to): (Lsn, Lsn), json: bool) -> Value {
+    match json {
+        true => json!({ "from_byte": from.get(), "to_byte": to.get() }),
+        false => format!("bytes {from} to {to} of the stream").into(),
+    }
+}
+
+/// What a crash may have left.
+fn unfinished(tail: &LogTail, json: bool) -> Value {
+    let LogTail {
+        at,
+        transactions,
+        why,
+        ..
+    } = tail;
+    match json {
+        true => json!({ "at_byte": at.get(), "transactions": transactions, "why": why }),
+        false => format!(
+            "from byte {at} of the stream, with {transactions} sound transactions, to be cut by recovery: {why}"
+        )
+        .into(),
+    }
+}
+
+fn hole(hole: &LogHole, json: bool) -> Value {
+    let LogHole {
+        first,
+        next,
+        place,
+        why,
+        ..
+    } = hole;
+    if json {
+        return json!({
+            "first_txn": first.map(TxnId::get),
+            "next_txn": next.map(TxnId::get),
+            "from_byte": place.map(|(from, _)| from.get()),
+            "to_byte": place.map(|(_, to)| to.get()),
+            "why": why,
+        });
+    }
+    let place = place.map_or_else(String::new, |(from, to)| {
+        format!(" at bytes {from} to {to} of the stream")
+    });
+    format!("{}{place}: {why}", missing(hole)).into()
 }
 
 /// Which transactions a hole takes.
