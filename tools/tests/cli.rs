@@ -12,7 +12,7 @@ use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::process::Command;
 
-use common::{json, lines, northstar, text, tree};
+use common::{json, lines, northstar, text, tree, unheard};
 
 #[test]
 fn an_imported_tree_reads_back_byte_for_byte() {
@@ -580,4 +580,35 @@ fn a_path_that_is_no_text_is_given_as_it_is_or_as_it_is_printed() {
         let refused = northstar(&db, &["get", "--hex", digits]);
         assert_eq!(refused.status.code(), Some(2), "{}", text(&refused));
     }
+}
+
+#[test]
+fn a_fault_decides_the_exit_code_also_where_nobody_reads_of_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("db");
+    let keeping = northstardb::Options::new().log_retention(northstardb::Retention::All);
+    let db = keeping.open(&path).unwrap();
+    let table = db.table("files").unwrap();
+    for row in 0..200_u64 {
+        let mut write = db.begin_write().unwrap();
+        write.put(&table, row.to_string(), "x").unwrap();
+        write.commit().unwrap();
+    }
+    db.close().unwrap();
+    let words = ["log", "verify", "--json"];
+    assert!(unheard(&path, &words).status.success());
+    assert!(unheard(&path, &["log", "dump"]).status.success());
+    // Each transaction takes a block. With every other one damaged there is more to say than is held back before it is written.
+    let segment = path.join("log").join(format!("{:020}.seg", 0));
+    let mut bytes = std::fs::read(&segment).unwrap();
+    for block in (10..190).step_by(2) {
+        bytes[block * 4096 + 60] ^= 1;
+    }
+    std::fs::write(&segment, &bytes).unwrap();
+    let said = northstar(&path, &words);
+    assert!(said.stdout.len() > 8192, "{}", text(&said));
+    assert_eq!(said.status.code(), Some(1), "{}", text(&said));
+    let unheard = unheard(&path, &words);
+    assert_eq!(unheard.status.code(), Some(1), "{}", text(&unheard));
+    assert!(text(&unheard).contains("holes were found"));
 }
