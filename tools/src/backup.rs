@@ -10,7 +10,7 @@ use jiff::Timestamp;
 use northstardb::{Backup, Db, Options, Restore, StateHash, TxnId};
 use serde_json::{Value, json};
 
-use crate::place::Place;
+use crate::place::{IN_THAT_CASE, Place, beside, sync_parent};
 use crate::{During, Failure, report};
 
 /// Bytes of one write or read of a file.
@@ -35,13 +35,10 @@ pub(crate) enum Command {
     },
 }
 
-fn open(path: &Path) -> std::io::Result<File> {
-    OpenOptions::new().read(true).open(path)
-}
-
 /// Reads a backup's file.
 pub(crate) fn reader(path: &Path) -> Result<BufReader<File>, Failure> {
-    let file = open(path).map_err(|error| Failure::file(path, error))?;
+    let file = OpenOptions::new().read(true).open(path);
+    let file = file.map_err(|error| Failure::file(path, error))?;
     Ok(BufReader::with_capacity(BUFFER_BYTES, file))
 }
 
@@ -100,13 +97,11 @@ pub(crate) fn write(
         return Err(Failure::Use(format!("{} exists", path.display())));
     }
     let since = after.map(verified).transpose()?;
-    let mut name = path.file_name().unwrap_or_default().to_owned();
-    name.push(".part");
-    let part = path.with_file_name(name);
+    let part = beside(path, ".part");
     let file = match File::create_new(&part) {
         Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {
             return Err(Failure::Use(format!(
-                "{} exists: somebody is writing this backup, or was interrupted; remove it in that case",
+                "{} exists: somebody is writing this backup, {IN_THAT_CASE}",
                 part.display()
             )));
         }
@@ -118,12 +113,7 @@ pub(crate) fn write(
         // Half a backup helps nobody.
         std::fs::remove_file(&part).ok();
     })?;
-    let dir = match path.parent() {
-        Some(dir) if !dir.as_os_str().is_empty() => dir,
-        _ => Path::new("."),
-    };
-    let synced = open(dir).and_then(|dir| dir.sync_all());
-    synced.map_err(|error| Failure::file(dir, error))?;
+    sync_parent(path)?;
     report::print(&figures(&backup), json, out)
 }
 
@@ -204,7 +194,7 @@ pub(crate) fn restore(
     json: bool,
     out: &mut impl Write,
 ) -> Result<(), Failure> {
-    let place = Place::empty(db)?;
+    let place = Place::empty(db, "")?;
     let restore = Options::new()
         .restore(place.dir(), reader(full)?)
         .during(|| format!("cannot restore {}", full.display()))?;

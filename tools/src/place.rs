@@ -1,8 +1,39 @@
 //! Where a database is made: nothing is made over something else, and what was begun in vain goes again.
 
+use std::fs::OpenOptions;
+use std::io::ErrorKind;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use crate::Failure;
+
+/// What is said of something that whoever was killed leaves.
+pub(crate) const IN_THAT_CASE: &str = "or was interrupted; remove it in that case";
+
+/// The path with `ending` after its name.
+pub(crate) fn beside(path: &Path, ending: &str) -> PathBuf {
+    let mut name = path.file_name().unwrap_or_default().to_owned();
+    name.push(ending);
+    path.with_file_name(name)
+}
+
+fn parent(path: &Path) -> &Path {
+    match path.parent() {
+        Some(dir) if !dir.as_os_str().is_empty() => dir,
+        _ => Path::new("."),
+    }
+}
+
+/// Makes the name of `path` durable.
+pub(crate) fn sync_parent(path: &Path) -> Result<(), Failure> {
+    let dir = parent(path);
+    let opened = OpenOptions::new().read(true).open(dir);
+    match opened.and_then(|opened| opened.sync_all()) {
+        // Said by file systems whose entries need no sync of their own.
+        Err(error) if error.kind() == ErrorKind::InvalidInput => Ok(()),
+        synced => synced.map_err(|error| Failure::file(dir, error)),
+    }
+}
 
 /// A directory that was missing or empty.
 #[derive(Debug)]
@@ -13,12 +44,13 @@ pub(crate) struct Place {
 }
 
 impl Place {
-    /// Looks at `dir`. What a restore that failed leaves, a lock and a log without any file, counts as nothing.
-    pub(crate) fn empty(dir: &Path) -> Result<Self, Failure> {
+    /// Looks at `dir`. What a restore that failed leaves, a lock and a log without any file, counts as nothing. `hint` says of
+    /// anything else whose it may be.
+    pub(crate) fn empty(dir: &Path, hint: &str) -> Result<Self, Failure> {
         let failed = |error| Failure::file(dir, error);
         let entries = match std::fs::read_dir(dir) {
             Ok(entries) => entries,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            Err(error) if error.kind() == ErrorKind::NotFound => {
                 let dir = dir.to_owned();
                 let was_there = false;
                 return Ok(Self { dir, was_there });
@@ -41,7 +73,8 @@ impl Place {
                 _ => false,
             };
             if !is_ours {
-                return Err(Failure::Use(format!("{} is not empty", dir.display())));
+                let dir = dir.display();
+                return Err(Failure::Use(format!("{dir} is not empty{hint}")));
             }
         }
         // What a link names, not the link.
@@ -66,4 +99,96 @@ impl Place {
             std::fs::remove_dir(&self.dir).ok();
         }
     }
+}
+
+/// A database in the making, in a directory beside the one that it is for: that has all of it, or nothing.
+#[derive(Debug)]
+pub(crate) struct Part {
+    place: Place,
+    target: PathBuf,
+}
+
+impl Part {
+    /// Begins one for `target`, which must be missing or an empty directory.
+    pub(crate) fn of(target: &Path) -> Result<Self, Failure> {
+        let refused = |why: &str| Err(Failure::Use(format!("{} {why}", target.display())));
+        let failed = |error| Failure::file(target, error);
+        // Who may enter the directory that gives way to the new one.
+        let mut permissions = None;
+        let is_full = std::fs::read_dir(target).map(|mut entries| entries.next().is_some());
+        let target = match is_full {
+            Ok(true) => return refused("is not empty"),
+            Ok(false) => {
+                // What a link names, not the link.
+                let named = target.canonicalize().map_err(failed)?;
+                let own = named.metadata().map_err(failed)?;
+                let above = parent(&named).metadata().map_err(failed)?;
+                if own.dev() != above.dev() {
+                    return refused("is where a file system is mounted: name a directory in it");
+                }
+                permissions = Some(own.permissions());
+                named
+            }
+            Err(error) if error.kind() == ErrorKind::NotFound => {
+                if target.is_symlink() {
+                    return refused("is a link that names nothing");
+                }
+                if target.file_name().is_none() {
+                    return Err(failed(error));
+                }
+                target.to_owned()
+            }
+            Err(error) => return Err(failed(error)),
+        };
+        make_parents(&target)?;
+        let dir = beside(&target, ".part");
+        match std::fs::create_dir(&dir) {
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => {
+                return Err(Failure::Use(format!(
+                    "{} exists: somebody is rebuilding a database there, {IN_THAT_CASE}",
+                    dir.display()
+                )));
+            }
+            made => made.map_err(|error| Failure::file(&dir, error))?,
+        }
+        let was_there = false;
+        let place = Place { dir, was_there };
+        let part = Self { place, target };
+        if let Some(permissions) = permissions {
+            let set = std::fs::set_permissions(part.dir(), permissions);
+            set.map_err(|error| Failure::file(part.dir(), error))
+                .inspect_err(|_| part.discard())?;
+        }
+        Ok(part)
+    }
+
+    pub(crate) fn dir(&self) -> &Path {
+        self.place.dir()
+    }
+
+    /// Gives what was made, and closed, its name. An empty directory of that name gives way, nothing else does.
+    pub(crate) fn name(&self) -> Result<(), Failure> {
+        let target = &self.target;
+        std::fs::rename(self.dir(), target).map_err(|error| Failure::file(target, error))?;
+        sync_parent(target)
+    }
+
+    /// Removes what was made.
+    pub(crate) fn discard(&self) {
+        self.place.discard();
+    }
+}
+
+/// Makes the missing parents of `path`, each durable before the next is made in it.
+fn make_parents(path: &Path) -> Result<(), Failure> {
+    let missing = |dir: &&Path| !dir.as_os_str().is_empty() && !dir.exists();
+    let missing: Vec<&Path> = path.ancestors().skip(1).take_while(missing).collect();
+    for dir in missing.into_iter().rev() {
+        match std::fs::create_dir(dir) {
+            Err(error) if error.kind() == ErrorKind::AlreadyExists && dir.is_dir() => {}
+            made => made.map_err(|error| Failure::file(dir, error))?,
+        }
+        sync_parent(dir)?;
+    }
+    Ok(())
 }

@@ -11,13 +11,14 @@ use northstardb::{
 use serde_json::json;
 
 use crate::past::State;
-use crate::place::Place;
+use crate::place::{IN_THAT_CASE, Part, Place, beside};
 use crate::{During, Failure, backup, report};
 
 /// What to replay, and where.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Replay {
-    /// Rebuild the database in this directory, which must be missing or empty
+    /// Rebuild the database in this directory, which must be missing or empty; it has its name once it is whole, and DIR.part
+    /// until then
     #[arg(
         long,
         value_name = "DIR",
@@ -32,7 +33,7 @@ pub(crate) struct Replay {
     #[arg(long, value_name = "FILE")]
     base: Option<PathBuf>,
     /// Up to and with this transaction, or all that was committed by a moment as in 2026-01-31T12:00:00Z, to the millisecond as
-    /// for `as-of`
+    /// for `as-of`; tag:NAME is looked up in history, which must be kept back to there
     #[arg(long, value_name = "STATE", conflicts_with = "verify")]
     to: Option<State>,
     /// Where to rebuild it for --verify, missing or empty; beside the database if absent. Removed in the end
@@ -60,12 +61,11 @@ pub(crate) fn perform(
                 let path = path
                     .canonicalize()
                     .map_err(|error| Failure::file(path, error))?;
-                let mut name = path.file_name().unwrap_or_default().to_owned();
-                name.push(".replay");
-                path.with_file_name(name)
+                beside(&path, ".replay")
             }
         };
-        let place = Place::empty(&scratch)?;
+        let hint = format!(": somebody is verifying there, {IN_THAT_CASE}");
+        let place = Place::empty(&scratch, &hint)?;
         // What keeps digests is history; one transaction of it will do.
         let copy = make(place.dir(), replay.base.as_deref(), Retention::Txns(1))?;
         // From here on what is there is ours.
@@ -76,7 +76,6 @@ pub(crate) fn perform(
     let Some(into) = &replay.into else {
         return Err(Failure::Use("give --into or --verify".to_owned()));
     };
-    let place = Place::empty(into)?;
     let upto = match &replay.to {
         None => Upto::All,
         Some(State::Txn(txn)) => Upto::Txn(TxnId::new(*txn)),
@@ -86,10 +85,12 @@ pub(crate) fn perform(
             Upto::Txn(tag.txn_id())
         }
     };
-    let copy = make(place.dir(), replay.base.as_deref(), Retention::None)?;
-    // From here on what is there is ours, and half a copy is not what was asked for.
-    let rebuilt = rebuild(source, copy, upto);
-    let (txn, count, state) = rebuilt.inspect_err(|_| place.discard())?;
+    let part = Part::of(into)?;
+    let rebuilt = make(part.dir(), replay.base.as_deref(), Retention::None)
+        .and_then(|copy| rebuild(source, copy, upto))
+        .and_then(|rebuilt| part.name().map(|()| rebuilt));
+    // Half a copy is not what was asked for.
+    let (txn, count, state) = rebuilt.inspect_err(|_| part.discard())?;
     let figures = json!({ "txn": txn.get(), "replayed": count, "state": state.to_string() });
     report::print(&figures, json, out)
 }

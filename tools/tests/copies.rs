@@ -8,6 +8,8 @@
 
 mod common;
 
+use std::ffi::OsStr;
+use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
 use std::process::Command;
 
@@ -351,7 +353,7 @@ fn what_is_not_its_own_is_never_removed() {
     // Not a link, nor the directory that it names, but what was made there.
     let (target, link) = (place("target"), place("link"));
     std::fs::create_dir(&target).unwrap();
-    std::os::unix::fs::symlink(&target, &link).unwrap();
+    symlink(&target, &link).unwrap();
     let beyond = ["replay", "--to", "99", "--into", link.to_str().unwrap()];
     let refused = northstar(&db, &beyond);
     assert_eq!(refused.status.code(), Some(1), "{}", text(&refused));
@@ -391,4 +393,69 @@ fn what_is_not_its_own_is_never_removed() {
     }
     let turned = northstar(&db, &["diff", "3", "1"]);
     assert_eq!(turned.status.code(), Some(2), "{}", text(&turned));
+}
+
+#[test]
+fn a_copy_has_its_name_once_it_is_whole() {
+    let dir = tempfile::tempdir().unwrap();
+    let place = |name: &str| dir.path().join(name);
+    let db = place("db");
+    small_database(&db, "a", 3, northstardb::Retention::All);
+    let replay = |into: &Path| northstar(&db, &["replay", "--into", into.to_str().unwrap()]);
+    // As one that was killed leaves it.
+    let copy = place("copy");
+    for name in ["copy.part", "db.replay"] {
+        std::fs::create_dir(place(name)).unwrap();
+        std::fs::write(place(name).join("data"), "half").unwrap();
+    }
+    for refused in [replay(&copy), northstar(&db, &["replay", "--verify"])] {
+        let said = text(&refused);
+        assert_eq!(refused.status.code(), Some(2), "{said}");
+        assert!(said.contains("or was interrupted"), "{said}");
+    }
+    for name in ["copy.part", "db.replay"] {
+        let data = std::fs::read(place(name).join("data")).unwrap();
+        assert_eq!(data, b"half", "what may be somebody's is left alone");
+        std::fs::remove_dir_all(place(name)).unwrap();
+    }
+    assert!(!copy.exists());
+    // Missing, as its parents are, or empty, also by way of a link.
+    let (empty, private, link) = (place("empty"), place("private"), place("link"));
+    for dir in [&empty, &private] {
+        std::fs::create_dir(dir).unwrap();
+    }
+    let owner_only = std::fs::Permissions::from_mode(0o700);
+    std::fs::set_permissions(&private, owner_only).unwrap();
+    symlink(&private, &link).unwrap();
+    let rows = text(&northstar(&db, &["scan"]));
+    for into in [&copy, &place("some/where/else"), &empty, &link] {
+        let done = replay(into);
+        assert!(done.status.success(), "{}", text(&done));
+        assert_eq!(text(&northstar(into, &["scan"])), rows);
+    }
+    assert!(link.is_symlink());
+    let mode = private.metadata().unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o700);
+    // A link that names nothing is no place.
+    let dangling = place("dangling");
+    symlink(place("nowhere"), &dangling).unwrap();
+    let refused = replay(&dangling);
+    assert_eq!(refused.status.code(), Some(2), "{}", text(&refused));
+    assert!(dangling.is_symlink() && !place("nowhere").exists());
+    // A base that is bad, and a log that does not lead so far.
+    let bad = place("bad");
+    std::fs::write(&bad, "no backup").unwrap();
+    let failed = place("failed");
+    let words = ["replay", "--into", failed.to_str().unwrap()];
+    for more in [["--base", bad.to_str().unwrap()], ["--to", "99"]] {
+        let refused = northstar(&db, &[&words[..], &more].concat());
+        assert_eq!(refused.status.code(), Some(1), "{}", text(&refused));
+        assert!(!failed.exists());
+    }
+    for dir in [dir.path(), &place("some/where")] {
+        for entry in std::fs::read_dir(dir).unwrap() {
+            let path = entry.unwrap().path();
+            assert_ne!(path.extension(), Some(OsStr::new("part")), "{path:?}");
+        }
+    }
 }
