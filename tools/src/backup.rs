@@ -2,6 +2,7 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{BufReader, BufWriter, Write};
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
@@ -10,6 +11,7 @@ use jiff::Timestamp;
 use northstardb::{Backup, Db, Options, Restore, StateHash, TxnId};
 use serde_json::{Value, json};
 
+use crate::path::{shown, with};
 use crate::place::{IN_THAT_CASE, Place, beside, sync_parent};
 use crate::{During, Failure, report};
 
@@ -28,6 +30,8 @@ pub(crate) enum Command {
         after: Option<PathBuf>,
     },
     /// Read backups from end to end, and see whether each leads on from the one before it
+    ///
+    /// As for a restore, the first is a full one; an increment is verified alone if it is all that is given.
     Verify {
         /// A full backup and its increments, in order
         #[arg(required = true)]
@@ -93,7 +97,8 @@ pub(crate) fn write(
     json: bool,
     out: &mut impl Write,
 ) -> Result<(), Failure> {
-    if path.exists() {
+    // Also a link that names nothing.
+    if path.symlink_metadata().is_ok() {
         return Err(Failure::Use(format!("{} exists", path.display())));
     }
     let since = after.map(verified).transpose()?;
@@ -159,9 +164,20 @@ fn write_part(
 /// Verifies a full backup and what leads on from it.
 pub(crate) fn verify(files: &[PathBuf], json: bool, out: &mut impl Write) -> Result<(), Failure> {
     let mut before: Option<Backup> = None;
+    // All are verified, also where nobody reads to the end.
+    let mut printed = Ok(());
     for path in files {
         let backup = match &before {
-            None => verified(path)?,
+            None => {
+                let first = verified(path)?;
+                if !first.is_full && files.len() > 1 {
+                    return Err(Failure::Found(format!(
+                        "{} is an increment: give the full backup first",
+                        path.display()
+                    )));
+                }
+                first
+            }
             Some(before) => {
                 let found = before.verify_next(reader(path)?);
                 let leads_on = !matches!(found, Err(northstardb::Error::InvalidOption { .. }));
@@ -171,19 +187,21 @@ pub(crate) fn verify(files: &[PathBuf], json: bool, out: &mut impl Write) -> Res
                 })?
             }
         };
-        if json {
-            writeln!(out, "{}", figures(&backup))?;
+        let name = path.as_os_str().as_bytes();
+        let line = if json {
+            with("file", name, figures(&backup)).to_string()
         } else {
             let kind = if backup.is_full { "full" } else { "increment" };
             let (from, to) = (backup.from, backup.to);
-            writeln!(out, "{}: sound, {kind}, {from} to {to}", path.display())?;
-        }
+            format!("{}: sound, {kind}, {from} to {to}", shown(name))
+        };
+        printed = printed.and_then(|()| writeln!(out, "{line}"));
         // One that leads no further than those before it changes nothing.
         if before.is_none_or(|before| backup.to > before.to) {
             before = Some(backup);
         }
     }
-    Ok(())
+    Ok(printed?)
 }
 
 /// Makes a database of a full backup and increments.

@@ -8,12 +8,13 @@
 
 mod common;
 
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
 use std::process::Command;
 
-use common::{json, northstar, text, tree};
+use common::{json, lines, northstar, text, tree, unheard};
 
 #[test]
 fn a_database_is_backed_up_restored_and_replayed() {
@@ -396,6 +397,50 @@ fn what_is_not_its_own_is_never_removed() {
 }
 
 #[test]
+fn backups_are_verified_from_a_full_one_on_and_named() {
+    let dir = tempfile::tempdir().unwrap();
+    let place = |name: &[u8]| dir.path().join(OsStr::from_bytes(name));
+    let db = place(b"db");
+    let files = [&b"full"[..], b"one", b"two\xff"].map(place);
+    let [full, one, two] = files.each_ref().map(|file| file.as_os_str());
+    let word = OsStr::new;
+    let made = |name: &str, words: &[&OsStr]| {
+        small_database(&db, name, 1, northstardb::Retention::All);
+        let write = [word("backup"), word("write")];
+        let made = northstar(&db, &[&write[..], words].concat());
+        assert!(made.status.success(), "{}", text(&made));
+    };
+    made("a", &[full]);
+    made("b", &[one, word("--after"), full]);
+    made("c", &[two, word("--after"), one]);
+    let verify = |files: &[&OsStr]| -> Vec<OsString> {
+        let words = [word("backup"), word("verify")];
+        let words = words.iter().chain(files);
+        words.map(Into::into).collect()
+    };
+    let words = [&verify(&[full, one, two])[..], &["--json".into()]].concat();
+    let named = lines(&northstar(&db, &words));
+    assert_eq!(named[0]["file"], full.to_str().unwrap(), "{named:?}");
+    let hex = named[2]["file_hex"].as_str().unwrap();
+    assert!(hex.ends_with("2f74776fff"), "{hex}");
+    let shown = text(&northstar(&db, &verify(&[full, one, two])));
+    assert!(shown.contains("two\\xff: sound, increment"), "{shown}");
+    // One alone is a matter of its own; several are for a restore, which begins with a full one.
+    let alone = northstar(&db, &verify(&[one]));
+    assert!(alone.status.success(), "{}", text(&alone));
+    let headless = northstar(&db, &verify(&[one, two]));
+    assert_eq!(headless.status.code(), Some(1), "{}", text(&headless));
+    assert!(text(&headless).contains("give the full backup first"));
+    // The last of many is bad, and nobody reads of the others.
+    let bytes = std::fs::read(two).unwrap();
+    std::fs::write(two, &bytes[..bytes.len() - 20]).unwrap();
+    let many = [&[full], &[one; 300][..]].concat();
+    assert!(unheard(&db, &verify(&many)).status.success());
+    let bad = unheard(&db, &verify(&[&many[..], &[two]].concat()));
+    assert_eq!(bad.status.code(), Some(1), "{}", text(&bad));
+}
+
+#[test]
 fn a_copy_has_its_name_once_it_is_whole() {
     let dir = tempfile::tempdir().unwrap();
     let place = |name: &str| dir.path().join(name);
@@ -439,8 +484,10 @@ fn a_copy_has_its_name_once_it_is_whole() {
     // A link that names nothing is no place.
     let dangling = place("dangling");
     symlink(place("nowhere"), &dangling).unwrap();
-    let refused = replay(&dangling);
-    assert_eq!(refused.status.code(), Some(2), "{}", text(&refused));
+    let words = ["backup", "write", dangling.to_str().unwrap()];
+    for refused in [replay(&dangling), northstar(&db, &words)] {
+        assert_eq!(refused.status.code(), Some(2), "{}", text(&refused));
+    }
     assert!(dangling.is_symlink() && !place("nowhere").exists());
     // A base that is bad, and a log that does not lead so far.
     let bad = place("bad");
