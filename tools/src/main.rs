@@ -110,7 +110,8 @@ enum Command {
     },
     /// Rebuild the database from its commit log, or prove that its pages hold what the log says
     ///
-    /// As far back as the log was kept (see `import --keep-log`), or from a backup on.
+    /// As far back as the log was kept (see `import --keep-log`), or from a backup on. The database must open for reading: of a log
+    /// whose data file is lost, `log verify` says what it holds, and no command rebuilds it.
     Replay(replay::Replay),
     /// Print what the database says about itself
     Stat,

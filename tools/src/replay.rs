@@ -293,6 +293,10 @@ fn apply(
             .push(found)
             .during(|| format!("cannot replay transaction {txn}"))?;
         count += 1;
+        // What follows is for the next call to judge.
+        if matches!(upto, Upto::Txn(last) if txn >= last) {
+            break;
+        }
     }
     apply.finish().during(failed)?;
     Ok(count)
@@ -334,6 +338,8 @@ fn verify(
         }
         same = txn;
     }
+    // Its end is where the database goes on from.
+    tail.try_next().during(failed)?;
     copy.close().during(failed)?;
     let figures = json!({
         "verdict": "identical",

@@ -632,6 +632,7 @@ impl Tail {
                 return Ok(Some(found));
             }
         }
+        self.follower.expect_border()?;
         engine.pipeline.check_running().map(|()| None)
     }
 

@@ -11,6 +11,7 @@
 //!   the whole segment is followed before anything of it is shown.
 //! - Failure: [`LogError::Gone`] for what was recycled, [`LogError::Corrupt`] for what is damaged. Spec: CR-006.
 
+use std::cmp::Ordering;
 use std::sync::Arc;
 
 use super::LogError;
@@ -167,11 +168,39 @@ impl Follower {
     /// Goes on until all was read that was durable when it began, to see that it leads there.
     ///
     /// # Errors
-    /// As [`Follower::next`].
+    /// As [`Follower::next`] and [`Follower::expect_border`].
     pub(crate) fn come_to_border(&mut self, durable: Lsn) -> Result<(), LogError> {
         let last = self.border.map_or(TxnId::ZERO, |border| border.last_txn);
         while self.txn <= last && self.next(durable)?.is_some() {}
-        Ok(())
+        self.expect_border()
+    }
+
+    /// Fails at the end of what was durable when it began, if other groups have led there than those of this log: such as are
+    /// sound in themselves, of a copy that was put in its place. Behind it the chain itself says so.
+    ///
+    /// # Errors
+    /// [`LogError::Corrupt`].
+    pub(crate) fn expect_border(&self) -> Result<(), LogError> {
+        match (self.border, self.next.previous) {
+            (Some(border), Some(chain)) if self.txn > border.last_txn => {
+                let (at, next) = (border.lsn, self.next.lsn);
+                let (field, expected, found) = match next.cmp(&at) {
+                    Ordering::Less => (GroupField::Position, at.get(), next.get()),
+                    Ordering::Equal => (GroupField::Previous, border.checksum.into(), chain.into()),
+                    Ordering::Greater => return Ok(()),
+                };
+                match expected == found {
+                    true => Ok(()),
+                    false => Err(corrupt(GroupError {
+                        at,
+                        field,
+                        expected,
+                        found,
+                    })),
+                }
+            }
+            _ => Ok(()),
+        }
     }
 
     /// The transaction that comes next.
@@ -370,25 +399,12 @@ impl Follower {
             let (expected, found) = (group.end().get(), durable.get());
             return Err(error(GroupField::Available, expected, found));
         }
-        if let Some(border) = self
-            .border
-            .filter(|border| lsn < border.lsn && border.lsn <= group.end())
+        if let Some(border) = self.border
+            && lsn < border.lsn
+            && border.lsn < group.end()
         {
-            // A log that was put in the place of this one is sound in itself, and ends otherwise.
             let (expected, found) = (border.lsn.get(), group.end().get());
-            if expected != found {
-                return Err(error(GroupField::Length, expected, found));
-            }
-            if checksum != border.checksum {
-                let (at, field) = (border.lsn, GroupField::Previous);
-                let (expected, found) = (border.checksum.into(), checksum.into());
-                return Err(corrupt(GroupError {
-                    at,
-                    field,
-                    expected,
-                    found,
-                }));
-            }
+            return Err(error(GroupField::Length, expected, found));
         }
         let bytes = self.bytes.get(lsn, group.len_bytes, durable)?;
         let payload = group.payload(bytes).map_err(corrupt)?;
