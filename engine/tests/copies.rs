@@ -657,58 +657,6 @@ fn the_state_of_a_backup_is_found_by_its_time_once_it_is_restored() {
 }
 
 #[test]
-fn a_subscriber_of_every_transaction_comes_to_an_end_though_it_acknowledges() {
-    let db = Db::memory().unwrap();
-    let table = db.table("t").unwrap();
-    let log = db.log().unwrap();
-    let every = LogFilter::every_transaction;
-    // Each sees what the others acknowledge.
-    let mut followers: Vec<_> = ["a", "b", "c"]
-        .map(|name| log.subscribe(name, TxnId::new(1), every()).unwrap())
-        .into();
-    for round in 1..4 {
-        let written = put(&db, &table, round);
-        let mut seen = vec![0_u64; followers.len()];
-        let mut idle = 0;
-        while idle < followers.len() {
-            idle = 0;
-            for (follower, seen) in followers.iter_mut().zip(&mut seen) {
-                let Some(found) = follower.try_next().unwrap() else {
-                    idle += 1;
-                    continue;
-                };
-                *seen += u64::from(found.txn_id() == written);
-                follower.acknowledge(found.txn_id()).unwrap();
-            }
-            let many = log.next().get();
-            assert!(many < 100 * round, "acknowledging goes on: {many}");
-        }
-        assert_eq!(seen, [1, 1, 1]);
-    }
-    // What was written was acknowledged: only what came of that is given again.
-    drop(followers);
-    let last = log.subscribers().unwrap();
-    assert!(last.iter().all(|found| !found.is_lost));
-    for name in ["a", "b", "c"] {
-        let mut follower = log.subscribe(name, TxnId::new(1), every()).unwrap();
-        while let Some(found) = follower.try_next().unwrap() {
-            assert_eq!(found.changes().count(), 0, "{found:?}");
-        }
-    }
-    // Also where it was said within a transaction that was then taken back.
-    let mut follower = log.subscribe("a", TxnId::new(1), every()).unwrap();
-    let written = put(&db, &table, 9);
-    while follower.try_next().unwrap().is_some() {}
-    let mut write = db.begin_write().unwrap();
-    write.acknowledge(&mut follower, written).unwrap();
-    drop(write);
-    follower.acknowledge(written).unwrap();
-    let found = log.subscribers().unwrap();
-    assert_eq!(found[0].position, written.next());
-    db.close().unwrap();
-}
-
-#[test]
 fn a_backup_waits_for_no_writer() {
     let db = Db::memory().unwrap();
     let table = db.table("t").unwrap();

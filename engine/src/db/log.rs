@@ -10,7 +10,6 @@ use futures_core::Stream;
 
 use super::Engine;
 use super::range::{Span, prefix_span};
-use super::subscribers::moves_only;
 use super::verify::{LogHole, LogReport, Walk};
 use super::write::WriteTxn;
 use crate::error::{Corruption, Error, Result};
@@ -104,7 +103,6 @@ impl Log {
             Ok(follower) => Ok(Tail {
                 log: self.clone(),
                 follower,
-                last_meant: TxnId::ZERO,
                 filter: Arc::new(filter),
                 ended: false,
                 waits: None,
@@ -248,6 +246,9 @@ impl LogFilter {
 
     /// As [`LogFilter::all`], and also transactions without changes of tables, such as those that move a subscriber on: for
     /// who makes a copy ([`Db::begin_apply`](crate::Db::begin_apply)) and needs each one.
+    ///
+    /// A subscriber is then shown what its own acknowledging commits. Who acknowledges that in turn never comes to an end: acknowledge once
+    /// something with changes was seen.
     pub fn every_transaction() -> Self {
         Self {
             wanted: Vec::new(),
@@ -546,8 +547,6 @@ impl Transaction {
 pub struct Tail {
     log: Log,
     follower: Follower,
-    /// The last transaction met that does more than move subscribers on.
-    pub(super) last_meant: TxnId,
     filter: Arc<LogFilter>,
     ended: bool,
     /// Its number among the tasks that wait, once it has waited.
@@ -625,9 +624,6 @@ impl Tail {
                 Err(LogError::Gone) => return Err(self.log.not_in_log(at)?),
                 Err(error) => return Err(error.into()),
             };
-            if !moves_only(&record) {
-                self.last_meant = at;
-            }
             if let Some(found) = Transaction::of(&record, &self.filter)? {
                 return Ok(Some(found));
             }

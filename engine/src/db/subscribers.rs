@@ -17,7 +17,6 @@ use northstar_io::planted::planted;
 use super::log::{Log, LogFilter, Tail, Transaction};
 use super::write::WriteTxn;
 use crate::error::{Error, Result};
-use crate::format::record::{Op, Record};
 use crate::ids::{TableId, TxnId};
 use crate::txn::positions::{decode, each_of, encode};
 use crate::txn::table::check_name;
@@ -169,27 +168,17 @@ impl Subscriber {
 
     /// Acknowledges all transactions up to and with `through`, durably: they are not given again. That may be any before
     /// [`Subscriber::position`], also one that its filter left out: whose filter leaves out much should acknowledge that now
-    /// and then, or the log is kept for it, and in the end its place is lost. Where all that came since the last one moved subscribers
-    /// on and did nothing else, nothing is committed: it is given again.
+    /// and then, or the log is kept for it, and in the end its place is lost. It is a transaction itself, which
+    /// [`LogFilter::every_transaction`] shows.
     ///
     /// # Errors
     /// [`Error::InvalidOption`] for one that it was not given yet. As [`Db::begin_write`](crate::Db::begin_write) and
     /// [`WriteTxn::commit`].
     pub fn acknowledge(&mut self, through: TxnId) -> Result<Commit> {
         let mut txn = self.tail.log().begin_write()?;
-        let known = txn.subscriber(&self.name)?;
-        // Else whoever is shown every transaction would acknowledge acknowledgements without end.
-        if known.is_none_or(|(position, _)| self.tail.last_meant >= position) {
-            txn.acknowledge(self, through)?;
-        }
+        txn.acknowledge(self, through)?;
         txn.commit()
     }
-}
-
-/// Whether a transaction moves subscribers on and does nothing else.
-pub(super) fn moves_only(record: &Record<'_>) -> bool {
-    let moves = |op: Op<'_>| op.table() == TableId::SUBSCRIBERS;
-    record.op_count > 0 && record.ops().all(|op| op.is_ok_and(moves))
 }
 
 impl WriteTxn {
