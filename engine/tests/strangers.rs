@@ -17,11 +17,11 @@ fn short(log: Retention) -> Options {
         .log_retention(log)
 }
 
-/// One transaction a row.
-fn commit(db: &Db, rows: std::ops::Range<u64>) -> TxnId {
+/// One transaction a row, of values so long.
+fn commit(db: &Db, rows: std::ops::Range<u64>, len: usize) -> TxnId {
     let table = db.table("t").unwrap();
     for row in rows {
-        load(db, &table, row..row + 1, 50);
+        load(db, &table, row..row + 1, len);
     }
     db.begin_read().unwrap().txn_id()
 }
@@ -41,11 +41,17 @@ fn last_used(path: &Path) -> usize {
 
 #[test]
 fn an_older_data_file_that_was_closed_does_not_hide_the_log() {
-    for log in [Retention::None, Retention::All] {
+    // Groups of one block, and such of two, which begin with no segment.
+    for (log, len) in [
+        (Retention::None, 50),
+        (Retention::None, 5000),
+        (Retention::All, 50),
+        (Retention::All, 5000),
+    ] {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("db");
         let db = short(log).open(&path).unwrap();
-        commit(&db, 0..40);
+        commit(&db, 0..40, len);
         db.close().unwrap();
         let older = std::fs::read(path.join("data")).unwrap();
         // Few, and then more than segments, which are let go where none are kept.
@@ -53,13 +59,14 @@ fn an_older_data_file_that_was_closed_does_not_hide_the_log() {
             let there = dir.path().join(format!("{rows:?}"));
             copy(&path, &there);
             let db = short(log).open(&there).unwrap();
-            let last = commit(&db, rows.clone());
+            let last = commit(&db, rows.clone(), len);
             let digest = db.begin_read().unwrap().state_hash().unwrap();
             if rows.end > 100 {
                 db.checkpoint().unwrap();
             }
             drop(db);
             std::fs::write(there.join("data"), &older).unwrap();
+            let verified = short(log).verify_log(&there).unwrap();
             match short(log).open(&there) {
                 Ok(db) => {
                     let read = db.begin_read().unwrap();
@@ -67,7 +74,10 @@ fn an_older_data_file_that_was_closed_does_not_hide_the_log() {
                     drop(read);
                     db.close().unwrap();
                 }
-                Err(Error::Corrupt(_)) => assert!(log == Retention::None && rows.end > 100),
+                Err(Error::Corrupt(_)) => {
+                    assert!(log == Retention::None && rows.end > 100);
+                    assert_eq!(verified.holes.len(), 1, "{verified:?}");
+                }
                 Err(other) => panic!("{other}"),
             }
         }
@@ -79,12 +89,12 @@ fn the_log_of_a_copy_that_went_its_own_way_is_not_followed_as_the_own() {
     let dir = tempfile::tempdir().unwrap();
     let (path, fork) = (dir.path().join("db"), dir.path().join("fork"));
     let db = short(Retention::All).open(&path).unwrap();
-    let met = commit(&db, 0..40);
+    let met = commit(&db, 0..40, 50);
     db.close().unwrap();
     copy(&path, &fork);
     for (path, rows) in [(&path, 100..140), (&fork, 200..240)] {
         let db = short(Retention::All).open(path).unwrap();
-        commit(&db, rows);
+        commit(&db, rows, 50);
         db.close().unwrap();
     }
     // All of the other's log, and its last segment alone.
@@ -124,7 +134,7 @@ fn a_segment_that_was_cut_short_is_damage_and_not_the_end_of_the_log() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("db");
     let db = short(Retention::All).open(&path).unwrap();
-    commit(&db, 0..100);
+    commit(&db, 0..100, 50);
     drop(db);
     let report = short(Retention::All).verify_log(&path).unwrap();
     assert!(report.holes.is_empty(), "{report:?}");

@@ -1,6 +1,6 @@
 //! Paths and other bytes: how the command line gives them, and how they are shown.
 //!
-//! A path is any bytes. What is printed of one can be given again: text as it is, other bytes as hex digits.
+//! A path is any bytes. What JSON says of one can be given again: text as it is, other bytes as hex digits.
 
 use std::ffi::{OsStr, OsString};
 use std::fmt::Write;

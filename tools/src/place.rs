@@ -29,8 +29,12 @@ pub(crate) fn sync_parent(path: &Path) -> Result<(), Failure> {
     let dir = parent(path);
     let opened = OpenOptions::new().read(true).open(dir);
     match opened.and_then(|opened| opened.sync_all()) {
-        // Said by file systems whose entries need no sync of their own.
-        Err(error) if error.kind() == ErrorKind::InvalidInput => Ok(()),
+        // The first is said by file systems whose entries need no sync of their own. Who may not read a directory cannot sync it.
+        Err(error)
+            if [ErrorKind::InvalidInput, ErrorKind::PermissionDenied].contains(&error.kind()) =>
+        {
+            Ok(())
+        }
         synced => synced.map_err(|error| Failure::file(dir, error)),
     }
 }
@@ -101,7 +105,8 @@ impl Place {
     }
 }
 
-/// A database in the making, in a directory beside the one that it is for: that has all of it, or nothing.
+/// A database in the making, in a directory beside the one that it is for: that has all of it, or nothing. In that one itself where it is
+/// there and cannot give way to another.
 #[derive(Debug)]
 pub(crate) struct Part {
     place: Place,
@@ -115,6 +120,7 @@ impl Part {
         let failed = |error| Failure::file(target, error);
         // Who may enter the directory that gives way to the new one.
         let mut permissions = None;
+        let mut is_mounted = false;
         let is_full = std::fs::read_dir(target).map(|mut entries| entries.next().is_some());
         let target = match is_full {
             Ok(true) => return refused("is not empty"),
@@ -123,10 +129,8 @@ impl Part {
                 let named = target.canonicalize().map_err(failed)?;
                 let own = named.metadata().map_err(failed)?;
                 let above = parent(&named).metadata().map_err(failed)?;
-                if own.dev() != above.dev() {
-                    return refused("is where a file system is mounted: name a directory in it");
-                }
                 permissions = Some(own.permissions());
+                is_mounted = own.dev() != above.dev();
                 named
             }
             Err(error) if error.kind() == ErrorKind::NotFound => {
@@ -140,9 +144,24 @@ impl Part {
             }
             Err(error) => return Err(failed(error)),
         };
+        let in_place = |target: PathBuf| Self {
+            place: Place {
+                dir: target.clone(),
+                was_there: true,
+            },
+            target,
+        };
+        // It cannot give way.
+        if is_mounted {
+            return Ok(in_place(target));
+        }
         make_parents(&target)?;
         let dir = beside(&target, ".part");
         match std::fs::create_dir(&dir) {
+            // Nor where only the directory itself is the user's.
+            Err(error) if error.kind() == ErrorKind::PermissionDenied && permissions.is_some() => {
+                return Ok(in_place(target));
+            }
             Err(error) if error.kind() == ErrorKind::AlreadyExists => {
                 return Err(Failure::Use(format!(
                     "{} exists: somebody is rebuilding a database there, {IN_THAT_CASE}",
@@ -169,7 +188,13 @@ impl Part {
     /// Gives what was made, and closed, its name. An empty directory of that name gives way, nothing else does.
     pub(crate) fn name(&self) -> Result<(), Failure> {
         let target = &self.target;
-        std::fs::rename(self.dir(), target).map_err(|error| Failure::file(target, error))?;
+        if self.dir() == target {
+            return Ok(());
+        }
+        let renamed = std::fs::rename(self.dir(), target);
+        renamed
+            .map_err(|error| Failure::file(target, error))
+            .inspect_err(|_| self.discard())?;
         sync_parent(target)
     }
 

@@ -54,17 +54,17 @@ pub(crate) fn perform(
     out: &mut impl Write,
 ) -> Result<(), Failure> {
     if replay.verify {
-        let scratch = match &replay.scratch {
-            Some(scratch) => scratch.clone(),
+        let (scratch, hint) = match &replay.scratch {
+            Some(scratch) => (scratch.clone(), String::new()),
             None => {
                 // Never in it.
                 let path = path
                     .canonicalize()
                     .map_err(|error| Failure::file(path, error))?;
-                beside(&path, ".replay")
+                let hint = format!(": somebody is verifying there, {IN_THAT_CASE}");
+                (beside(&path, ".replay"), hint)
             }
         };
-        let hint = format!(": somebody is verifying there, {IN_THAT_CASE}");
         let place = Place::empty(&scratch, &hint)?;
         // What keeps digests is history; one transaction of it will do.
         let copy = make(place.dir(), replay.base.as_deref(), Retention::Txns(1))?;
@@ -87,10 +87,10 @@ pub(crate) fn perform(
     };
     let part = Part::of(into)?;
     let rebuilt = make(part.dir(), replay.base.as_deref(), Retention::None)
-        .and_then(|copy| rebuild(source, copy, upto))
-        .and_then(|rebuilt| part.name().map(|()| rebuilt));
+        .and_then(|copy| rebuild(source, copy, upto));
     // Half a copy is not what was asked for.
     let (txn, count, state) = rebuilt.inspect_err(|_| part.discard())?;
+    part.name()?;
     let figures = json!({ "txn": txn.get(), "replayed": count, "state": state.to_string() });
     report::print(&figures, json, out)
 }

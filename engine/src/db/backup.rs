@@ -234,15 +234,20 @@ impl Db {
         found.map_or(0, |found| found.time_ns())
     }
 
-    /// The newest durable state, and a time not before it was committed.
+    /// The newest durable state, and the time of the last commit at that moment.
     #[track_caller]
     fn newest_with_time(&self) -> Result<(ReadTxn, u64)> {
         let engine = self.engine()?;
         // What is durable can be saved also when nobody writes any more.
         let _flushed = engine.pipeline.flush();
-        let read = self.begin_read()?;
-        // Somebody may have committed since, but nothing before is left out, and times do not fall.
-        Ok((read, engine.pipeline.last_time_ns()))
+        loop {
+            let before = engine.pipeline.last_time_ns();
+            let read = self.begin_read()?;
+            // Else somebody has committed meanwhile, perhaps later than what is read here.
+            if engine.pipeline.last_time_ns() == before {
+                return Ok((read, before));
+            }
+        }
     }
 }
 

@@ -576,7 +576,10 @@ impl Tail {
     /// log, not of a copy's that was put in its place.
     pub(super) fn prove(&mut self) -> Result<()> {
         let (_, end) = self.log.engine.log_end();
-        Ok(self.follower.come_to_border(end)?)
+        match self.follower.come_to_border(end) {
+            Err(LogError::Gone) => Err(self.log.not_in_log(self.follower.txn())?),
+            led => Ok(led?),
+        }
     }
 
     /// The next transaction, if it is durable already.

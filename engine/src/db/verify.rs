@@ -139,7 +139,7 @@ fn verify_by_meta(segments: &Arc<Segments>, meta: &Meta) -> Result<LogReport> {
     let next = border.last_txn.next();
     let mut walk = Walk::default();
     walk.report.recovery = Some(border.lsn);
-    walk.is_closed = meta.clean;
+    walk.closed_at = meta.clean.then_some(border.lsn);
     let kept = segments.start();
     if segments.files_end() > kept && kept < border.lsn {
         let mut earlier = Follower::from_any(segments, database, kept, border.lsn);
@@ -194,8 +194,8 @@ pub(super) struct Walk {
     all: Arc<LogFilter>,
     /// Where the log may end, as far as what was met proves.
     doubts: Vec<Doubt>,
-    /// The database was closed: nothing need be where recovery begins.
-    is_closed: bool,
+    /// Where recovery begins, if the database was closed: nothing need be there.
+    closed_at: Option<Lsn>,
 }
 
 /// Damage that a crash may have left, and what was known when it was met.
@@ -250,7 +250,9 @@ impl Walk {
                 Step::End => break,
                 Step::Broken(error) => {
                     let damage = follower.skip_damage(end);
-                    if may_be_torn(&error) || self.is_closed && is_short(&error) {
+                    let is_empty = self.closed_at == Some(damage.from) && is_short(&error);
+                    let is_lost = segments.lost(damage.from).is_some();
+                    if may_be_torn(&error) && !is_lost || is_empty {
                         self.doubts.push(Doubt {
                             at: damage.from,
                             transactions: self.report.transactions,
@@ -339,15 +341,22 @@ impl Walk {
         expected: u32,
         next: TxnId,
     ) {
-        if let Some(found) = follower.chain()
-            && follower.position() == at
-            && found != expected
-        {
-            let why = format!(
+        let Some(found) = follower.chain() else {
+            return;
+        };
+        let ends = follower.position();
+        let why = match ends == at {
+            true if found == expected => return,
+            true => format!(
                 "the group that ends at {at} has the checksum {found:#010x}, the database says {expected:#010x}"
-            );
-            self.hole(next, Some(next), Some((at, at)), why);
-        }
+            ),
+            // What is missing before it was named.
+            false if follower.txn() != next => return,
+            false => {
+                format!("the group before {next} ends at {ends}, the database says at {at}")
+            }
+        };
+        self.hole(next, Some(next), Some((ends.min(at), at)), why);
     }
 }
 
@@ -367,9 +376,11 @@ fn may_be_torn(error: &LogError) -> bool {
         LogError::Corrupt { why, .. } => why.may_be_torn(),
         // A segment that was never made.
         LogError::Gone => true,
-        LogError::Io(_) | LogError::Short { .. } | LogError::Record { .. } | LogError::Halted => {
-            false
-        }
+        LogError::Io(_)
+        | LogError::Short { .. }
+        | LogError::Lost { .. }
+        | LogError::Record { .. }
+        | LogError::Halted => false,
     }
 }
 
@@ -390,9 +401,11 @@ fn why(segments: &Segments, (from, to): (Lsn, Lsn), error: &LogError) -> String 
             Ok(Some(short)) => short.to_string(),
             Ok(None) | Err(_) => error.to_string(),
         },
-        LogError::Io(_) | LogError::Short { .. } | LogError::Record { .. } | LogError::Halted => {
-            error.to_string()
-        }
+        LogError::Io(_)
+        | LogError::Short { .. }
+        | LogError::Lost { .. }
+        | LogError::Record { .. }
+        | LogError::Halted => error.to_string(),
     }
 }
 

@@ -125,10 +125,11 @@ pub(crate) fn scan<E: From<LogError>>(
         })?;
     }
     // Where bytes are missing that the segment once had, nobody knows whether a group was there.
-    if why.field == GroupField::Available
-        && let Some(short) = segments.cut_short(at).map_err(LogError::Io)?
-    {
-        Err(short)?;
+    if why.field == GroupField::Available {
+        let short = segments.cut_short(at).map_err(LogError::Io)?;
+        if let Some(damage) = short.or_else(|| segments.lost(at)) {
+            Err(damage)?;
+        }
     }
     // Both come after the position was found to be right: bytes of this very group.
     found.torn = matches!(
@@ -144,8 +145,8 @@ pub(crate) fn scan<E: From<LogError>>(
     Ok(found)
 }
 
-/// Whether a sound group of `database` begins where the log is said to end, or with a later segment. Recycled segments hold
-/// groups of other positions only.
+/// Whether a sound group of `database` begins where the log is said to end, or with a later segment; or the segment
+/// in which it is said to end was let go, and later ones are there. Recycled segments hold groups of other positions only.
 ///
 /// - Cost: one block, and one of each later segment.
 ///
@@ -154,7 +155,12 @@ pub(crate) fn scan<E: From<LogError>>(
 pub(crate) fn goes_on(segments: &Segments, end: Lsn, database: u64) -> Result<bool, LogError> {
     let (first, offset) = segments.locate(end);
     let mut block = Buf::zeroed(LOG_BLOCK_BYTES);
-    for number in segments.numbers_from(first) {
+    let numbers = segments.numbers_from(first);
+    // Groups need not begin with segments.
+    if segments.lost(end).is_some() {
+        return Ok(true);
+    }
+    for number in numbers {
         let offset = if number == first { offset } else { 0 };
         let Some(file) = segments.open_file(number, OpenMode::Read)? else {
             continue;

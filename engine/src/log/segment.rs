@@ -245,6 +245,14 @@ impl Segments {
         (missing * self.segment_bytes < to.get()).then_some(missing)
     }
 
+    /// Whether the segment that holds `at` was lost: groups lie before `at` in it, so it was there, and later ones still are.
+    pub(crate) fn lost(&self, at: Lsn) -> Option<LogError> {
+        let (number, offset) = self.locate(at);
+        let later = self.numbers_from(number).first().copied()?;
+        let is_lost = later > number && offset > 0;
+        is_lost.then_some(LogError::Lost { number, at, later })
+    }
+
     /// The first segment from the one that holds `at` on, before the first that is not there, without its whole length.
     ///
     /// # Errors

@@ -60,6 +60,7 @@ impl From<LogError> for Error {
             LogError::Io(source) => Self::from_io("the commit log", source),
             LogError::Corrupt { at, .. }
             | LogError::Short { at, .. }
+            | LogError::Lost { at, .. }
             | LogError::Record { group: at, .. } => Self::Corrupt(Corruption {
                 file: "log",
                 offset: Some(at.get()),

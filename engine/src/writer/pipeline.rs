@@ -465,6 +465,7 @@ impl Pipeline {
         }
         // A halt is noted before the open group's tickets are failed, so one of the two sees the other.
         self.check_running()?;
+        self.counters.note_time(timestamp_ns);
         open.records.push_record(txn, timestamp_ns, tag, ops);
         open.claimed += claim.hand_over();
         match (durability, ticket) {
@@ -496,7 +497,7 @@ impl Pipeline {
         core.next_txn = txn.next();
         core.last_timestamp_ns = timestamp_ns;
         core.noted_ns = Some(timestamp_ns);
-        self.counters.note_commit(timestamp_ns);
+        self.counters.commits.fetch_add(1, Ordering::Relaxed);
         let full = core.delta.used_bytes() as u64 >= self.delta_bytes;
         if (full || self.deltas.is_passed_over(&core.delta)) && self.shapes.load().frozen.is_empty()
         {
@@ -574,7 +575,7 @@ impl Pipeline {
         self.deltas.release_spare();
     }
 
-    /// Not before the time of any commit that can be read, and that of the last one if none is on its way.
+    /// Not before the time of any commit that can be read.
     pub(crate) fn last_time_ns(&self) -> u64 {
         self.counters.last_time_ns.load(Ordering::Relaxed)
     }

@@ -226,6 +226,8 @@ impl Life {
             .args(self.under.iter().flat_map(|word| ["--under", word]))
             .arg("--dir")
             .arg(&self.dir)
+            // No room set aside beforehand: what is allocated is to meet the limits that it is given.
+            .env("MIMALLOC_ARENA_RESERVE", "0")
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())

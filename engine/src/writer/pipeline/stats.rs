@@ -28,11 +28,9 @@ impl Counters {
         self.last_time_ns.store(last_time_ns, Ordering::Relaxed);
     }
 
-    /// Counts a commit, and notes its time, which is not before that of the last one; for the holder of the writer role.
-    pub(crate) fn note_commit(&self, time_ns: u64) {
-        self.commits.fetch_add(1, Ordering::Relaxed);
-        // Relaxed: whoever can read the commit has seen it become visible, which is later.
-        self.last_time_ns.store(time_ns, Ordering::Relaxed);
+    /// Notes the time of a commit, before its group can be sealed: whoever sees the commit finds that here.
+    pub(crate) fn note_time(&self, time_ns: u64) {
+        self.last_time_ns.fetch_max(time_ns, Ordering::Relaxed);
     }
 }
 
