@@ -23,6 +23,7 @@
 //!
 //! Everything random comes from one seed; a failure prints the one line that replays it.
 
+#[cfg(feature = "internals")]
 pub mod alloc;
 #[cfg(feature = "internals")]
 pub mod campaign;

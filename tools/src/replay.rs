@@ -18,7 +18,7 @@ use crate::{During, Failure, backup, report};
 #[derive(Debug, clap::Args)]
 pub(crate) struct Replay {
     /// Rebuild the database in this directory, which must be missing or empty; it has its name once it is whole, and DIR.part
-    /// until then
+    /// until then, but where it is a mount point or only DIR itself may be written: there it is made in place
     #[arg(
         long,
         value_name = "DIR",

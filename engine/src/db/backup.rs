@@ -234,7 +234,7 @@ impl Db {
         found.map_or(0, |found| found.time_ns())
     }
 
-    /// The newest durable state, and the time of the last commit at that moment.
+    /// The newest durable state, and a time not before it was committed: that of the last commit, unless others were on their way.
     #[track_caller]
     fn newest_with_time(&self) -> Result<(ReadTxn, u64)> {
         let engine = self.engine()?;

@@ -15,8 +15,8 @@ use crate::txn::table::check_len;
 use crate::writer::moments::RESOLUTION_NS;
 
 impl Db {
-    /// Begins reading the state at a moment of the wall clock: all that was committed by the end of that millisecond. The
-    /// moment may lie ahead: of the last commit, then that is the newest state.
+    /// Begins reading the state at a moment of the wall clock: all that was committed by the end of that millisecond; the
+    /// newest state where the moment lies ahead of every commit.
     ///
     /// ```
     /// # fn main() -> northstardb::Result<()> {

@@ -11,7 +11,6 @@
 //!   the whole segment is followed before anything of it is shown.
 //! - Failure: [`LogError::Gone`] for what was recycled, [`LogError::Corrupt`] for what is damaged. Spec: CR-006.
 
-use std::cmp::Ordering;
 use std::sync::Arc;
 
 use super::LogError;
@@ -181,26 +180,26 @@ impl Follower {
     /// # Errors
     /// [`LogError::Corrupt`].
     pub(crate) fn expect_border(&self) -> Result<(), LogError> {
-        match (self.border, self.next.previous) {
-            (Some(border), Some(chain)) if self.txn > border.last_txn => {
-                let (at, next) = (border.lsn, self.next.lsn);
-                let (field, expected, found) = match next.cmp(&at) {
-                    Ordering::Less => (GroupField::Position, at.get(), next.get()),
-                    Ordering::Equal => (GroupField::Previous, border.checksum.into(), chain.into()),
-                    Ordering::Greater => return Ok(()),
-                };
-                match expected == found {
-                    true => Ok(()),
-                    false => Err(corrupt(GroupError {
-                        at,
-                        field,
-                        expected,
-                        found,
-                    })),
-                }
-            }
-            _ => Ok(()),
+        let (Some(border), Some(chain)) = (self.border, self.next.previous) else {
+            return Ok(());
+        };
+        let (at, next) = (border.lsn, self.next.lsn);
+        if self.txn <= border.last_txn || next > at {
+            return Ok(());
         }
+        let (field, expected, found) = match next == at {
+            true => (GroupField::Previous, border.checksum.into(), chain.into()),
+            false => (GroupField::Position, at.get(), next.get()),
+        };
+        if expected == found {
+            return Ok(());
+        }
+        Err(corrupt(GroupError {
+            at,
+            field,
+            expected,
+            found,
+        }))
     }
 
     /// The transaction that comes next.
