@@ -65,6 +65,7 @@ pub use db::backup::Backup;
 pub use db::batch::WriteBatch;
 pub use db::changes::{Difference, Version};
 pub use db::log::{Change, Log, LogFilter, Tail, Transaction};
+pub use db::log_reader::LogReader;
 pub use db::options::{Backend, Options};
 pub use db::range::{Range, Row};
 pub use db::read::{Cursor, ReadTxn, Value};

@@ -542,6 +542,40 @@ fn random_damage_never_passes_for_sound_and_hides_nothing_beside_it() {
             }
         }
         assert_eq!(found, report.transactions, "{damaged:?} {report:?}");
+        reads_what_is_reported(&path, &report);
+    }
+}
+
+/// Reading gives what comes before the first hole, and says that there is one; from behind the last hole on, all.
+fn reads_what_is_reported(path: &Path, report: &LogReport) {
+    let (Some(first), Some(next)) = (report.first, report.next) else {
+        return;
+    };
+    let holes = &report.holes;
+    let hole_of = |from: TxnId| {
+        holes
+            .iter()
+            .find(|hole| hole.next.is_none_or(|next| next > from))
+    };
+    let behind = holes.last().and_then(|hole| hole.next).unwrap_or(first);
+    for from in [first, behind.clamp(first, next)] {
+        let mut reader = small().read_log(path, from).unwrap();
+        let mut expected = from;
+        let mut ended = Ok(());
+        for found in &mut reader {
+            match found {
+                Ok(found) => {
+                    assert_eq!(found.txn_id(), expected);
+                    expected = expected.next();
+                }
+                Err(error) => ended = Err(error),
+            }
+        }
+        assert!(reader.next().is_none());
+        let hole = hole_of(from);
+        let until = hole.map_or(next, |hole| hole.first.unwrap_or(from).max(from));
+        assert_eq!(expected, until, "from {from}: {report:?}");
+        assert_eq!(ended.is_err(), hole.is_some(), "{ended:?} {report:?}");
     }
 }
 

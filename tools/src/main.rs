@@ -110,8 +110,8 @@ enum Command {
     },
     /// Rebuild the database from its commit log, or prove that its pages hold what the log says
     ///
-    /// As far back as the log was kept (see `import --keep-log`), or from a backup on. The database must open for reading: of a log
-    /// whose data file is lost, `log verify` says what it holds, and no command rebuilds it.
+    /// As far back as the log was kept (see `import --keep-log`), or from a backup on. The database must open for reading, but for
+    /// --log-alone: of a log whose data file is lost, `log verify` says what it holds, and that rebuilds it.
     Replay(replay::Replay),
     /// Print what the database says about itself
     Stat,
@@ -315,6 +315,9 @@ fn perform(arguments: Arguments, out: &mut impl Write) -> Result<(), Failure> {
         } => {
             let parts = (&*full, &*increments);
             backup::restore(&path, parts, to.map(northstardb::TxnId::new), json, out)
+        }
+        Command::Replay(replay) if replay.is_of_log_alone() => {
+            replay::perform_alone(&path, &replay, json, out)
         }
         Command::Replay(replay) => replay::perform(&existing()?, &path, &replay, json, out),
         Command::Stat => report::stat(&existing()?, json, out),

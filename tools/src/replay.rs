@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use northstardb::{
-    Change, Db, LogFilter, Options, ReadTxn, Retention, StateHash, Table, Tail, Transaction, TxnId,
+    Change, Db, Error, LogFilter, LogReader, Options, ReadTxn, Retention, StateHash, Table, Tail,
+    Transaction, TxnId,
 };
 use serde_json::json;
 
@@ -29,6 +30,10 @@ pub(crate) struct Replay {
     /// Rebuild it aside, compare the two at every digest that checkpoints noted, and name the first transaction that differs
     #[arg(long)]
     verify: bool,
+    /// Read nothing of the database but its log, and do not open it: for one whose data file is lost or damaged. The log may hold a
+    /// little at its end that was never acknowledged; what is missing before its end is an error, which says how far it leads
+    #[arg(long, requires = "into", conflicts_with = "verify")]
+    log_alone: bool,
     /// A full backup to begin with, where the log does not reach back to the first transaction
     #[arg(long, value_name = "FILE")]
     base: Option<PathBuf>,
@@ -40,6 +45,16 @@ pub(crate) struct Replay {
     #[arg(long, value_name = "DIR", conflicts_with = "into")]
     scratch: Option<PathBuf>,
 }
+
+impl Replay {
+    /// Whether the database itself is not to be opened.
+    pub(crate) const fn is_of_log_alone(&self) -> bool {
+        self.log_alone
+    }
+}
+
+const NOT_SO_FAR: &str =
+    "the log does not reach back to where the copy begins; give a backup as --base";
 
 fn failed() -> String {
     "cannot replay".to_owned()
@@ -85,14 +100,48 @@ pub(crate) fn perform(
             Upto::Txn(tag.txn_id())
         }
     };
+    let base = replay.base.as_deref();
+    let figures = make_in(into, base, |copy| rebuild(source, copy, upto))?;
+    report::print(&figures, json, out)
+}
+
+/// Performs it on the log of the database at `path`, which is not opened.
+pub(crate) fn perform_alone(
+    path: &Path,
+    replay: &Replay,
+    json: bool,
+    out: &mut impl Write,
+) -> Result<(), Failure> {
+    let Some(into) = &replay.into else {
+        return Err(Failure::Use("give --into".to_owned()));
+    };
+    let upto = match &replay.to {
+        None => Upto::All,
+        Some(State::Txn(txn)) => Upto::Txn(TxnId::new(*txn)),
+        Some(State::Time(moment)) => Upto::Time((*moment).into()),
+        Some(State::Tag(_)) => {
+            return Err(Failure::Use(
+                "tags are looked up in history, which is in the data file: give --to a transaction or a time".to_owned(),
+            ));
+        }
+    };
+    let base = replay.base.as_deref();
+    let figures = make_in(into, base, |copy| rebuild_alone(path, copy, upto))?;
+    report::print(&figures, json, out)
+}
+
+/// Makes a copy in `into`, which has its name once `rebuild` has led it on, and says what came of it.
+fn make_in(
+    into: &Path,
+    base: Option<&Path>,
+    rebuild: impl FnOnce((Db, Option<Base>)) -> Result<(TxnId, u64, StateHash), Failure>,
+) -> Result<serde_json::Value, Failure> {
     let part = Part::of(into)?;
-    let rebuilt = make(part.dir(), replay.base.as_deref(), Retention::None)
-        .and_then(|copy| rebuild(source, copy, upto));
+    let rebuilt = make(part.dir(), base, Retention::None).and_then(rebuild);
     // Half a copy is not what was asked for.
     let (txn, count, state) = rebuilt.inspect_err(|_| part.discard())?;
     part.name()?;
-    let figures = json!({ "txn": txn.get(), "replayed": count, "state": state.to_string() });
-    report::print(&figures, json, out)
+    Ok(json!({ "txn": txn.get(), "replayed": count, "state": state.to_string() }))
 }
 
 /// Leads `copy` on to what `upto` asks for: the state, how many transactions were replayed, its digest.
@@ -103,28 +152,114 @@ fn rebuild(
 ) -> Result<(TxnId, u64, StateHash), Failure> {
     let mut tail = begin(source, &copy, base)?;
     let begun = TxnId::new(tail.position().get() - 1);
-    match upto {
-        Upto::Txn(wanted) if wanted < begun => {
-            return Err(Failure::Found(format!(
-                "the base is the state after {begun}, which is later than {wanted}"
+    not_too_late(begun, base, upto, || {
+        // Times never fall: what comes next tells as well that the base was there by then.
+        match committed(source, begun)? {
+            Some(time) => Ok(Some(time)),
+            None => committed(source, begun.next()),
+        }
+    })?;
+    let count = apply(&copy, || tail.try_next().during(failed), upto, &mut None)?;
+    done(copy, upto, count)
+}
+
+/// The same by the log of the database at `path`, which is not opened.
+fn rebuild_alone(
+    path: &Path,
+    (copy, base): (Db, Option<Base>),
+    upto: Upto,
+) -> Result<(TxnId, u64, StateHash), Failure> {
+    let begun = copy.begin_read().during(failed)?.txn_id();
+    let (mut reader, before) = read_alone(path, begun, base)?;
+    let mut ahead = None;
+    not_too_late(begun, base, upto, || {
+        if before.is_none() {
+            ahead = next_of(&mut reader)?;
+        }
+        Ok(before.or(ahead.as_ref().map(Transaction::time)))
+    })?;
+    let count = apply(&copy, || next_of(&mut reader), upto, &mut ahead)?;
+    done(copy, upto, count)
+}
+
+/// The log of the database at `path` from behind `begun` on, and when that was committed, if the log says so. A base of another
+/// database is refused.
+fn read_alone(
+    path: &Path,
+    begun: TxnId,
+    base: Option<Base>,
+) -> Result<(LogReader, Option<SystemTime>), Failure> {
+    let open = |from| Options::new().read_log(path, from);
+    let mut before = None;
+    if base.is_some() {
+        before = match open(begun) {
+            // What is damaged there is not needed.
+            Ok(mut reader) => reader.next().and_then(Result::ok),
+            Err(Error::NotInLog { .. }) => None,
+            Err(other) => return Err(other).during(failed),
+        };
+    }
+    let before = before.map(|found| found.time());
+    let reader = open(begun.next()).during(|| match base {
+        None => NOT_SO_FAR.to_owned(),
+        Some(_) => failed(),
+    })?;
+    if let Some(base) = base {
+        let foreign =
+            |why: &str| Failure::Found(format!("the base is not of this database: {why}"));
+        if !reader.is_of(base.database) {
+            return Err(foreign("the log is of another"));
+        }
+        if let (Some(one), Some(other)) = (base.committed, before)
+            && one != other
+        {
+            return Err(foreign(&format!(
+                "{begun} was committed at another time here: it is of a copy that went its own way"
             )));
         }
+    }
+    Ok((reader, before))
+}
+
+/// The next transaction of a log that may be damaged.
+fn next_of(reader: &mut LogReader) -> Result<Option<Transaction>, Failure> {
+    let found = reader.next().transpose();
+    found.during(|| {
+        let next = reader.next_txn();
+        let before = next.get() - 1;
+        format!("the log does not lead to {next}; with --to {before} what comes before is rebuilt")
+    })
+}
+
+/// Refuses a base that is later than what is asked for. `committed` says when its transaction, or the next, was committed.
+fn not_too_late(
+    begun: TxnId,
+    base: Option<Base>,
+    upto: Upto,
+    committed: impl FnOnce() -> Result<Option<SystemTime>, Failure>,
+) -> Result<(), Failure> {
+    match upto {
+        Upto::Txn(wanted) if wanted < begun => Err(Failure::Found(format!(
+            "the base is the state after {begun}, which is later than {wanted}"
+        ))),
         Upto::Time(moment) if base.is_some() => {
-            let time = base.and_then(|base| base.committed);
-            // Times never fall: what comes next tells as well that the base was there by then.
-            let time = match time.or(committed(source, begun)?) {
+            let time = match base.and_then(|base| base.committed) {
                 Some(time) => Some(time),
-                None => committed(source, begun.next())?,
+                None => committed()?,
             };
             if time.is_none_or(|time| millis(time) > millis(moment)) {
                 return Err(Failure::Found(format!(
                     "the base is the state after {begun}, which was not there by the moment that was asked for, as far as can be told"
                 )));
             }
+            Ok(())
         }
-        Upto::All | Upto::Txn(_) | Upto::Time(_) => {}
+        Upto::All | Upto::Txn(_) | Upto::Time(_) => Ok(()),
     }
-    let count = apply(&copy, &mut tail, upto, None)?;
+}
+
+/// Closes a copy that was led on: its state, how many transactions that took, its digest.
+fn done(copy: Db, upto: Upto, count: u64) -> Result<(TxnId, u64, StateHash), Failure> {
     let read = copy.begin_read().during(failed)?;
     let (txn, state) = (read.txn_id(), read.state_hash().during(failed)?);
     drop(read);
@@ -250,10 +385,7 @@ fn begin(source: &Db, copy: &Db, base: Option<Base>) -> Result<Tail, Failure> {
     source
         .log()
         .and_then(|log_of_source| log_of_source.tail(log.next(), LogFilter::every_transaction()))
-        .during(|| {
-            "the log does not reach back to where the copy begins; give a backup as --base"
-                .to_owned()
-        })
+        .during(|| NOT_SO_FAR.to_owned())
 }
 
 /// The digest of the state after `at`; none if neither a checkpoint noted it nor history tells.
@@ -267,21 +399,20 @@ fn state_of(source: &Db, at: TxnId) -> Result<Option<StateHash>, Failure> {
     Ok(read.and_then(|read| read.state_hash()).ok())
 }
 
-/// Applies transactions up to and with `upto`, beginning with `kept`, which was read too early before. Says how many.
+/// Applies transactions up to and with `upto`, first `kept`, which was read too early before, then what `next` gives. Says how
+/// many.
 fn apply(
     copy: &Db,
-    tail: &mut Tail,
+    mut next: impl FnMut() -> Result<Option<Transaction>, Failure>,
     upto: Upto,
-    kept: Option<&mut Option<Transaction>>,
+    kept: &mut Option<Transaction>,
 ) -> Result<u64, Failure> {
-    let mut none = None;
-    let kept = kept.unwrap_or(&mut none);
     let mut apply = copy.begin_apply().during(failed)?;
     let mut count = 0;
     loop {
         let found = match kept.take() {
             Some(found) => Some(found),
-            None => tail.try_next().during(failed)?,
+            None => next()?,
         };
         let Some(found) = found else { break };
         if !upto.includes(&found) {
@@ -322,7 +453,8 @@ fn verify(
     drop(read);
     let (mut kept, mut count, compared) = (None, 0, points.len());
     for (txn, expected) in points {
-        count += apply(&copy, &mut tail, Upto::Txn(txn), Some(&mut kept))?;
+        let next = || tail.try_next().during(failed);
+        count += apply(&copy, next, Upto::Txn(txn), &mut kept)?;
         let read = copy.begin_read().during(failed)?;
         let found = read.state_hash().during(failed)?;
         if found != expected {

@@ -506,3 +506,90 @@ fn a_copy_has_its_name_once_it_is_whole() {
         }
     }
 }
+
+#[test]
+fn a_database_whose_data_file_is_lost_is_rebuilt_from_its_log() {
+    let dir = tempfile::tempdir().unwrap();
+    let place = |name: &str| dir.path().join(name);
+    let db = place("db");
+    small_database(&db, "a", 5, northstardb::Retention::All);
+    let base = place("base");
+    let base = base.to_str().unwrap();
+    assert!(northstar(&db, &["backup", "write", base]).status.success());
+    let fork = place("fork");
+    let copied = Command::new("cp").arg("-r").args([&db, &fork]).status();
+    assert!(copied.unwrap().success());
+    small_database(&db, "b", 5, northstardb::Retention::All);
+    let rows = text(&northstar(&db, &["scan"]));
+    let early = text(&northstar(&db, &["as-of", "8", "scan"]));
+    // A copy that went its own way, and a stranger.
+    let other = place("other");
+    let [forked, foreign] = [(&fork, "c", 2), (&other, "d", 9)].map(|(db, name, rows)| {
+        small_database(db, name, rows, northstardb::Retention::All);
+        let file = place(name).to_str().unwrap().to_owned();
+        let written = northstar(db, &["backup", "write", &file]);
+        assert!(written.status.success(), "{}", text(&written));
+        file
+    });
+
+    std::fs::remove_file(db.join("data")).unwrap();
+    let replay = |into: &str, more: &[&str]| {
+        let into = place(into);
+        let words = [
+            &["replay", "--log-alone", "--into", into.to_str().unwrap()],
+            more,
+        ];
+        let done = northstar(&db, &words.concat());
+        (done, into)
+    };
+    let opened = northstar(&db, &["replay", "--into", place("no").to_str().unwrap()]);
+    assert_eq!(opened.status.code(), Some(1), "{}", text(&opened));
+    for (name, more, expected) in [
+        ("whole", &[][..], &rows),
+        ("upto", &["--to", "8"], &early),
+        ("based", &["--base", base], &rows),
+        ("based upto", &["--base", base, "--to", "8"], &early),
+        (
+            "late",
+            &["--base", base, "--to", "2999-01-01T00:00:00Z"],
+            &rows,
+        ),
+    ] {
+        let (done, into) = replay(name, more);
+        assert!(done.status.success(), "{name}: {}", text(&done));
+        assert_eq!(&text(&northstar(&into, &["scan"])), expected, "{name}");
+    }
+    for (more, code, why) in [
+        (&["--base", &foreign][..], 1, "the log is of another"),
+        (&["--base", &forked], 1, "that went its own way"),
+        (&["--base", base, "--to", "3"], 1, "which is later than 3"),
+        (
+            &["--base", base, "--to", "2000-01-01T00:00:00Z"],
+            1,
+            "was not there by",
+        ),
+        (&["--to", "99"], 1, "the log leads to"),
+        (&["--to", "tag:x"], 2, "tags are looked up in history"),
+    ] {
+        let (refused, into) = replay("refused", more);
+        let said = text(&refused);
+        assert_eq!(refused.status.code(), Some(code), "{more:?}: {said}");
+        assert!(said.contains(why), "{more:?}: {said}");
+        assert!(!into.exists());
+    }
+    assert!(!db.join("data").exists());
+    // Damage is said, and what comes before it can be had.
+    let segment = db.join("log/00000000000000000000.seg");
+    let mut bytes = std::fs::read(&segment).unwrap();
+    let at = bytes.windows(2).rposition(|two| two == b"a4").unwrap();
+    bytes[at] ^= 1;
+    std::fs::write(&segment, bytes).unwrap();
+    let (refused, into) = replay("refused", &[]);
+    let said = text(&refused);
+    assert_eq!(refused.status.code(), Some(1), "{said}");
+    assert!(said.contains("with --to 5"), "{said}");
+    assert!(!into.exists());
+    let (done, into) = replay("before", &["--to", "5"]);
+    assert!(done.status.success(), "{}", text(&done));
+    assert!(text(&northstar(&into, &["scan"])).contains("a3"));
+}

@@ -80,6 +80,7 @@ pub(crate) fn check(before: &Results, after: &Results) -> Result<Option<String>>
         }
         one_run_each(side, results)?;
     }
+    one_unit_each(sides)?;
     let class_of = |results: &Results| {
         let record = results.values().flatten().next();
         record.map(|record| class(&record.profile.machine))
@@ -154,6 +155,24 @@ fn one_run_each(side: &str, results: &Results) -> Result<()> {
     Ok(())
 }
 
+/// A row whose operation is another one than it was says nothing about what it was.
+fn one_unit_each(sides: [(&str, &Results); 2]) -> Result<()> {
+    for (side, results) in sides {
+        for (name, records) in results {
+            let first = sides
+                .iter()
+                .find_map(|(_, results)| results.get(name)?.first());
+            let Some(Record { unit, .. }) = first else {
+                continue;
+            };
+            if let Some(other) = records.iter().find(|record| record.unit != *unit) {
+                return Err(differs(side, other, "unit", &other.unit, unit));
+            }
+        }
+    }
+    Ok(())
+}
+
 fn differs(side: &str, record: &Record, what: &str, found: &str, expected: &str) -> BenchError {
     BenchError::Incomparable(format!(
         "{what} of {} (repeat {} {side}) is {found}, elsewhere it is {expected}",
@@ -193,6 +212,7 @@ mod tests {
             ("warm-up", &|record| record.config.warmup_ops = 1),
             ("machine", &|record| record.profile.machine.core_count += 1),
             ("repeats", &|record| record.repeats = 7),
+            ("unit", &|record| record.unit = "row".into()),
             ("commit", &|record| {
                 record.git = Some(Git {
                     sha: "0123456789abcdef".into(),

@@ -7,6 +7,7 @@ mod changed;
 pub(crate) mod changes;
 pub(crate) mod holders;
 pub(crate) mod log;
+pub(crate) mod log_reader;
 pub(crate) mod moments;
 pub(crate) mod open;
 pub(crate) mod options;

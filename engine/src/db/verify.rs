@@ -11,7 +11,7 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use northstar_io::{Disk, IoError, OpenMode};
+use northstar_io::{Disk, FileLock, IoError, OpenMode};
 
 use super::log::{LogFilter, Transaction};
 use super::open::{lock_in, native_disk, open_segments};
@@ -97,6 +97,23 @@ pub(crate) fn verify_log_in(
     dir: &Path,
     disk: &Arc<dyn Disk>,
 ) -> Result<LogReport> {
+    examine(options, dir, disk).map(|examined| examined.report)
+}
+
+/// A log that was verified, and is not written while this lives.
+#[derive(Debug)]
+pub(super) struct Examined {
+    pub(super) report: LogReport,
+    pub(super) segments: Arc<Segments>,
+    /// Low 64 bits of the id of the database whose log it is; none if no group was found.
+    pub(super) database: Option<u64>,
+    /// Nothing of it lies behind this.
+    pub(super) end: Lsn,
+    pub(super) lock: Option<Box<dyn FileLock>>,
+}
+
+/// Verifies the log in `dir`: see [`Options::verify_log`].
+pub(super) fn examine(options: &Options, dir: &Path, disk: &Arc<dyn Disk>) -> Result<Examined> {
     let not_a_database = |why: &str| Error::NotADatabase {
         path: PathBuf::from(dir),
         why: why.to_owned(),
@@ -110,7 +127,7 @@ pub(crate) fn verify_log_in(
     })?;
     let has = |wanted: &str| names.iter().any(|name| name == wanted);
     // A directory in which nobody has opened anything is left as it is.
-    let _lock = match has("data") || has("LOCK") {
+    let lock = match has("data") || has("LOCK") {
         true => lock_in(&options.clone().read_only(true), dir, &**disk)?,
         false => None,
     };
@@ -119,11 +136,15 @@ pub(crate) fn verify_log_in(
         false => Err(not_a_database("it holds no file named \"data\"")),
     };
     match meta {
-        Ok(meta) => verify_by_meta(&open_segments(disk, dir, &meta)?, &meta),
+        Ok(meta) => Ok(examine_by_meta(
+            open_segments(disk, dir, &meta)?,
+            &meta,
+            lock,
+        )),
         // Another format may be another log.
         Err(newer @ Error::NewerFormat { .. }) => Err(newer),
         Err(error) if !has("log") => Err(error),
-        Err(error) => verify_alone(disk, &dir.join("log"), error),
+        Err(error) => examine_alone(disk, &dir.join("log"), error, lock),
     }
 }
 
@@ -134,7 +155,11 @@ fn newest_meta(disk: &dyn Disk, dir: &Path) -> Result<Meta> {
 }
 
 /// With a meta page's word: what was kept before the log's start, which ends with it, and then what recovery reads.
-fn verify_by_meta(segments: &Arc<Segments>, meta: &Meta) -> Result<LogReport> {
+fn examine_by_meta(
+    segments: Arc<Segments>,
+    meta: &Meta,
+    lock: Option<Box<dyn FileLock>>,
+) -> Examined {
     let (border, database) = (meta.log_start, meta.database_low());
     let next = border.last_txn.next();
     let mut walk = Walk::default();
@@ -142,41 +167,51 @@ fn verify_by_meta(segments: &Arc<Segments>, meta: &Meta) -> Result<LogReport> {
     walk.closed_at = meta.clean.then_some(border.lsn);
     let kept = segments.start();
     if segments.files_end() > kept && kept < border.lsn {
-        let mut earlier = Follower::from_any(segments, database, kept, border.lsn);
+        let mut earlier = Follower::from_any(&segments, database, kept, border.lsn);
         walk.note_start(kept, earlier.as_ref(), Some(border.lsn));
         if let Some(earlier) = &mut earlier {
-            walk.walk_to(segments, earlier, border.lsn, next);
+            walk.walk_to(&segments, earlier, border.lsn, next);
             walk.check_border(earlier, border.lsn, border.checksum, next);
         }
     }
-    let mut rest = Follower::at_border(segments, database, border);
+    let mut rest = Follower::at_border(&segments, database, border);
     let end = segments
         .files_end()
         .max(meta.durable_through)
         .max(border.lsn);
-    walk.walk_on(segments, &mut rest, end, meta.durable_through);
+    walk.walk_on(&segments, &mut rest, end, meta.durable_through);
     let report = &mut walk.report;
     report.first = report.first.or(Some(next));
     report.next = report.next.or(Some(next));
-    Ok(walk.report)
+    Examined {
+        report: walk.report,
+        segments,
+        database: Some(database),
+        end,
+        lock,
+    }
 }
 
 /// Without a meta page, and why.
-fn verify_alone(disk: &Arc<dyn Disk>, log: &Path, why: Error) -> Result<LogReport> {
+fn examine_alone(
+    disk: &Arc<dyn Disk>,
+    log: &Path,
+    why: Error,
+    lock: Option<Box<dyn FileLock>>,
+) -> Result<Examined> {
     let found = survey(disk, log).map_err(|error| Error::from_io("the commit log", error))?;
     let Some(found) = found else {
         return Err(why);
     };
-    let segments = &found.segments;
+    let (segments, database) = (found.segments, found.database);
     let mut walk = Walk::default();
     walk.report.without_meta = Some(why.to_string());
     let (start, end) = (segments.start(), segments.files_end());
-    let follower = found
-        .database
-        .and_then(|database| Follower::from_any(segments, database, start, end));
+    let follower =
+        database.and_then(|database| Follower::from_any(&segments, database, start, end));
     walk.note_start(start, follower.as_ref(), None);
     match follower {
-        Some(mut follower) => walk.walk_on(segments, &mut follower, end, start),
+        Some(mut follower) => walk.walk_on(&segments, &mut follower, end, start),
         None => walk.report.holes.push(LogHole {
             first: None,
             next: None,
@@ -184,7 +219,13 @@ fn verify_alone(disk: &Arc<dyn Disk>, log: &Path, why: Error) -> Result<LogRepor
             why: "there is no group in it".to_owned(),
         }),
     }
-    Ok(walk.report)
+    Ok(Examined {
+        report: walk.report,
+        segments,
+        database,
+        end,
+        lock,
+    })
 }
 
 /// A walk over the log.
