@@ -91,6 +91,9 @@ pub struct CheckReport {
     pub overflow_pages: u64,
     /// Pages that hold nothing.
     pub free_pages: u64,
+    /// Copies of the meta pages that are sound, of four. One is enough to open the database; a crash may leave some that are not, and
+    /// an opening that may write mends those of the newest.
+    pub meta_copies: u64,
     /// Every contradiction found; empty means sound.
     pub faults: Vec<String>,
 }

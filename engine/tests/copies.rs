@@ -6,7 +6,9 @@ mod common;
 use std::path::Path;
 
 use common::{key, small, value};
-use northstardb::{Backup, Db, Error, LogFilter, Options, Retention, Table, TxnId};
+use northstardb::{
+    Backup, Db, Durability, Error, LogFilter, Options, Retention, Table, TxnId, WriteBatch,
+};
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 
@@ -386,6 +388,45 @@ fn a_subscriber_is_acknowledged_in_the_database_that_it_follows_and_in_no_other(
     assert_eq!(position(&other), foreign.acknowledged());
     own.acknowledge(through).unwrap();
     assert_eq!(position(&one), through.next());
+    // Nor is one that was forgotten, where another has its name.
+    let log = one.log().unwrap();
+    assert!(log.unsubscribe("s").unwrap());
+    let again = log.subscribe("s", TxnId::new(3), LogFilter::all()).unwrap();
+    assert!(numbers(&mut own, 1).len() == 1);
+    let refused = own.acknowledge(TxnId::new(own.position().get() - 1));
+    assert!(
+        matches!(refused, Err(Error::UnknownTable { .. })),
+        "{refused:?}"
+    );
+    assert_eq!(position(&one), again.acknowledged());
+}
+
+#[test]
+fn an_increment_to_what_was_buffered_leads_there() {
+    let dir = tempfile::tempdir().unwrap();
+    let db = small().open(dir.path().join("db")).unwrap();
+    let table = db.table("t").unwrap();
+    let mut full = Vec::new();
+    let full_backup = db.backup(&mut full).unwrap();
+    for number in 0..200 {
+        let mut last = TxnId::new(0);
+        for more in 0..3 {
+            let mut batch = WriteBatch::new();
+            batch.put(&table, key(number), [more]);
+            batch.durability(Durability::Buffered);
+            last = db.commit(batch).unwrap().txn_id;
+        }
+        let mut since = Vec::new();
+        let backup = db.backup_since(last, &mut since).unwrap();
+        assert_eq!((backup.from, backup.to), (last, last));
+        Backup::verify(&since[..]).unwrap();
+    }
+    let mut since = Vec::new();
+    let backup = db.backup_since(full_backup.to, &mut since).unwrap();
+    let mut restore = small().restore(dir.path().join("copy"), &full[..]).unwrap();
+    assert_eq!(restore.increment(&since[..], None).unwrap(), backup.to);
+    let copy = restore.finish();
+    assert_eq!(hash(&copy), hash(&db));
 }
 
 #[test]

@@ -159,3 +159,88 @@ fn a_segment_that_was_cut_short_is_damage_and_not_the_end_of_the_log() {
     assert!(db.begin_read().unwrap().contains(&table, key(99)).unwrap());
     db.close().unwrap();
 }
+
+/// Opens `path` and says that it was refused as damaged, as `verify_log` says too.
+fn refused(path: &Path, log: Retention) {
+    let verified = short(log).verify_log(path).unwrap();
+    assert!(!verified.holes.is_empty(), "{verified:?}");
+    match short(log).open(path) {
+        Err(Error::Corrupt(at)) => assert_eq!(at.file, "log", "{at:?}"),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn an_older_data_file_that_ends_with_a_segment_does_not_hide_the_log() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("db");
+    // One that ends where a segment does, and that of a restored database, which has no log at first.
+    let db = short(Retention::None).open(&path).unwrap();
+    let table = db.table("t").unwrap();
+    for row in 0.. {
+        let mut write = db.begin_write().unwrap();
+        write.put(&table, key(row), vec![1; 100]).unwrap();
+        let lsn = write.commit().unwrap().lsn.get();
+        if lsn > 2 * u64::from(SEGMENT) && lsn.is_multiple_of(SEGMENT.into()) {
+            break;
+        }
+    }
+    let mut backup = Vec::new();
+    db.backup(&mut backup).unwrap();
+    db.close().unwrap();
+    let restored = dir.path().join("restored");
+    let restore = short(Retention::None).restore(&restored, &backup[..]);
+    restore.unwrap().finish().close().unwrap();
+    for path in [path, restored] {
+        let older = std::fs::read(path.join("data")).unwrap();
+        for (more, closed) in [(40, true), (43, true), (40, false), (46, false)] {
+            let there = dir.path().join("there");
+            copy(&path, &there);
+            let db = short(Retention::None).open(&there).unwrap();
+            commit(&db, 1000..1000 + more, 50);
+            db.checkpoint().unwrap();
+            match closed {
+                true => db.close().unwrap(),
+                false => {
+                    commit(&db, 2000..2003, 50);
+                    drop(db);
+                }
+            }
+            std::fs::write(there.join("data"), &older).unwrap();
+            refused(&there, Retention::None);
+            std::fs::remove_dir_all(&there).unwrap();
+        }
+    }
+}
+
+#[test]
+fn a_log_without_the_segment_in_which_it_goes_on_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    for (name, log) in [("kept", Retention::All), ("none", Retention::None)] {
+        let path = dir.path().join(name);
+        let db = short(log).open(&path).unwrap();
+        commit(&db, 0..40, 50);
+        db.checkpoint().unwrap();
+        let last = commit(&db, 40..60, 50);
+        drop(db);
+        // From the one on in which recovery begins, and all of them.
+        let begins = short(log).verify_log(&path).unwrap().recovery.unwrap();
+        let number = begins.get() / u64::from(SEGMENT);
+        assert!(begins.get() > number * u64::from(SEGMENT));
+        let name_of = format!("{number:020}.seg");
+        let begins = segments(&path)
+            .iter()
+            .position(|file| file.ends_with(&name_of));
+        for from in [begins.unwrap(), 0] {
+            let there = dir.path().join(format!("{name} {from}"));
+            copy(&path, &there);
+            for segment in &segments(&there)[from..] {
+                std::fs::remove_file(segment).unwrap();
+            }
+            refused(&there, log);
+        }
+        let db = short(log).open(&path).unwrap();
+        assert_eq!(db.begin_read().unwrap().txn_id(), last);
+        db.close().unwrap();
+    }
+}

@@ -396,6 +396,31 @@ impl Wake for Count {
 }
 
 #[test]
+fn what_is_to_be_committed_next_is_never_taken_for_damage() {
+    let dir = tempfile::tempdir().unwrap();
+    let db = short().open(dir.path().join("db")).unwrap();
+    let table = db.table("t").unwrap();
+    let done = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            for number in 0..3000 {
+                drop(db.submit(put(&table, number, 10)).unwrap());
+            }
+            done.store(true, Ordering::Relaxed);
+        });
+        let log = db.log().unwrap();
+        while !done.load(Ordering::Relaxed) {
+            let beyond = TxnId::new(log.next().get() + 1);
+            let found = log.tail(beyond, LogFilter::all()).map(drop);
+            assert!(
+                matches!(found, Ok(()) | Err(Error::NotInLog { .. })),
+                "{found:?}"
+            );
+        }
+    });
+}
+
+#[test]
 fn a_task_that_follows_is_woken_once_there_is_more() {
     let db = Db::memory().unwrap();
     let table = db.table("t").unwrap();

@@ -9,6 +9,7 @@
 use std::collections::BTreeMap;
 use std::fs::{OpenOptions, TryLockError};
 use std::io::{Read, Write};
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -225,43 +226,13 @@ impl Disk for NativeDisk {
     }
 
     fn lock(&self, path: &Path) -> Result<Box<dyn FileLock>, LockError> {
-        let failed = |error: &std::io::Error| IoError::at(IoKind::Open, path, errno(error));
-        let opened = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .open(path);
-        // Who may only read it can lock it all the same: a lock is no matter of rights.
-        let (mut file, writable) = match opened {
-            Ok(file) => (file, true),
-            Err(error) => {
-                let file = OpenOptions::new().read(true).open(path);
-                (file.map_err(|_| failed(&error))?, false)
+        loop {
+            let lock = try_lock(path)?;
+            // Else it was removed before the lock was had: others do not find it any more.
+            if lock.is_named() {
+                return Ok(Box::new(lock));
             }
-        };
-        match file.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => {
-                let mut text = String::new();
-                let read = file.take(20).read_to_string(&mut text);
-                let pid = read.ok().and_then(|_| text.trim().parse().ok());
-                return Err(LockError::Held {
-                    path: path.to_string_lossy().into(),
-                    pid,
-                });
-            }
-            Err(TryLockError::Error(error)) => return Err(failed(&error).into()),
         }
-        if !writable {
-            return Ok(Box::new(NativeLock { _file: file }));
-        }
-        // For whoever is refused: the lock itself is the kernel's and ends with this process.
-        file.set_len(0).map_err(|error| failed(&error))?;
-        let pid = std::process::id();
-        file.write_all(format!("{pid}\n").as_bytes())
-            .map_err(|error| failed(&error))?;
-        Ok(Box::new(NativeLock { _file: file }))
     }
 
     fn queue(&self, depth: u32) -> Result<Box<dyn Queue>, IoError> {
@@ -295,10 +266,59 @@ impl Disk for NativeDisk {
     }
 }
 
+/// Locks the file at `path` and writes this process's number in it.
+fn try_lock(path: &Path) -> Result<NativeLock, LockError> {
+    let failed = |error: &std::io::Error| IoError::at(IoKind::Open, path, errno(error));
+    let opened = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .open(path);
+    // Who may only read it can lock it all the same: a lock is no matter of rights.
+    let (mut file, writable) = match opened {
+        Ok(file) => (file, true),
+        Err(error) => {
+            let file = OpenOptions::new().read(true).open(path);
+            (file.map_err(|_| failed(&error))?, false)
+        }
+    };
+    match file.try_lock() {
+        Ok(()) => {}
+        Err(TryLockError::WouldBlock) => {
+            let mut text = String::new();
+            let read = file.take(20).read_to_string(&mut text);
+            let pid = read.ok().and_then(|_| text.trim().parse().ok());
+            return Err(LockError::Held {
+                path: path.to_string_lossy().into(),
+                pid,
+            });
+        }
+        Err(TryLockError::Error(error)) => return Err(failed(&error).into()),
+    }
+    if !writable {
+        return Ok(NativeLock { file });
+    }
+    // For whoever is refused: the lock itself is the kernel's and ends with this process.
+    file.set_len(0).map_err(|error| failed(&error))?;
+    let pid = std::process::id();
+    file.write_all(format!("{pid}\n").as_bytes())
+        .map_err(|error| failed(&error))?;
+    Ok(NativeLock { file })
+}
+
 /// `flock` on an open file: two opens conflict even inside one process, and the kernel unlocks when this closes.
 #[derive(Debug)]
 struct NativeLock {
-    _file: std::fs::File,
+    file: std::fs::File,
+}
+
+impl NativeLock {
+    /// Whether the file has a name still.
+    fn is_named(&self) -> bool {
+        // Where that cannot be told, nobody else has it, as far as can be told.
+        self.file.metadata().map_or(true, |about| about.nlink() > 0)
+    }
 }
 
 impl FileLock for NativeLock {}

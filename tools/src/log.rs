@@ -42,6 +42,8 @@ pub(crate) enum Print {
     ///
     /// One that only moves a named reader on is shown without changes. With --only, those are shown that changed something there.
     /// With --json, a change has the `name` that its table has now, or null; that of a table made or dropped is the one it had then.
+    /// Without --from and --limit the log is verified first: if something of it is damaged, what can be read up to its end without
+    /// a gap is printed, and the exit code is 1.
     Dump {
         /// The first transaction; that with which the log begins if absent
         #[arg(long, value_name = "TXN")]
@@ -63,7 +65,7 @@ pub(crate) enum Print {
         #[command(flatten)]
         wanted: Wanted,
     },
-    /// How much the log holds
+    /// How much the log holds, and whether all of it is sound: reads the whole log
     Stat,
     /// The named readers for whom the log is kept: how far each has come, and how much that keeps
     Subscribers,
@@ -116,9 +118,15 @@ pub(crate) fn perform(
             limit,
             wanted,
         } => {
+            let whole = from.is_none() && limit.is_none();
+            let holes = match whole {
+                true => log.check().during(during)?.holes.len(),
+                false => 0,
+            };
             let from = from.map_or_else(first, |from| Ok(TxnId::new(from)))?;
             let limit = limit.unwrap_or(usize::MAX);
-            dump(db, from, limit, wanted, json, out)
+            let printed = dump(db, from, limit, wanted, json, out);
+            printed.and_then(|()| sound(holes))
         }
         Print::Tail { count, wanted } => {
             let from = last(db, *count, wanted)?;
@@ -126,6 +134,7 @@ pub(crate) fn perform(
         }
         Print::Subscribers => subscribers(db, json, out),
         Print::Stat => {
+            let holes = log.check().during(during)?.holes.len();
             let (first, next) = (first()?, log.next());
             let figures = json!({
                 "first_txn": first.get(),
@@ -133,9 +142,22 @@ pub(crate) fn perform(
                 "transactions": next.get() - first.get(),
                 "first_time": time_of(db, first)?,
                 "last_time": time_of(db, TxnId::new(next.get() - 1).max(first))?,
+                "holes": holes,
             });
-            report::print(&figures, json, out)
+            let printed = report::print(&figures, json, out);
+            // Also where nobody reads to the end.
+            sound(holes).and(printed)
         }
+    }
+}
+
+/// Fails if there are holes.
+fn sound(holes: usize) -> Result<(), Failure> {
+    match holes {
+        0 => Ok(()),
+        count => Err(Failure::Found(format!(
+            "{count} holes are in the log: `log verify` names them"
+        ))),
     }
 }
 

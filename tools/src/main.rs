@@ -31,8 +31,14 @@ use northstardb::{Options, Retention};
 )]
 struct Arguments {
     /// The database's directory
-    #[arg(long, global = true, env = "NORTHSTAR_DB", value_name = "PATH")]
-    db: Option<PathBuf>,
+    #[arg(
+        long,
+        global = true,
+        env = "NORTHSTAR_DB",
+        value_name = "PATH",
+        value_parser = clap::value_parser!(OsString)
+    )]
+    db: Option<OsString>,
     /// The table to work with
     #[arg(long, global = true, default_value = "files", value_name = "NAME")]
     table: String,
@@ -102,7 +108,7 @@ enum Command {
     Restore {
         /// The full backup
         full: PathBuf,
-        /// What leads on from it, in order
+        /// What leads on from it, in order; of those behind TXN, no more than what they lead on from is looked at
         increments: Vec<PathBuf>,
         /// Up to and with this transaction; as far as the increments go if absent
         #[arg(long, value_name = "TXN")]
@@ -128,8 +134,8 @@ enum Read {
     },
     /// List paths and lengths in order
     ///
-    /// Control characters and bytes that are no text are shown as \xNN; with --json such bytes are `path_hex`, which can be
-    /// given again with --hex.
+    /// Control characters and bytes that are no text are shown as \xNN, which a path may also have by itself; with --json a path that
+    /// is no text, or has a zero byte, is `path_hex`, which can be given again with --hex.
     Scan {
         /// Only paths that start with this
         #[arg(long, value_name = "PATH")]
@@ -230,9 +236,11 @@ fn perform(arguments: Arguments, out: &mut impl Write) -> Result<(), Failure> {
     if let Command::Backup(backup::Command::Verify { files }) = &command {
         return backup::verify(files, json, out);
     }
-    let path = db.ok_or_else(|| {
+    // A variable may be there and say nothing.
+    let path = db.filter(|path| !path.is_empty()).ok_or_else(|| {
         Failure::Use("no database is named: give --db PATH or set NORTHSTAR_DB".to_owned())
     })?;
+    let path = PathBuf::from(path);
     let open = |options: Options| {
         options
             .open(&path)

@@ -13,7 +13,7 @@ use crate::Failure;
 /// A path, as the command line gives it.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Given {
-    /// The path, as `scan` prints it
+    /// The path, as it is: `scan --json` gives it as `path`, or as `path_hex`
     path: OsString,
     /// The path is given as hex digits, as JSON has it in `path_hex`
     #[arg(long)]
@@ -68,12 +68,12 @@ pub(crate) fn shown(bytes: &[u8]) -> String {
     text
 }
 
-/// Adds bytes to a JSON object: as text called `name`, or as `name_hex` where they are none.
+/// Adds bytes to a JSON object: as text called `name`, or as `name_hex` where they are none, or none that can be given as a word.
 pub(crate) fn with(name: &str, bytes: &[u8], mut row: Value) -> Value {
     if let Some(fields) = row.as_object_mut() {
         match std::str::from_utf8(bytes) {
-            Ok(text) => fields.insert(name.to_owned(), text.into()),
-            Err(_) => fields.insert(format!("{name}_hex"), hex(bytes).into()),
+            Ok(text) if !bytes.contains(&0) => fields.insert(name.to_owned(), text.into()),
+            Ok(_) | Err(_) => fields.insert(format!("{name}_hex"), hex(bytes).into()),
         };
     }
     row

@@ -1,6 +1,6 @@
 //! Where a database is made: nothing is made over something else, and what was begun in vain goes again.
 
-use std::fs::OpenOptions;
+use std::fs::{OpenOptions, TryLockError};
 use std::io::ErrorKind;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -93,6 +93,14 @@ impl Place {
 
     /// Removes what was made here, and nothing else that somebody may have put there.
     pub(crate) fn discard(&self) {
+        // Somebody else may have opened it since it was closed: then it is theirs. Else nobody can until it is gone.
+        let lock = OpenOptions::new().read(true).open(self.dir.join("LOCK"));
+        if lock
+            .as_ref()
+            .is_ok_and(|lock| matches!(lock.try_lock(), Err(TryLockError::WouldBlock)))
+        {
+            return;
+        }
         // What cannot be removed stays: the failure that led here is what is told. The log first: without a data file it would
         // be taken for what is left of a database.
         std::fs::remove_dir_all(self.dir.join("log")).ok();
@@ -216,4 +224,29 @@ fn make_parents(path: &Path) -> Result<(), Failure> {
         sync_parent(dir)?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_somebody_has_opened_meanwhile_is_theirs() {
+        let dir = tempfile::tempdir().unwrap();
+        let place = Place::empty(&dir.path().join("db"), "").unwrap();
+        let open = || northstardb::Db::open(place.dir()).unwrap();
+        let db = open();
+        let table = db.table("t").unwrap();
+        place.discard();
+        let mut write = db.begin_write().unwrap();
+        write.put(&table, "a", "1").unwrap();
+        write.commit().unwrap();
+        db.close().unwrap();
+        let db = open();
+        let table = db.open_table("t").unwrap();
+        assert!(db.begin_read().unwrap().contains(&table, "a").unwrap());
+        drop(db);
+        place.discard();
+        assert!(!place.dir().exists());
+    }
 }

@@ -19,7 +19,8 @@ use crate::{During, Failure, backup, report};
 #[derive(Debug, clap::Args)]
 pub(crate) struct Replay {
     /// Rebuild the database in this directory, which must be missing or empty; it has its name once it is whole, and DIR.part
-    /// until then, but where it is a mount point or only DIR itself may be written: there it is made in place
+    /// until then, but where it is a mount point or only DIR itself may be written: there it is made in place. It keeps history as any
+    /// new database does
     #[arg(
         long,
         value_name = "DIR",
@@ -82,7 +83,8 @@ pub(crate) fn perform(
         };
         let place = Place::empty(&scratch, &hint)?;
         // What keeps digests is history; one transaction of it will do.
-        let copy = make(place.dir(), replay.base.as_deref(), Retention::Txns(1))?;
+        let options = Options::new().history(Retention::Txns(1));
+        let copy = make(place.dir(), replay.base.as_deref(), options)?;
         // From here on what is there is ours.
         let verified = verify(source, copy, json, out);
         place.discard();
@@ -137,7 +139,7 @@ fn make_in(
     rebuild: impl FnOnce((Db, Option<Base>)) -> Result<(TxnId, u64, StateHash), Failure>,
 ) -> Result<serde_json::Value, Failure> {
     let part = Part::of(into)?;
-    let rebuilt = make(part.dir(), base, Retention::None).and_then(rebuild);
+    let rebuilt = make(part.dir(), base, Options::new()).and_then(rebuild);
     // Half a copy is not what was asked for.
     let (txn, count, state) = rebuilt.inspect_err(|_| part.discard())?;
     part.name()?;
@@ -297,12 +299,7 @@ fn millis(time: SystemTime) -> u128 {
 }
 
 /// A copy to apply a log to: empty, or what a base has.
-fn make(
-    into: &Path,
-    base: Option<&Path>,
-    history: Retention,
-) -> Result<(Db, Option<Base>), Failure> {
-    let options = Options::new().history(history);
+fn make(into: &Path, base: Option<&Path>, options: Options) -> Result<(Db, Option<Base>), Failure> {
     let copy = match base {
         None => options.open(into).map(|copy| (copy, None)),
         Some(base) => {

@@ -5,6 +5,7 @@ use std::io::Write;
 use northstardb::Db;
 use serde_json::{Value, json};
 
+use crate::path::shown;
 use crate::{During, Failure};
 
 /// Prints the figures of `Db::stats`.
@@ -52,6 +53,7 @@ pub(crate) fn check(db: &Db, json: bool, out: &mut impl Write) -> Result<(), Fai
         "leaves": report.leaves,
         "overflow_pages": report.overflow_pages,
         "free_pages": report.free_pages,
+        "meta_copies": report.meta_copies,
         "tables": report.tables,
         "rows": report.rows,
         "versions": report.versions,
@@ -81,7 +83,7 @@ pub(crate) fn print(figures: &Value, json: bool, out: &mut impl Write) -> Result
             }
             Value::Object(map) => {
                 for (key, item) in map {
-                    writeln!(out, "{name:<24}{key}: {}", plain(item))?;
+                    writeln!(out, "{name:<24}{}: {}", shown(key.as_bytes()), plain(item))?;
                 }
             }
             Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {
@@ -93,7 +95,6 @@ pub(crate) fn print(figures: &Value, json: bool, out: &mut impl Write) -> Result
 }
 
 fn plain(value: &Value) -> String {
-    value
-        .as_str()
-        .map_or_else(|| value.to_string(), str::to_owned)
+    let text = value.as_str();
+    text.map_or_else(|| value.to_string(), |text| shown(text.as_bytes()))
 }

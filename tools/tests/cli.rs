@@ -10,6 +10,7 @@ mod common;
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::FileExt;
 use std::process::Command;
 
 use common::{json, lines, northstar, text, tree, unheard};
@@ -93,6 +94,14 @@ fn importing_again_writes_nothing() {
 
 #[test]
 fn what_is_missing_or_misused_is_said_and_shows_in_the_exit_code() {
+    // A variable that says nothing is none.
+    let mut empty = Command::new(env!("CARGO_BIN_EXE_northstar"));
+    empty.env("NORTHSTAR_DB", "");
+    let refused = empty.arg("stat").output().unwrap();
+    assert_eq!(refused.status.code(), Some(2), "{}", text(&refused));
+    assert!(text(&refused).contains("no database is named"));
+    let refused = empty.args(["--db", "/nowhere"]).output().unwrap();
+    assert_eq!(refused.status.code(), Some(1), "{}", text(&refused));
     let dir = tempfile::tempdir().unwrap();
     let (root, db) = (dir.path().join("tree"), dir.path().join("db"));
     tree(&root);
@@ -286,6 +295,40 @@ fn the_log_is_kept_when_asked_for_and_printed() {
         "the pages do not need it: {}",
         text(&check)
     );
+    // Also where what can be read from the end back is sound.
+    bytes[4096 + 200] ^= 1;
+    bytes[20] ^= 1;
+    std::fs::write(&segment, &bytes).unwrap();
+    for words in [&["log", "stat"][..], &["log", "dump"]] {
+        let found = northstar(&db, words);
+        assert_eq!(found.status.code(), Some(1), "{}", text(&found));
+        assert!(text(&found).contains("1 holes are in the log"));
+    }
+    let from = northstar(&db, &["log", "dump", "--from", "2"]);
+    assert!(from.status.success(), "{}", text(&from));
+}
+
+#[test]
+fn a_check_counts_the_copies_of_the_meta_page() {
+    let dir = tempfile::tempdir().unwrap();
+    let db = dir.path().join("db");
+    let open = northstardb::Options::new().page_bytes(4096).open(&db);
+    let open = open.unwrap();
+    for name in ["a", "b"] {
+        open.table(name).unwrap();
+        open.checkpoint().unwrap();
+    }
+    open.close().unwrap();
+    let copies = || json(&northstar(&db, &["check", "--json"]))["meta_copies"].clone();
+    assert_eq!(copies(), 4);
+    let file = std::fs::OpenOptions::new()
+        .write(true)
+        .open(db.join("data"));
+    let file = file.unwrap();
+    for (page, left) in [(2, 3), (1, 2), (0, 1)] {
+        file.write_all_at(&[9; 100], page * 4096 + 50).unwrap();
+        assert_eq!(copies(), left);
+    }
 }
 
 #[test]
@@ -576,6 +619,21 @@ fn a_path_that_is_no_text_is_given_as_it_is_or_as_it_is_printed() {
     let changes = dumped.last().unwrap()["changes"].as_array().unwrap();
     assert_eq!(changes.len(), 1, "{dumped:?}");
     assert_eq!(changes[0]["key"]["hex"], hex, "{dumped:?}");
+    // No word of a command line has a zero byte.
+    let open = northstardb::Options::new().open(&db).unwrap();
+    let table = open.open_table("files").unwrap();
+    let odd = open.table("a\x1b[31m\nb").unwrap();
+    let mut write = open.begin_write().unwrap();
+    write.put(&table, b"nul\0", "zero").unwrap();
+    write.put(&odd, "x", "y").unwrap();
+    write.commit().unwrap();
+    open.close().unwrap();
+    let scanned = lines(&northstar(&db, &["scan", "--json", "--prefix", "nul"]));
+    let hex = scanned[0]["path_hex"].as_str().unwrap();
+    let got = northstar(&db, &["get", "--hex", hex]);
+    assert_eq!(got.stdout, b"zero", "{}", text(&got));
+    let stat = text(&northstar(&db, &["stat"]));
+    assert!(stat.contains("a\\x1b[31m\\x0ab: 1"), "{stat}");
     for digits in ["f", "fg", "+f", "é"] {
         let refused = northstar(&db, &["get", "--hex", digits]);
         assert_eq!(refused.status.code(), Some(2), "{}", text(&refused));

@@ -220,6 +220,16 @@ fn small_database(path: &Path, name: &str, rows: u64, history: northstardb::Rete
     db.close().unwrap();
 }
 
+/// Writes a row of a small database over, as whoever opens it with nothing asked for does.
+fn small_writes(path: &Path) {
+    let db = northstardb::Db::open(path).unwrap();
+    let table = db.open_table("files").unwrap();
+    let mut write = db.begin_write().unwrap();
+    write.put(&table, "a0", "again").unwrap();
+    write.commit().unwrap();
+    db.close().unwrap();
+}
+
 #[test]
 fn a_base_that_is_too_late_or_foreign_is_refused() {
     let dir = tempfile::tempdir().unwrap();
@@ -478,6 +488,12 @@ fn a_copy_has_its_name_once_it_is_whole() {
         assert!(done.status.success(), "{}", text(&done));
         assert_eq!(text(&northstar(into, &["scan"])), rows);
     }
+    // It keeps history, as a new database does.
+    for _ in 0..2 {
+        small_writes(&copy);
+    }
+    let versions = northstar(&copy, &["history", "a0"]);
+    assert!(text(&versions).lines().count() >= 2, "{}", text(&versions));
     assert!(link.is_symlink());
     let mode = private.metadata().unwrap().permissions().mode();
     assert_eq!(mode & 0o777, 0o700);

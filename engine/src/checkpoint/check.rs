@@ -23,7 +23,10 @@ impl Checkpointer {
     /// Walks every tree of the newest generation, and compares what is reachable with what is marked in use.
     pub(crate) fn check(&self) -> Result<CheckReport> {
         let shape = self.shapes.load();
-        let mut report = CheckReport::default();
+        let mut report = CheckReport {
+            meta_copies: self.store.meta_copies(&self.meta)?,
+            ..CheckReport::default()
+        };
         let mut seen: BTreeMap<PageId, PageKind> = BTreeMap::new();
         self.store.own_pages(&mut |page, kind| {
             seen.insert(page, kind);

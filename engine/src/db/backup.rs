@@ -189,6 +189,8 @@ impl Db {
     pub fn backup_since(&self, since: TxnId, to: impl Write) -> Result<Backup> {
         let engine = self.engine()?;
         let log = self.log()?;
+        // Also what nobody has waited for, as a full one has.
+        let _flushed = engine.pipeline.flush();
         let end = log.next();
         let since = match planted("an increment leaves out its first transaction") {
             true => since.next(),
@@ -196,6 +198,9 @@ impl Db {
         };
         // Behind the newest nothing is found, whatever its number.
         let first = since.min(TxnId::new(u64::MAX - 1)).next();
+        if first > end {
+            return Err(log.not_in_log(first, end)?);
+        }
         let began = (Location::caller(), engine.pipeline.monotonic_ns());
         let (last, reads) = (
             TxnId::new(end.get() - 1),

@@ -96,7 +96,7 @@ impl Log {
         let border = engine.pipeline.position();
         let from = from.max(TxnId::ZERO.next());
         if from > border.last_txn.next() {
-            return Err(self.not_in_log(from)?);
+            return Err(self.not_in_log(from, border.last_txn.next())?);
         }
         let sought = Follower::seek(&engine.segments, engine.database, from, border);
         match sought {
@@ -107,7 +107,7 @@ impl Log {
                 ended: false,
                 waits: None,
             }),
-            Err(LogError::Gone) => Err(self.not_in_log(from)?),
+            Err(LogError::Gone) => Err(self.not_in_log(from, border.last_txn.next())?),
             Err(error) => Err(error.into()),
         }
     }
@@ -196,8 +196,9 @@ impl Log {
         self.engine.shapes.shared.tables.instance
     }
 
-    fn not_in_log(&self, asked: TxnId) -> Result<Error> {
-        let (first, next) = (self.first()?, self.next());
+    /// Why `asked` was not found, when `next` was the transaction that would come next.
+    pub(super) fn not_in_log(&self, asked: TxnId, next: TxnId) -> Result<Error> {
+        let first = self.first()?;
         if (first..next).contains(&asked) {
             return Ok(damaged(format!(
                 "{asked} is not found in it, though it holds {first} up to and without {next}"
@@ -575,9 +576,9 @@ impl Tail {
     /// Goes on, showing nothing, until all was read that was durable when it began: then what it has shown is of this database's own
     /// log, not of a copy's that was put in its place.
     pub(super) fn prove(&mut self) -> Result<()> {
-        let (_, end) = self.log.engine.log_end();
+        let (next, end) = self.log.engine.log_end();
         match self.follower.come_to_border(end) {
-            Err(LogError::Gone) => Err(self.log.not_in_log(self.follower.txn())?),
+            Err(LogError::Gone) => Err(self.log.not_in_log(self.follower.txn(), next)?),
             led => Ok(led?),
         }
     }
@@ -624,7 +625,7 @@ impl Tail {
             let record = match self.follower.next(end) {
                 Ok(Some(record)) => record,
                 Ok(None) => return Err(damaged(format!("it ends before {at}, which is durable"))),
-                Err(LogError::Gone) => return Err(self.log.not_in_log(at)?),
+                Err(LogError::Gone) => return Err(self.log.not_in_log(at, next)?),
                 Err(error) => return Err(error.into()),
             };
             if let Some(found) = Transaction::of(&record, &self.filter)? {

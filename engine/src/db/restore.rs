@@ -45,7 +45,7 @@ impl Options {
     /// it on, and [`Restore::finish`] opens it.
     ///
     /// All is verified on the way, and read again from the new database once it is there. Of a damaged full backup nothing
-    /// is left but empty directories and a lock; interrupted, it leaves what no one can open. Page size, retention and all else are those of these options, not of the database that was backed
+    /// is left but empty directories and a lock; interrupted, it leaves what no one can open, or at its very beginning what counts as empty. Page size, retention and all else are those of these options, not of the database that was backed
     /// up; states before the backup's are not in it, and its rows count as written by the
     /// backup's last transaction ([`Db::history`]). The new database has an id of its own.
     ///

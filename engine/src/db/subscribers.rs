@@ -204,6 +204,8 @@ impl WriteTxn {
             // One of the same name may be here, too.
             false => None,
         };
+        // Another may have its name by now.
+        let known = known.filter(|(_, since_ns)| *since_ns == subscriber.since_ns);
         let Some((position, _)) = known else {
             return Err(Error::UnknownTable {
                 name: format!("of the subscriber {}", subscriber.name),

@@ -181,6 +181,17 @@ fn examine_by_meta(
         .max(border.lsn);
     walk.walk_on(&segments, &mut rest, end, meta.durable_through);
     let report = &mut walk.report;
+    // Else it is among the holes.
+    if end == border.lsn
+        && let Some(lost) = segments.lost(border.lsn)
+    {
+        report.holes.push(LogHole {
+            first: Some(next),
+            next: None,
+            place: Some((border.lsn, border.lsn)),
+            why: lost.to_string(),
+        });
+    }
     report.first = report.first.or(Some(next));
     report.next = report.next.or(Some(next));
     Examined {

@@ -80,17 +80,13 @@ pub(crate) enum LogError {
         /// Bytes that it has.
         found: u64,
     },
-    /// The segment in which the log goes on is gone, and later ones are there.
-    #[error(
-        "segment {number} of the log is not there, in which it goes on at {at}, though segment {later} is"
-    )]
+    /// The segment in which the log goes on is gone.
+    #[error("segment {number} of the log is not there, in which it goes on at {at}")]
     Lost {
         /// Its number.
         number: u64,
         /// The end of the readable log.
         at: Lsn,
-        /// One that is there.
-        later: u64,
     },
     /// A record inside a sound group contradicts itself.
     #[error("record of transaction {txn} in the group at {group}: {source}")]

@@ -146,9 +146,10 @@ pub(crate) fn scan<E: From<LogError>>(
 }
 
 /// Whether a sound group of `database` begins where the log is said to end, or with a later segment; or the segment
-/// in which it is said to end was let go, and later ones are there. Recycled segments hold groups of other positions only.
+/// in which it is said to end is not there, which then must have been there, or sound groups are behind it. Recycled segments
+/// hold groups of other positions only.
 ///
-/// - Cost: one block, and one of each later segment.
+/// - Cost: one block, and one of each later segment; a part of the log if that segment is not there, and later ones are.
 ///
 /// # Errors
 /// [`LogError::Io`].
@@ -159,6 +160,10 @@ pub(crate) fn goes_on(segments: &Segments, end: Lsn, database: u64) -> Result<bo
     // Groups need not begin with segments.
     if segments.lost(end).is_some() {
         return Ok(true);
+    }
+    if numbers.first().is_some_and(|number| *number > first) {
+        let mut reader = Reader::new(segments).map_err(LogError::Io)?;
+        return Ok(find_proof(&mut reader, segments, end, database)?.is_some());
     }
     for number in numbers {
         let offset = if number == first { offset } else { 0 };

@@ -245,12 +245,12 @@ impl Segments {
         (missing * self.segment_bytes < to.get()).then_some(missing)
     }
 
-    /// Whether the segment that holds `at` was lost: groups lie before `at` in it, so it was there, and later ones still are.
+    /// Whether the segment that holds `at`, which is durable, was lost: groups lie before `at` in it, so it was there, and by a name that
+    /// was durable before them.
     pub(crate) fn lost(&self, at: Lsn) -> Option<LogError> {
         let (number, offset) = self.locate(at);
-        let later = self.numbers_from(number).first().copied()?;
-        let is_lost = later > number && offset > 0;
-        is_lost.then_some(LogError::Lost { number, at, later })
+        let is_lost = offset > 0 && !self.has(number);
+        is_lost.then_some(LogError::Lost { number, at })
     }
 
     /// The first segment from the one that holds `at` on, before the first that is not there, without its whole length.

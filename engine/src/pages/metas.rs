@@ -85,6 +85,19 @@ pub(crate) fn read(file: &dyn File, dir: &Path) -> Result<Found> {
     Ok(Found { meta, older, unfit })
 }
 
+/// Copies that are sound, of four, each of any generation of the database of `newest`.
+pub(crate) fn sound_copies(file: &dyn File, newest: &Meta) -> Result<u64> {
+    let len = file.len().map_err(Error::Io)?;
+    let is_sound = |slot: &u64| {
+        let offset = slot * u64::from(newest.page_bytes);
+        let found = read_copy(file, len, offset, newest.page_bytes);
+        let meta = found.ok().flatten();
+        let meta = meta.and_then(|bytes| Meta::decode(&bytes, PageId::new(*slot)).ok());
+        meta.is_some_and(|meta| meta.database == newest.database)
+    };
+    Ok((0..4).filter(is_sound).count() as u64)
+}
+
 /// Whether that copy belongs to the slot of `meta`.
 fn in_slot_of(meta: &Meta, copy: PageId) -> bool {
     copy.get() % 2 == u64::from(meta.generation.get() % 2)

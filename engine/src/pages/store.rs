@@ -255,6 +255,11 @@ impl Store {
         })
     }
 
+    /// Copies of meta pages that are sound in the file, of four.
+    pub(crate) fn meta_copies(&self, newest: &Meta) -> Result<u64> {
+        metas::sound_copies(&*self.file, newest)
+    }
+
     /// Starts building `generation`. One that was begun and never made durable is given up.
     ///
     /// # Errors
