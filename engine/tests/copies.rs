@@ -7,7 +7,7 @@ use std::path::Path;
 
 use common::{key, small, value};
 use northstardb::{
-    Backup, Db, Durability, Error, LogFilter, Options, Retention, Table, TxnId, WriteBatch,
+    Backup, Db, Durability, Error, Holder, LogFilter, Options, Retention, Table, TxnId, WriteBatch,
 };
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
@@ -553,6 +553,35 @@ fn a_subscriber_too_far_behind_loses_its_place_and_is_told() {
     drop(slow);
     let again = log.subscribe("slow", log.next(), LogFilter::all());
     assert!(matches!(again, Err(Error::NotInLog { .. })), "{again:?}");
+    // Nothing is kept any more for one that cannot go on, but for another behind it.
+    let mut other = log
+        .subscribe("other", log.next(), LogFilter::all())
+        .unwrap();
+    for number in 0..20 {
+        put(&db, &table, number);
+    }
+    // Twice, since the older slot needs its own.
+    db.checkpoint().unwrap();
+    db.checkpoint().unwrap();
+    let held = |name: &str| {
+        let holders = db.holders().unwrap();
+        let found = holders.into_iter().find_map(|holder| match holder {
+            Holder::Subscriber {
+                name: found,
+                held_bytes,
+                ..
+            } if found == name => Some(held_bytes),
+            _ => None,
+        });
+        found.unwrap()
+    };
+    assert_eq!(held("slow"), 0);
+    assert!((20 * 4096..=20 * 4096 + (1 << 16)).contains(&held("other")));
+    assert_eq!(numbers(&mut other, 20).len(), 20);
+    let start = other.acknowledged();
+    assert!(log.first().unwrap() > TxnId::new(start.get() - 20));
+    drop(other);
+    assert!(log.unsubscribe("other").unwrap());
     assert!(log.unsubscribe("slow").unwrap());
     let mut anew = log.subscribe("slow", log.next(), LogFilter::all()).unwrap();
     let txn = put(&db, &table, 1);

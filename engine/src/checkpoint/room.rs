@@ -34,13 +34,15 @@ impl Checkpointer {
             .map_err(|source| Error::from_io("the commit log", source))
     }
 
-    /// From which transaction on subscribers want the log. If that cannot be read, as much is kept as they may hold.
-    fn held_by_subscribers(&self) -> Option<TxnId> {
+    /// From which transaction on subscribers want the log: those that have not lost their place. If that cannot be read, as much is
+    /// kept as they may hold.
+    fn held_by_subscribers(&mut self) -> Option<TxnId> {
         if planted("subscribers do not hold the log") {
             return None;
         }
+        let first = self.retainer.first(&self.segments);
         let newest =
-            Snapshot::newest(&self.shapes, None).and_then(|newest| furthest_behind(&newest));
+            Snapshot::newest(&self.shapes, None).and_then(|newest| furthest_behind(&newest, first));
         newest.unwrap_or(Some(TxnId::ZERO))
     }
 

@@ -7,6 +7,7 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use super::Db;
 use crate::error::Result;
+use crate::ids::TxnId;
 use crate::txn::holder::Holder;
 use crate::txn::positions::each_of;
 
@@ -48,9 +49,12 @@ impl Db {
                 holders.push(backup.holder(now_ns, bytes_from(from)));
             }
         }
+        // Who holds what is said also of a log that is damaged.
+        let first = log.first().unwrap_or(TxnId::ZERO);
         each_of(&log.snapshot()?, |name, (position, since_ns)| {
+            let is_lost = position < first;
             holders.push(Holder::Subscriber {
-                held_bytes: bytes_from(position),
+                held_bytes: if is_lost { 0 } else { bytes_from(position) },
                 name: String::from_utf8_lossy(name).into_owned(),
                 position,
                 since: UNIX_EPOCH + Duration::from_nanos(since_ns),

@@ -56,6 +56,23 @@ impl Retainer {
         lsn.min(Lsn::new(from * segments.segment_bytes()))
     }
 
+    /// The first transaction of the log, as far as its first segment tells; else 0.
+    pub(crate) fn first(&mut self, segments: &Arc<Segments>) -> TxnId {
+        let Some(first) = segments.numbers_from(0).first().copied() else {
+            return TxnId::ZERO;
+        };
+        if let Some((txn, _)) = self.begins.get(&first) {
+            return *txn;
+        }
+        match Follower::begins(segments, self.database, first) {
+            Ok(Some(begins)) => {
+                self.begins.insert(first, begins);
+                begins.0
+            }
+            Ok(None) | Err(_) => TxnId::ZERO,
+        }
+    }
+
     /// The first segment up to `last` that `policy` wants.
     fn wanted_from(
         &mut self,

@@ -13,14 +13,15 @@ use super::snapshot::Snapshot;
 use crate::error::{Corruption, Error, Result};
 use crate::ids::{TableId, TxnId};
 
-/// The position of the subscriber furthest behind, if there are any.
+/// The position of the subscriber furthest behind, of those that wait for transaction `first` or a later one, if there are any.
 ///
 /// # Errors
 /// What reading meets, and damaged rows.
-pub(crate) fn furthest_behind(snapshot: &Snapshot) -> Result<Option<TxnId>> {
+pub(crate) fn furthest_behind(snapshot: &Snapshot, first: TxnId) -> Result<Option<TxnId>> {
     let mut oldest: Option<TxnId> = None;
     each_of(snapshot, |_, (position, _)| {
-        if !(oldest.is_some() && planted("the log is held for one subscriber")) {
+        if position >= first && !(oldest.is_some() && planted("the log is held for one subscriber"))
+        {
             oldest = Some(oldest.map_or(position, |oldest| oldest.min(position)));
         }
     })?;
