@@ -463,6 +463,7 @@ fn kills(seeds: Range<u64>) -> Result<Tally, Failure> {
         tally.add("of these while closing", done.while_closing);
         tally.add("transactions", done.acknowledged);
         tally.add("earlier states read", done.past);
+        tally.add("logs read alone", done.logs);
         tally.add("transactions followed", done.followed);
         tally.add("backups", done.backups);
         tally.add("rows compared", done.rows);

@@ -7,7 +7,7 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Mutex, PoisonError, mpsc};
 use std::time::Duration;
 
-use northstardb::{Backend, Db, Options, Retention, TxnId};
+use northstardb::{Backend, Db, Options, Retention, StateHash, TxnId};
 
 use super::beside::{Beside, Found};
 use super::child::parse_counter;
@@ -330,17 +330,24 @@ impl Life {
         stand: &mut Stand,
         totals: &mut Totals,
     ) -> Result<(), Failure> {
+        let mut rng = Rng::new(self.seed).fork(3000 + round);
+        let told = match rng.fork(1).chance(20) {
+            true => self.ask_log(totals)?,
+            false => None,
+        };
         let opened = self.options().open(&self.dir);
         let db = opened.during("open after the kill")?;
         let exec = self.compare(db, round, heard, stand, totals)?;
         let at = exec.db.begin_read().during("begin_read")?.txn_id();
+        if let Some(told) = told {
+            told.compare(&exec.db)?;
+        }
         let found = Found {
             db: &exec.db,
             life: self,
             at,
             state: &stand.state,
         };
-        let mut rng = Rng::new(self.seed).fork(3000 + round);
         stand.beside.heard(TxnId::new(heard.followed));
         if rng.chance(30) {
             stand.beside.check(&found, &mut rng, totals)?;
@@ -351,6 +358,40 @@ impl Life {
         } else {
             Ok(())
         }
+    }
+
+    /// Reads the log without the database, which whoever was killed had open. None if it was not even made.
+    fn ask_log(&self, totals: &mut Totals) -> Result<Option<Told>, Failure> {
+        // No child may get a copy of the lock.
+        let _spawning = SPAWNING.lock().unwrap_or_else(PoisonError::into_inner);
+        let options = || Options::new().backend(self.backend);
+        let report = match options().verify_log(&self.dir) {
+            Err(northstardb::Error::NotADatabase { .. }) => return Ok(None),
+            other => other.during("verify the log")?,
+        };
+        totals.logs += 1;
+        if !report.holes.is_empty() {
+            return Err(Failure::Broken(format!("the log has holes: {report:?}")));
+        }
+        let first = TxnId::new(1);
+        let next = report.next.unwrap_or(first);
+        let last = TxnId::new(next.get() - 1);
+        if report.first != Some(first) || report.transactions == 0 {
+            return Ok(Some(Told { last, state: None }));
+        }
+        let copy = Db::memory().during("make a copy")?;
+        let mut apply = copy.begin_apply().during("begin to apply")?;
+        for found in options()
+            .read_log(&self.dir, first)
+            .during("read the log")?
+        {
+            let found = found.during("read the log")?;
+            apply.push(found).during("apply the log")?;
+        }
+        apply.finish().during("apply the log")?;
+        let read = copy.begin_read().during("begin_read of a copy")?;
+        let state = Some(read.state_hash().during("hash a copy")?);
+        Ok(Some(Told { last, state }))
     }
 
     /// Compares an open database with the model. Gives it back.
@@ -438,6 +479,32 @@ impl Life {
             return Err(Failure::Broken(format!("check found {:?}", report.faults)));
         }
         Ok(exec)
+    }
+}
+
+/// What a log said before its database was opened.
+struct Told {
+    last: TxnId,
+    /// The state that all of it leads to, where it is all there.
+    state: Option<StateHash>,
+}
+
+impl Told {
+    /// Fails unless opening has found the same.
+    fn compare(&self, db: &Db) -> Result<(), Failure> {
+        let read = db.begin_read().during("begin_read")?;
+        let at = read.txn_id();
+        let state = match self.state {
+            Some(_) => Some(read.state_hash().during("hash")?),
+            None => None,
+        };
+        if (self.last, self.state) == (at, state) {
+            return Ok(());
+        }
+        Err(Failure::Broken(format!(
+            "the log alone led to {:?} with {:?}, opening to {at:?} with {state:?}",
+            self.last, self.state
+        )))
     }
 }
 

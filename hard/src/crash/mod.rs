@@ -72,6 +72,8 @@ pub struct Totals {
     pub followed: u64,
     /// Backups, whole ones and increments.
     pub backups: u64,
+    /// Logs read before their databases were opened.
+    pub logs: u64,
     /// Databases used.
     pub databases: u64,
 }
@@ -88,6 +90,7 @@ impl Totals {
         self.past += other.past;
         self.followed += other.followed;
         self.backups += other.backups;
+        self.logs += other.logs;
         self.databases += other.databases;
     }
 }
