@@ -269,7 +269,7 @@ fn results(run: &Run, outcome: &Outcome) -> Results {
         io: cost.map(|cost| Io {
             txns: cost.txns,
             fsync_log: cost.log_flushes,
-            fsync_data: cost.data_flushes,
+            fsync_data: cost.other_flushes,
             bytes_read: cost.bytes_read,
             bytes_written: cost.bytes_written,
             page_reads: cost.page_reads,

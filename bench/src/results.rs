@@ -160,9 +160,9 @@ pub(crate) struct Latency {
 pub(crate) struct Io {
     /// Transactions committed.
     pub(crate) txns: u64,
-    /// Flushes of log files.
+    /// Flushes of the log for groups.
     pub(crate) fsync_log: u64,
-    /// Flushes of the data file.
+    /// All other flushes: of the data file, and of segments of the log that are made ready. Older results lack the latter.
     pub(crate) fsync_data: u64,
     /// Bytes read from all files.
     pub(crate) bytes_read: u64,

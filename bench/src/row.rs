@@ -106,13 +106,13 @@ pub(crate) struct Floor {
 pub(crate) struct Cost {
     /// Transactions committed.
     pub(crate) txns: u64,
-    /// Flushes of log files.
+    /// Flushes of the log for groups.
     pub(crate) log_flushes: u64,
-    /// Flushes of the data file.
-    pub(crate) data_flushes: u64,
+    /// All others: of the data file, and of segments of the log that are made ready.
+    pub(crate) other_flushes: u64,
     /// Bytes read from all files.
     pub(crate) bytes_read: u64,
-    /// Bytes written to log and data.
+    /// Bytes written to all files.
     pub(crate) bytes_written: u64,
     /// Pages read because they were not in memory.
     pub(crate) page_reads: u64,
@@ -121,13 +121,14 @@ pub(crate) struct Cost {
 impl Cost {
     /// What happened between two readings.
     pub(crate) fn between(before: &Stats, after: &Stats) -> Self {
-        let written = |stats: &Stats| stats.log_bytes_written + stats.data_bytes_written;
+        let flushes = after.flushes - before.flushes;
+        let log_flushes = after.log_flushes - before.log_flushes;
         Self {
             txns: after.commits - before.commits,
-            log_flushes: after.log_flushes - before.log_flushes,
-            data_flushes: after.data_flushes - before.data_flushes,
+            log_flushes,
+            other_flushes: flushes.saturating_sub(log_flushes),
             bytes_read: after.bytes_read - before.bytes_read,
-            bytes_written: written(after) - written(before),
+            bytes_written: after.bytes_written - before.bytes_written,
             page_reads: after.page_reads - before.page_reads,
         }
     }
@@ -136,7 +137,7 @@ impl Cost {
     pub(crate) fn add(&mut self, other: Self) {
         self.txns += other.txns;
         self.log_flushes += other.log_flushes;
-        self.data_flushes += other.data_flushes;
+        self.other_flushes += other.other_flushes;
         self.bytes_read += other.bytes_read;
         self.bytes_written += other.bytes_written;
         self.page_reads += other.page_reads;
@@ -144,7 +145,7 @@ impl Cost {
 
     /// Flushes of whatever file per transaction; `None` where nothing was committed.
     pub(crate) fn flushes_per_txn(&self) -> Option<f64> {
-        (self.txns > 0).then(|| (self.log_flushes + self.data_flushes) as f64 / self.txns as f64)
+        (self.txns > 0).then(|| (self.log_flushes + self.other_flushes) as f64 / self.txns as f64)
     }
 }
 

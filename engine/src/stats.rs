@@ -27,6 +27,11 @@ pub struct Stats {
     pub data_flushes: u64,
     /// Bytes written to the data file.
     pub data_bytes_written: u64,
+    /// Times that something written was made durable, in any file: groups, checkpoints, segments of the log that were made ready. Not
+    /// counted are syncs of directories.
+    pub flushes: u64,
+    /// Bytes written to all files.
+    pub bytes_written: u64,
     /// Bytes read from all files.
     pub bytes_read: u64,
     /// Pages read because they were not in memory.

@@ -565,13 +565,16 @@ fn a_subscriber_too_far_behind_loses_its_place_and_is_told() {
     db.checkpoint().unwrap();
     let held = |name: &str| {
         let holders = db.holders().unwrap();
-        let found = holders.into_iter().find_map(|holder| match holder {
-            Holder::Subscriber {
+        let found = holders.into_iter().find_map(|holder| {
+            let Holder::Subscriber {
                 name: found,
                 held_bytes,
                 ..
-            } if found == name => Some(held_bytes),
-            _ => None,
+            } = holder
+            else {
+                return None;
+            };
+            (found == name).then_some(held_bytes)
         });
         found.unwrap()
     };

@@ -244,3 +244,61 @@ fn a_log_without_the_segment_in_which_it_goes_on_is_refused() {
         db.close().unwrap();
     }
 }
+
+#[test]
+fn the_data_file_of_another_database_does_not_hide_the_log() {
+    let dir = tempfile::tempdir().unwrap();
+    for (name, log) in [("kept", Retention::All), ("none", Retention::None)] {
+        let (path, restored) = (dir.path().join(name), dir.path().join(format!("{name} r")));
+        let db = short(log).open(&path).unwrap();
+        commit(&db, 0..20, 50);
+        let mut backup = Vec::new();
+        db.backup(&mut backup).unwrap();
+        let last = commit(&db, 20..60, 50);
+        db.checkpoint().unwrap();
+        db.close().unwrap();
+        let restore = short(log).restore(&restored, &backup[..]).unwrap();
+        restore.finish().close().unwrap();
+        // That of what was restored elsewhere, and of a database that was just made, closed and not.
+        let [closed, left] = ["closed", "left"].map(|end| {
+            let path = dir.path().join(format!("{name} {end}"));
+            let db = short(log).open(&path).unwrap();
+            match end {
+                "closed" => db.close().unwrap(),
+                _ => drop(db),
+            }
+            path
+        });
+        let own = std::fs::read(path.join("data")).unwrap();
+        for other in [&restored, &closed, &left] {
+            std::fs::copy(other.join("data"), path.join("data")).unwrap();
+            refused(&path, log);
+        }
+        std::fs::remove_file(path.join("data")).unwrap();
+        if log == Retention::All {
+            let all = short(log).read_log(&path, TxnId::new(1)).unwrap();
+            assert_eq!(all.map(Result::unwrap).count() as u64, last.get());
+        }
+        std::fs::write(path.join("data"), own).unwrap();
+        short(log).open(&path).unwrap().close().unwrap();
+    }
+}
+
+#[test]
+fn the_data_file_of_a_copy_that_ends_within_a_group_does_not_hide_the_log() {
+    let dir = tempfile::tempdir().unwrap();
+    let (path, fork) = (dir.path().join("db"), dir.path().join("fork"));
+    let db = short(Retention::All).open(&path).unwrap();
+    commit(&db, 0..20, 50);
+    db.close().unwrap();
+    copy(&path, &fork);
+    // Groups of three blocks, and one of one.
+    let db = short(Retention::All).open(&path).unwrap();
+    commit(&db, 20..24, 9000);
+    db.close().unwrap();
+    let db = short(Retention::All).open(&fork).unwrap();
+    commit(&db, 20..21, 50);
+    db.close().unwrap();
+    std::fs::copy(fork.join("data"), path.join("data")).unwrap();
+    refused(&path, Retention::All);
+}

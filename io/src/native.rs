@@ -7,7 +7,7 @@
 //! - Failure: the kernel's errors, with the path.
 
 use std::collections::BTreeMap;
-use std::fs::{OpenOptions, TryLockError};
+use std::fs::{Metadata, OpenOptions, TryLockError};
 use std::io::{Read, Write};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
@@ -226,13 +226,15 @@ impl Disk for NativeDisk {
     }
 
     fn lock(&self, path: &Path) -> Result<Box<dyn FileLock>, LockError> {
-        loop {
-            let lock = try_lock(path)?;
+        let mut lock = try_lock(path)?;
+        for _ in 0..LOCKS_MAX {
             // Else it was removed before the lock was had: others do not find it any more.
-            if lock.is_named() {
-                return Ok(Box::new(lock));
+            if lock.is_at(path) {
+                break;
             }
+            lock = try_lock(path)?;
         }
+        Ok(Box::new(lock))
     }
 
     fn queue(&self, depth: u32) -> Result<Box<dyn Queue>, IoError> {
@@ -265,6 +267,9 @@ impl Disk for NativeDisk {
         &self.shared.counters
     }
 }
+
+/// Locks tried of files that lose their name at once; file systems that give a file another number each time are believed then.
+const LOCKS_MAX: u32 = 8;
 
 /// Locks the file at `path` and writes this process's number in it.
 fn try_lock(path: &Path) -> Result<NativeLock, LockError> {
@@ -314,10 +319,12 @@ struct NativeLock {
 }
 
 impl NativeLock {
-    /// Whether the file has a name still.
-    fn is_named(&self) -> bool {
-        // Where that cannot be told, nobody else has it, as far as can be told.
-        self.file.metadata().map_or(true, |about| about.nlink() > 0)
+    /// Whether it is the file that has this name.
+    fn is_at(&self, path: &Path) -> bool {
+        let same =
+            |one: &Metadata, other: &Metadata| (one.dev(), one.ino()) == (other.dev(), other.ino());
+        let there = std::fs::metadata(path);
+        there.is_ok_and(|there| self.file.metadata().is_ok_and(|own| same(&own, &there)))
     }
 }
 

@@ -136,12 +136,17 @@ pub(crate) fn perform(
         Print::Stat => {
             let holes = log.check().during(during)?.holes.len();
             let (first, next) = (first()?, log.next());
+            // What is damaged is counted, and no reason to say nothing else.
+            let time_of = |txn| match time_of(db, txn) {
+                Err(_) if holes > 0 => Ok(Value::Null),
+                told => told,
+            };
             let figures = json!({
                 "first_txn": first.get(),
                 "next_txn": next.get(),
                 "transactions": next.get() - first.get(),
-                "first_time": time_of(db, first)?,
-                "last_time": time_of(db, TxnId::new(next.get() - 1).max(first))?,
+                "first_time": time_of(first)?,
+                "last_time": time_of(TxnId::new(next.get() - 1).max(first))?,
                 "holes": holes,
             });
             let printed = report::print(&figures, json, out);

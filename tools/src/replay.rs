@@ -31,7 +31,8 @@ pub(crate) struct Replay {
     /// Rebuild it aside, compare the two at every digest that checkpoints noted, and name the first transaction that differs
     #[arg(long)]
     verify: bool,
-    /// Read nothing of the database but its log, and do not open it: for one whose data file is lost or damaged. The log may hold a
+    /// Read nothing of the database but its log, and do not open it: for one whose data file is lost or damaged. One that is there says whose log
+    /// it is and where it ends; remove it if it is another's. The log may hold a
     /// little at its end that was never acknowledged; what is missing before its end is an error, which says how far it leads
     #[arg(long, requires = "into", conflicts_with = "verify")]
     log_alone: bool,

@@ -104,7 +104,7 @@ fn commit_solo_durable(ctx: &mut Ctx) -> Result<Outcome> {
         .floor_p50("raw append + flush", &raw)
         .figure_beside("solo_commit_p50", p50, floor_p50)
         .figure("solo_log_flushes", per_txn(cost.log_flushes))
-        .figure("solo_other_flushes", per_txn(cost.data_flushes))
+        .figure("solo_other_flushes", per_txn(cost.other_flushes))
         .extra("raw_p99_ns", raw.nanos(99.0))
         .note(format!(
             "floor: {}; engine: {}",

@@ -190,7 +190,7 @@ impl Db {
         let engine = self.engine()?;
         let log = self.log()?;
         // Also what nobody has waited for, as a full one has.
-        let _flushed = engine.pipeline.flush();
+        let flushed = engine.pipeline.flush();
         let end = log.next();
         let since = match planted("an increment leaves out its first transaction") {
             true => since.next(),
@@ -199,6 +199,7 @@ impl Db {
         // Behind the newest nothing is found, whatever its number.
         let first = since.min(TxnId::new(u64::MAX - 1)).next();
         if first > end {
+            flushed?;
             return Err(log.not_in_log(first, end)?);
         }
         let began = (Location::caller(), engine.pipeline.monotonic_ns());

@@ -40,7 +40,8 @@ pub struct LogReader {
 
 impl Options {
     /// Reads the commit log of the database in directory `path` from transaction `from` on, without opening the database: for one
-    /// whose data file is lost or damaged. Writes nothing.
+    /// whose data file is lost or damaged. Writes nothing but the lock. A data file that is there says whose log it is and how far it
+    /// was durable: one of another database is to be removed first.
     ///
     /// What it gives can be applied to an empty database, if the log reaches back to the first transaction, or to one that was
     /// restored from a backup: `from` is then [`Apply::next`](crate::Apply::next). A sound log ends with the last commit that was

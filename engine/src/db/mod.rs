@@ -541,7 +541,7 @@ impl Engine {
 
     fn stats(&self) -> Stats {
         let disk = self.disk.status();
-        let io = self.disk.counters();
+        let io = self.disk.counters().counts();
         let shape = self.shapes.load();
         let shared = &self.shapes.shared;
         let (snapshots_open, snapshot_oldest) = shared.registry.open();
@@ -550,7 +550,9 @@ impl Engine {
             direct: disk.direct,
             warnings: disk.warnings,
             commits: self.pipeline.commits(),
-            bytes_read: io.counts().read_bytes,
+            flushes: io.syncs,
+            bytes_written: io.write_bytes,
+            bytes_read: io.read_bytes,
             generation: shape.generation.get(),
             visible_txn: shared.visible(),
             horizon_txn: shape.history.horizon,

@@ -19,7 +19,7 @@ use super::options::Options;
 use crate::error::{Error, Result};
 use crate::format::meta::Meta;
 use crate::ids::{Lsn, TxnId};
-use crate::log::{Follower, LogError, Segments, survey};
+use crate::log::{Follower, LogError, Segments, proof_behind, survey};
 use crate::pages::metas;
 
 /// What a walk over the whole log found.
@@ -75,7 +75,7 @@ pub struct LogTail {
 
 impl Options {
     /// Reads the commit log of the database in directory `path` as [`Log::check`](crate::Log::check) does, without opening
-    /// the database: it need not be fit for that. Writes nothing.
+    /// the database: it need not be fit for that. Writes nothing but the lock.
     ///
     /// With a sound meta page it is the log of that database, from the first segment that is there on. Without one, or
     /// without a data file, it is what the segments themselves say; then nobody knows what came before the first group
@@ -179,7 +179,7 @@ fn examine_by_meta(
         .files_end()
         .max(meta.durable_through)
         .max(border.lsn);
-    walk.walk_on(&segments, &mut rest, end, meta.durable_through);
+    let ends = walk.walk_on(&segments, &mut rest, end, meta.durable_through);
     let report = &mut walk.report;
     // Else it is among the holes.
     if end == border.lsn
@@ -190,6 +190,18 @@ fn examine_by_meta(
             next: None,
             place: Some((border.lsn, border.lsn)),
             why: lost.to_string(),
+        });
+    }
+    // Nothing of it was found, and yet there is something.
+    if report.holes.is_empty()
+        && report.tail.is_none()
+        && let Ok(Some((later, _))) = proof_behind(&segments, ends, database)
+    {
+        report.holes.push(LogHole {
+            first: report.next.or(Some(next)),
+            next: None,
+            place: Some((ends, later)),
+            why: format!("a sound group is behind it at {later}, perhaps of another database"),
         });
     }
     report.first = report.first.or(Some(next));
@@ -222,7 +234,9 @@ fn examine_alone(
         database.and_then(|database| Follower::from_any(&segments, database, start, end));
     walk.note_start(start, follower.as_ref(), None);
     match follower {
-        Some(mut follower) => walk.walk_on(&segments, &mut follower, end, start),
+        Some(mut follower) => {
+            walk.walk_on(&segments, &mut follower, end, start);
+        }
         None => walk.report.holes.push(LogHole {
             first: None,
             next: None,
@@ -293,8 +307,14 @@ impl Walk {
     }
 
     /// Walks until nothing is left before `end`, and decides where the log ends. It is known to have been durable up to
-    /// `known`.
-    fn walk_on(&mut self, segments: &Segments, follower: &mut Follower, end: Lsn, known: Lsn) {
+    /// `known`. Gives that place.
+    fn walk_on(
+        &mut self,
+        segments: &Segments,
+        follower: &mut Follower,
+        end: Lsn,
+        known: Lsn,
+    ) -> Lsn {
         loop {
             let first = follower.txn();
             match self.step(follower, end) {
@@ -326,7 +346,9 @@ impl Walk {
         if let Some(doubt) = doubts.into_iter().find(|doubt| doubt.at >= proven) {
             let claims = follower.claims(doubt.at, end);
             self.cut(&doubt, claims);
+            return doubt.at;
         }
+        follower.position()
     }
 
     /// Takes back what lies behind the end of the log.

@@ -145,41 +145,75 @@ pub(crate) fn scan<E: From<LogError>>(
     Ok(found)
 }
 
-/// Whether a sound group of `database` begins where the log is said to end, or with a later segment; or the segment
-/// in which it is said to end is not there, which then must have been there, or sound groups are behind it. Recycled segments
-/// hold groups of other positions only.
+/// Whether a sound group, of whatever database, begins where the log is said to end, or a little behind it, or with a later segment;
+/// or the segment in which it is said to end is not there, which then must have been there, or groups that say more are behind it.
+/// Recycled segments hold groups of other positions only.
 ///
-/// - Cost: one block, and one of each later segment; a part of the log if that segment is not there, and later ones are.
+/// - Cost: a few blocks, and one of each later segment; a part of the log if that segment is not there, and later ones are.
 ///
 /// # Errors
 /// [`LogError::Io`].
 pub(crate) fn goes_on(segments: &Segments, end: Lsn, database: u64) -> Result<bool, LogError> {
     let (first, offset) = segments.locate(end);
-    let mut block = Buf::zeroed(LOG_BLOCK_BYTES);
     let numbers = segments.numbers_from(first);
-    // Groups need not begin with segments.
     if segments.lost(end).is_some() {
         return Ok(true);
     }
     if numbers.first().is_some_and(|number| *number > first) {
-        let mut reader = Reader::new(segments).map_err(LogError::Io)?;
-        return Ok(find_proof(&mut reader, segments, end, database)?.is_some());
+        return Ok(proof_behind(segments, end, database)?.is_some());
     }
     for number in numbers {
-        let offset = if number == first { offset } else { 0 };
+        let (offset, many) = match number == first {
+            true => (offset, BLOCKS_LOOKED_AT),
+            // Groups need not begin with segments, but most do.
+            false => (0, 1),
+        };
         let Some(file) = segments.open_file(number, OpenMode::Read)? else {
             continue;
         };
-        if file.len()? < offset + LOG_BLOCK_BYTES as u64 {
+        let room = file.len()?.saturating_sub(offset) / LOG_BLOCK_BYTES as u64;
+        let len = usize::try_from(room).map_or(many, |room| many.min(room)) * LOG_BLOCK_BYTES;
+        if len == 0 {
             continue;
         }
-        file.read_at(offset, &mut block)?;
-        let at = Lsn::new(number * segments.segment_bytes() + offset);
-        if Group::decode(&block, at, database).is_ok() {
+        let mut blocks = Buf::zeroed(len);
+        file.read_at(offset, &mut blocks)?;
+        let from = Lsn::new(number * segments.segment_bytes() + offset);
+        let places = (0..).step_by(LOG_BLOCK_BYTES).map(|at| from.plus(at));
+        let mut all = blocks.chunks_exact(LOG_BLOCK_BYTES).zip(places);
+        if all.any(|(block, at)| sound_at(block, at).is_some()) {
             return Ok(true);
         }
     }
     Ok(false)
+}
+
+/// Blocks behind the end of a log that was closed in which a group is looked for: more than one, since an older data file of another
+/// copy may name a place within a group.
+const BLOCKS_LOOKED_AT: usize = 16;
+
+/// The group whose header in `block` is sound and of position `at`, and the database that it says it is of.
+fn sound_at(block: &[u8], at: Lsn) -> Option<(Group, u64)> {
+    if !group::claims_position(block, at) {
+        return None;
+    }
+    let database = group::claimed_database(block)?;
+    let (group, _) = Group::decode(block, at, database).ok()?;
+    Some((group, database))
+}
+
+/// A sound group behind `end` that says more than that was durable, or is of another database, which this log must not be taken for:
+/// its position and what it says.
+///
+/// # Errors
+/// [`LogError::Io`].
+pub(crate) fn proof_behind(
+    segments: &Segments,
+    end: Lsn,
+    database: u64,
+) -> Result<Option<(Lsn, Lsn)>, LogError> {
+    let mut reader = Reader::new(segments).map_err(LogError::Io)?;
+    find_proof(&mut reader, segments, end, database)
 }
 
 /// Fails unless a group can begin at `at`.
@@ -300,7 +334,7 @@ fn show<E: From<LogError>>(
     Ok(txn)
 }
 
-/// Looks behind `end` for a group that says more than `end` was durable. Gives its position and claim.
+/// Looks behind `end` as [`proof_behind`] says, as far as one group can be long.
 fn find_proof(
     reader: &mut Reader<'_>,
     segments: &Segments,
@@ -322,9 +356,8 @@ fn find_proof(
             for (block, offset) in blocks.zip((0..).step_by(LOG_BLOCK_BYTES)) {
                 let at = base.plus(offset);
                 if at > end
-                    && group::claims_position(block, at)
-                    && let Ok((later, _)) = Group::decode(block, at, database)
-                    && later.durable_through > end
+                    && let Some((later, of)) = sound_at(block, at)
+                    && (later.durable_through > end || of != database)
                 {
                     return Ok(Some((at, later.durable_through)));
                 }
