@@ -115,13 +115,13 @@ enum Command {
     /// Try what must hold whatever the work is, with work from many seeds.
     PropertyTest {
         /// Seeds for each property.
-        #[arg(long, default_value_t = 100, value_name = "N")]
+        #[arg(long, default_value_t = 100, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
         count: u64,
         /// The first seed.
         #[arg(long, default_value_t = 1, value_name = "N")]
         seed: u64,
         /// Only properties whose name contains this.
-        #[arg(long, env = "NSBENCH_FILTER", value_name = "SUBSTR")]
+        #[arg(long, value_name = "SUBSTR")]
         filter: Option<String>,
     },
     #[command(flatten)]

@@ -22,8 +22,8 @@ use crate::units::{Unit, show};
 pub(crate) const REPEATS_MIN: usize = 5;
 /// Thresholds that a time or a ratio must exceed where there are fewer.
 const FEW_REPEATS: f64 = 3.0;
-/// Operations without which the 99th percentile is the luck of a handful of them, and is not compared.
-const P99_OPS_MIN: u64 = 1000;
+/// Latencies without which the 99th percentile is the luck of a handful of them, and is not compared.
+const P99_LATENCIES_MIN: u64 = 1000;
 /// Spreads that a shift must exceed.
 const SPREADS: f64 = 3.0;
 /// Allocations and flushes an operation that are nothing beside larger numbers. Of smaller ones as much again is let pass,
@@ -244,7 +244,13 @@ fn series(records: &[Record], limits: &Thresholds) -> BTreeMap<String, Series> {
         is_thin: false,
         values: Vec::new(),
     };
-    let is_thin = (records.iter()).any(|record| record.results.ops_total < P99_OPS_MIN);
+    let recorded = |record: &Record| {
+        let results = &record.results;
+        results.latencies.unwrap_or(results.ops_total)
+    };
+    let is_thin = records
+        .iter()
+        .any(|record| recorded(record) < P99_LATENCIES_MIN);
     for record in records {
         let results = &record.results;
         let per_op = |bytes: u64| bytes as f64 / results.ops_with_warmup() as f64;

@@ -38,7 +38,7 @@ pub(crate) enum Counted {
     SnapshotOpenClose,
     /// A commit of one row where nothing is written to a device.
     CommitMemory,
-    /// Ten rows put into a batch.
+    /// Eight rows put into a batch.
     RecordEncode,
     /// A get where the root is a leaf: the search in it, and what every get does.
     LeafSearch,

@@ -47,6 +47,10 @@ pub(crate) fn show(before: &Path, after: &Path, limits: &Thresholds, whole: bool
         say(&format!("only before: {metric} of {row}\n"));
     }
     let found = |wanted: &[Finding]| all.iter().any(|one| wanted.contains(&one.finding));
+    if all.is_empty() {
+        say("no number is on both sides\n");
+        return Ok(Ended::Noisy);
+    }
     Ok(if found(&[Finding::Worse]) {
         Ended::Regressed
     } else if found(&[Finding::Noisy, Finding::TooFew]) {
@@ -181,7 +185,7 @@ pub(crate) mod tests {
     #[test]
     fn the_99th_percentile_of_a_handful_is_not_judged() {
         let slower = |ops| {
-            let few = move |record: &mut Record| record.results.ops_total = ops;
+            let few = move |record: &mut Record| record.results.latencies = Some(ops);
             let slow = |record: &mut Record| record.results.latency_ns.p99 *= 2.0;
             let after = results(|record| {
                 few(record);
@@ -254,9 +258,16 @@ pub(crate) mod tests {
             BTreeMap::from([("bench/floor/append_4k_flush".to_owned(), records)])
         };
         let slower = results(|now| now.results.ops_per_sec *= 0.5);
-        let (before, after) = (floor(results(|_| {})), floor(slower));
-        let ended = |after| decided(&before, after, &Ends::new(), Judged::All);
-        assert_eq!(ended(&after), Ended::Met);
+        let sides = || (floor(results(|_| {})), floor(slower.clone()));
+        let ended = |(before, after): (Results, Results)| {
+            decided(&before, &after, &Ends::new(), Judged::All)
+        };
+        assert_eq!(ended(sides()), Ended::Noisy, "nothing decides");
+        let (mut before, mut after) = sides();
+        for side in [&mut before, &mut after] {
+            side.extend(results(|_| {}));
+        }
+        assert_eq!(ended((before, after)), Ended::Met);
     }
 
     #[test]

@@ -266,6 +266,7 @@ fn results(run: &Run, outcome: &Outcome) -> Results {
             p99_9: sample.nanos(99.9),
             max: sample.nanos(100.0),
         },
+        latencies: Some(sample.latencies()),
         io: cost.map(|cost| Io {
             txns: cost.txns,
             fsync_log: cost.log_flushes,

@@ -17,8 +17,8 @@ use crate::profile::Scale;
 /// Raised when a field changes its meaning, or when programs from before could not read a file for what was added.
 ///
 /// 3 added `counters_per_op`, `warmup_ops`, what was asked of warm-up and threads, and facts of the machine. No field of
-/// schema 2 changed, so files of both are read, and compared with each other.
-pub(crate) const SCHEMA: u32 = 4;
+/// schema 2 changed, so files of both are read, and compared with each other. 5 added `latencies`; its `io` counts all files.
+pub(crate) const SCHEMA: u32 = 5;
 /// The oldest that is still read.
 pub(crate) const SCHEMA_OLDEST: u32 = 2;
 
@@ -115,6 +115,9 @@ pub(crate) struct Results {
     pub(crate) ops_per_sec: f64,
     /// Latency of an operation in nanoseconds.
     pub(crate) latency_ns: Latency,
+    /// Since schema 5: so many latencies were recorded: of operations, or of batches of them.
+    #[serde(default)]
+    pub(crate) latencies: Option<u64>,
     /// What happened to files; absent where no database took part.
     pub(crate) io: Option<Io>,
     /// Flushes a transaction; absent where nothing was committed.
@@ -329,7 +332,10 @@ impl Record {
         Self::parse(&path, &text)?;
         let folder = path.parent().unwrap_or(dir);
         std::fs::create_dir_all(folder).map_err(BenchError::file(folder))?;
-        std::fs::write(&path, text).map_err(BenchError::file(&path))
+        // Whole or not there, whenever the run ends.
+        let part = path.with_extension("part");
+        std::fs::write(&part, text).map_err(BenchError::file(&part))?;
+        std::fs::rename(&part, &path).map_err(BenchError::file(&path))
     }
 
     /// All results in a file or below a directory, by name and repeat.
@@ -466,6 +472,7 @@ pub(crate) mod tests {
                     p99_9: 130_000.0,
                     max: 140_000.0,
                 },
+                latencies: Some(1000),
                 io: Some(Io {
                     txns: 1000,
                     fsync_log: 1000,
@@ -533,8 +540,8 @@ pub(crate) mod tests {
             error.to_string()
         };
         let latency = "results.latency_ns.p99";
-        assert!(why(&|v| v["schema"] = 1.into()).contains("schema is 1, expected 2 to 4"));
-        assert!(why(&|v| v["schema"] = 5.into()).contains("schema is 5"));
+        assert!(why(&|v| v["schema"] = 1.into()).contains("schema is 1, expected 2 to 5"));
+        assert!(why(&|v| v["schema"] = 6.into()).contains("schema is 6"));
         assert!(why(&|v| v["odd"] = 1.into()).contains("odd"));
         let cycles =
             |v: &mut serde_json::Value| v["results"]["counters_per_op"]["cycles"] = (-1).into();

@@ -129,6 +129,11 @@ impl Sample {
         self.ops += ops;
     }
 
+    /// Latencies recorded: of operations, or of batches of them.
+    pub(crate) fn latencies(&self) -> u64 {
+        self.histogram.len()
+    }
+
     /// What was recorded took from `started` until now.
     pub(crate) fn ran_since(&mut self, started: Instant) {
         let ended = now();

@@ -139,6 +139,10 @@ fn names(program: &Path) -> Result<Vec<String>> {
         .stdin(Stdio::null())
         .output()
         .map_err(BenchError::file(program))?;
+    if !output.status.success() {
+        let why = format!("`list` ended with {}", output.status);
+        return Err(BenchError::file(program)(std::io::Error::other(why)));
+    }
     let text = String::from_utf8_lossy(&output.stdout);
     let names = text
         .split_whitespace()

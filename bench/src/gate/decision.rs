@@ -101,14 +101,13 @@ pub(crate) fn decide(
             false => notes.push(text),
         }
     }
+    let decides = |one: &Compared| one.critical && judged.takes(one.kind);
     let found = |wanted: &[Finding]| {
-        let mut decides = compared
-            .iter()
-            .filter(|one| one.critical && judged.takes(one.kind));
-        decides.any(|one| wanted.contains(&one.finding))
+        let mut decisive = compared.iter().filter(|one| decides(one));
+        decisive.any(|one| wanted.contains(&one.finding))
     };
-    if compared.is_empty() && faults.is_empty() {
-        doubts.push("no number is on both sides".to_owned());
+    if !compared.iter().any(decides) && faults.is_empty() {
+        doubts.push("no number that decides is on both sides".to_owned());
     }
     let ended = if !faults.is_empty() || found(&[Finding::Worse]) {
         Ended::Regressed
@@ -147,7 +146,7 @@ impl Decision {
                 "gate: FAILED, a critical row is worse or missing, or a row failed\n"
             }
             Ended::Noisy => {
-                "gate: not decided, the machine is too noisy, there are too few repeats, or a row is skipped\n"
+                "gate: not decided: the machine is too noisy, there are too few repeats, a row is skipped, or nothing that decides was measured\n"
             }
         });
         self.ended

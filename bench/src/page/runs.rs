@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use jiff::Timestamp;
 
 use super::plots::Point;
+use crate::cli::say;
 use crate::error::{BenchError, Result};
 use crate::results::Record;
 
@@ -36,8 +37,11 @@ pub(super) fn older(dirs: &[PathBuf], but: &Path) -> Result<Vec<Run>> {
         let whole = below.iter().any(is_run);
         let found = if whole { vec![dir.clone()] } else { below };
         for path in found.iter().filter(|path| whole || has_suites(path)) {
-            let rows = Record::read_all(path)?;
-            runs.extend(Run::of(rows));
+            // One that was cut off says nothing of the others.
+            match Record::read_all(path) {
+                Ok(rows) => runs.extend(Run::of(rows)),
+                Err(why) => say(&format!("left out: {}: {why}\n", path.display())),
+            }
         }
     }
     runs.sort_by_key(|run| run.at);

@@ -143,9 +143,10 @@ fn point_get_hot_1m(ctx: &mut Ctx) -> Result<Outcome> {
 /// Question: the same loop on two threads against one, in alternating blocks. Unit: one get, batches of 16 divided. Bound:
 /// twice the throughput of one thread, as nothing is shared that is written.
 fn point_get_hot_1m_two_threads(ctx: &mut Ctx) -> Result<Outcome> {
+    let many = ctx.threads(2);
     let warm = ctx.warm()?;
     let (mut one, mut two) = (Sample::new(), Sample::new());
-    two.threads = 2;
+    two.threads = many;
     for round in 0..6 {
         let loops = |threads: usize| {
             in_threads(
@@ -160,7 +161,7 @@ fn point_get_hot_1m_two_threads(ctx: &mut Ctx) -> Result<Outcome> {
             )
         };
         one.then(&loops(1)?);
-        two.then(&loops(2)?);
+        two.then(&loops(many)?);
     }
     let (single, double) = (one.per_second(), two.per_second());
     Ok(Outcome::of(two)

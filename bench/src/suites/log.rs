@@ -159,14 +159,14 @@ fn committers(
         .figure(flushes_id, flushes))
 }
 
-/// Question: `begin_write`, 100 puts of random rows of a loaded table, durable `commit`; in turn with raw appends of 16 KiB
-/// with flush. Not timed: loading. Unit: one transaction. Bound: one append of about 14 KiB, which are 16 KiB of blocks, and
-/// a flush, and 100 insertions into the delta.
+/// Question: `begin_write`, 100 puts of random rows of a loaded table, durable `commit`; in turn with raw appends of 12 KiB
+/// with flush. Not timed: loading. Unit: one transaction. Bound: one append of three blocks, which are 12 KiB, and a flush,
+/// and 100 insertions into the delta.
 fn commit_100_random_puts(ctx: &mut Ctx) -> Result<Outcome> {
     let loaded = ctx.loaded("puts", plain())?;
     let (db, table, rows) = (loaded.db, loaded.table, loaded.rows);
     let mut rng = ctx.rng(90);
-    let mut floor = AppendFloor::of_blocks(&ctx.scratch, 16 << 10)?;
+    let mut floor = AppendFloor::of_blocks(&ctx.scratch, 12 << 10)?;
     let (mut sample, mut raw) = (Sample::new(), Sample::new());
     let before = db.stats()?;
     for _ in 0..5 {
@@ -187,7 +187,7 @@ fn commit_100_random_puts(ctx: &mut Ctx) -> Result<Outcome> {
     Ok(Outcome::of(sample)
         .cost(&before, &after)
         .floor_rate(
-            "raw append + flush of 16 KiB",
+            "raw append + flush of 12 KiB",
             raw_rate,
             Unit::PerSecond,
             rate,

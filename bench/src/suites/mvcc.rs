@@ -111,7 +111,7 @@ fn readers_256_point_get_hot(ctx: &mut Ctx) -> Result<Outcome> {
 }
 
 /// Question: durable transactions of 100 updates of random rows, while 128 threads get without pause. Not timed: loading.
-/// Unit: one commit. Bound: one append and flush of 16 KiB, once the writer gets a core: with more readers than cores its
+/// Unit: one commit. Bound: one append and flush of 12 KiB, once the writer gets a core: with more readers than cores its
 /// wait is the scheduler's, so the raw appends are made in turn with the commits beside the same readers. `reader_p99_ns`
 /// and `reader_idle_p99_ns` are of the readers with and without a thread that writes.
 fn writer_commits_with_readers_128(ctx: &mut Ctx) -> Result<Outcome> {
@@ -121,7 +121,7 @@ fn writer_commits_with_readers_128(ctx: &mut Ctx) -> Result<Outcome> {
     let read = |rng: &mut Rng| gets(&db, &table, rows, rng, until);
     let prepare = |thread: usize| Ok(ctx.rng(400 + thread as u64));
     let idle = in_threads(threads, prepare, |_, mut rng| read(&mut rng))?;
-    let mut floor = AppendFloor::of_blocks(&ctx.scratch, 16 << 10)?;
+    let mut floor = AppendFloor::of_blocks(&ctx.scratch, 12 << 10)?;
 
     let mut rng = ctx.rng(399);
     let before = db.stats()?;
@@ -156,7 +156,7 @@ fn writer_commits_with_readers_128(ctx: &mut Ctx) -> Result<Outcome> {
     Ok(Outcome::of(commits)
         .cost(&before, &after)
         .floor_rate(
-            "raw append + flush of 16 KiB beside as many readers",
+            "raw append + flush of 12 KiB beside as many readers",
             raw,
             Unit::PerSecond,
             rate,

@@ -138,12 +138,12 @@ pub(super) fn check_some(db: &Db, table: &Table, rows: Rows) -> Result<()> {
     Ok(())
 }
 
-/// Question: all rows in ascending order in durable transactions of 1,000. Unit: one transaction. Bound: one append of 130
-/// KiB and a flush each, with the insertions overlapped; beside it, in turn, raw appends of 128 KiB with flush.
+/// Question: all rows in ascending order in durable transactions of 1,000. Unit: one transaction. Bound: one append of 120
+/// KiB and a flush each, with the insertions overlapped; beside it, in turn, raw appends of as much with flush.
 fn load_sorted_durable_batches(ctx: &mut Ctx) -> Result<Outcome> {
     let (db, table) = ctx.fresh("batches")?;
     let rows = ctx.rows();
-    let mut floor = AppendFloor::of_blocks(&ctx.scratch, 128 << 10)?;
+    let mut floor = AppendFloor::of_blocks(&ctx.scratch, 120 << 10)?;
     let (mut sample, mut raw) = (Sample::new(), Sample::new());
     let batches = rows.n / 1000;
     let block = batches.div_ceil(10);
@@ -167,7 +167,7 @@ fn load_sorted_durable_batches(ctx: &mut Ctx) -> Result<Outcome> {
     let took = sample.elapsed.as_nanos() as f64;
     Ok(Outcome::of(sample)
         .cost(&before, &after)
-        .floor_p50("raw append + flush of 128 KiB", &raw)
+        .floor_p50("raw append + flush of 120 KiB", &raw)
         .figure("load_batches", took))
 }
 

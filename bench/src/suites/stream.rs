@@ -57,6 +57,7 @@ fn tail_live(ctx: &mut Ctx) -> Result<Outcome> {
     let commits = (1000.0 * ctx.time(1.0).as_secs_f64()) as u64;
     let (mut sample, mut woken) = (Sample::new(), Sample::new());
     let mut wrong = None;
+    let before = db.stats()?;
     std::thread::scope(|scope| -> Result<()> {
         let reader = scope.spawn(move || {
             let (mut sample, mut wrong) = (Sample::new(), None);
@@ -112,9 +113,11 @@ fn tail_live(ctx: &mut Ctx) -> Result<Outcome> {
     if let Some(what) = wrong {
         return Err(BenchError::Wrong { what });
     }
+    let after = db.stats()?;
     db.close()?;
     let p99 = sample.p99();
     Ok(Outcome::of(sample)
+        .cost(&before, &after)
         .floor_p50("a wake-up of a thread", &woken)
         .figure("tail_live_p99", p99)
         .note("0 where the reader had it before the committer returned"))

@@ -305,7 +305,8 @@ fn range_at_1000(ctx: &mut Ctx) -> Result<Outcome> {
 }
 
 /// Question: the keys that differ between two states 1,000 transactions apart, with both values, anywhere in the past. Not timed:
-/// building the past. Unit: one diff. Bound: gets of the same keys in both states, in turn with them. Checked: the keys.
+/// building the past. Unit: one diff. Bound: gets of the same keys in both states, in turn with them. Checked: how many keys, and
+/// once in each of sixteen places which.
 fn diff_1000(ctx: &mut Ctx) -> Result<Outcome> {
     let past = past(ctx)?;
     let mut rng = ctx.rng(705);
@@ -322,8 +323,23 @@ fn diff_1000(ctx: &mut Ctx) -> Result<Outcome> {
     let before = past.db.stats()?;
     let (mut sample, mut gets) = (Sample::new(), Sample::new());
     for _ in 0..4 {
-        let ([then, now], rows) = any();
-        sample.then(&measure(ctx.until(0.1), 1, |_| {
+        let places: [_; 16] = std::array::from_fn(|_| any());
+        for ([then, now], rows) in &places {
+            let mut keys = Vec::new();
+            past.db.diff(&past.busy, *then, *now, |found| {
+                keys.push(found.key.to_vec());
+                std::ops::ControlFlow::Continue(())
+            })?;
+            let expected = rows.iter().map(|row| past.rows.key(u64::from(*row)));
+            if !keys.iter().map(Vec::as_slice).eq(expected) {
+                return Err(BenchError::Wrong {
+                    what: format!("other keys differ between {then} and {now}"),
+                });
+            }
+        }
+        sample.then(&measure(ctx.until(0.1), 1, |nth| {
+            let ([then, now], rows) = &places[nth as usize % places.len()];
+            let (then, now) = (*then, *now);
             let mut found = 0;
             past.db.diff(&past.busy, then, now, |_| {
                 found += 1;
@@ -339,11 +355,15 @@ fn diff_1000(ctx: &mut Ctx) -> Result<Outcome> {
                 }),
             }
         })?);
-        let states = [past.db.begin_read_at(then)?, past.db.begin_read_at(now)?];
-        gets.then(&measure(ctx.until(0.05), 1, |_| {
-            for row in &rows {
+        let mut states = Vec::new();
+        for ([then, now], _) in &places {
+            states.push([past.db.begin_read_at(*then)?, past.db.begin_read_at(*now)?]);
+        }
+        gets.then(&measure(ctx.until(0.05), 1, |nth| {
+            let nth = nth as usize % places.len();
+            for row in &places[nth].1 {
                 let key = past.rows.key(u64::from(*row));
-                let [then, now] = &states;
+                let [then, now] = &states[nth];
                 let pair = (then.get(&past.busy, key)?, now.get(&past.busy, key)?);
                 std::hint::black_box(&pair);
             }
@@ -382,12 +402,13 @@ fn held_snapshot(ctx: &mut Ctx) -> Result<Outcome> {
     let rows = ctx.rows();
     let mut lengths = Vec::new();
     let (mut until, mut sample) = (Until::Elapsed(ctx.sustained()), Sample::new());
-    let mut moved = 0;
+    let (mut moved, mut cost) = (0, None);
     for holds in [false, true] {
         let options = Options::new().history(Retention::All);
         let (db, table) = ctx.fresh_with("held", options)?;
         load(&db, &table, rows, 1000)?;
         let held = holds.then(|| db.begin_read()).transpose()?;
+        let before = db.stats()?;
         let mut rng = ctx.rng(706);
         sample = measure(until, 1, |version| {
             let mut batch = WriteBatch::new();
@@ -404,6 +425,7 @@ fn held_snapshot(ctx: &mut Ctx) -> Result<Outcome> {
         let stats = db.stats()?;
         lengths.push(stats.data_file_bytes as f64);
         moved = stats.snapshots_moved;
+        cost = Some((before, stats));
         if let Some(read) = held {
             let mut seen = 0;
             for i in 0..rows.n {
@@ -420,7 +442,11 @@ fn held_snapshot(ctx: &mut Ctx) -> Result<Outcome> {
     }
     remove(&ctx.scratch.join("held"))?;
     let (without, with) = (lengths[0], lengths[1]);
-    Ok(Outcome::of(sample)
+    let mut outcome = Outcome::of(sample);
+    if let Some((before, after)) = cost {
+        outcome = outcome.cost(&before, &after);
+    }
+    Ok(outcome
         .floor_rate("the file without a snapshot", without, Unit::Bytes, with)
         .figure_beside("held_growth", with, without)
         .extra("snapshots_moved", moved as f64)
@@ -435,11 +461,12 @@ fn held_snapshot(ctx: &mut Ctx) -> Result<Outcome> {
 /// commit. Bound: the same without history. Figures of the whole rate, checkpoints included: each half ends with one.
 fn commit_keeping_all(ctx: &mut Ctx) -> Result<Outcome> {
     let rows = Rows::new(ctx.scale.rows / 10);
-    let mut both = Vec::new();
+    let (mut both, mut begun) = (Vec::new(), Vec::new());
     for (name, kept) in [("keeping", Retention::All), ("plain", Retention::None)] {
         let options = Options::new().history(kept).delta_bytes(16 << 20);
         let (db, table) = ctx.fresh_with(name, options)?;
         load(&db, &table, rows, 1000)?;
+        begun.push(db.stats()?);
         both.push((db, table, Sample::new(), ctx.rng(705), 0.0));
     }
     for _ in 0..3 {
@@ -458,16 +485,19 @@ fn commit_keeping_all(ctx: &mut Ctx) -> Result<Outcome> {
             *seconds += started.elapsed().as_secs_f64();
         }
     }
-    let mut rates = Vec::new();
-    let mut samples = Vec::new();
-    for ((db, _, sample, _, seconds), name) in both.into_iter().zip(["keeping", "plain"]) {
+    let (mut rates, mut samples, mut spent) = (Vec::new(), Vec::new(), Vec::new());
+    let both = both.into_iter().zip(["keeping", "plain"]).zip(begun);
+    for (((db, _, sample, _, seconds), name), before) in both {
         rates.push(sample.ops as f64 / seconds);
         samples.push(sample);
+        spent.push((before, db.stats()?));
         db.close()?;
         remove(&ctx.scratch.join(name))?;
     }
     let (kept, plain) = (rates[0], rates[1]);
+    let (before, after) = spent.swap_remove(0);
     Ok(Outcome::of(samples.swap_remove(0))
+        .cost(&before, &after)
         .floor_rate("without history", plain, Unit::PerSecond, kept)
         .figure_beside("commit_keeping_all", kept, plain))
 }
