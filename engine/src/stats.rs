@@ -28,9 +28,9 @@ pub struct Stats {
     /// Bytes written to the data file.
     pub data_bytes_written: u64,
     /// Times that something written was made durable, in any file: groups, checkpoints, segments of the log that were made ready. Not
-    /// counted are syncs of directories.
+    /// counted are syncs of directories. None in memory.
     pub flushes: u64,
-    /// Bytes written to all files.
+    /// Bytes written to all files. None in memory.
     pub bytes_written: u64,
     /// Bytes read from all files.
     pub bytes_read: u64,

@@ -542,6 +542,7 @@ impl Engine {
     fn stats(&self) -> Stats {
         let disk = self.disk.status();
         let io = self.disk.counters().counts();
+        let in_files = |count: u64| if disk.backend == "memory" { 0 } else { count };
         let shape = self.shapes.load();
         let shared = &self.shapes.shared;
         let (snapshots_open, snapshot_oldest) = shared.registry.open();
@@ -550,8 +551,8 @@ impl Engine {
             direct: disk.direct,
             warnings: disk.warnings,
             commits: self.pipeline.commits(),
-            flushes: io.syncs,
-            bytes_written: io.write_bytes,
+            flushes: in_files(io.syncs),
+            bytes_written: in_files(io.write_bytes),
             bytes_read: io.read_bytes,
             generation: shape.generation.get(),
             visible_txn: shared.visible(),
