@@ -145,8 +145,8 @@ pub(crate) fn scan<E: From<LogError>>(
     Ok(found)
 }
 
-/// Whether a sound group, of whatever database, begins where the log is said to end, or a little behind it, or with a later segment;
-/// or the segment in which it is said to end is not there, which then must have been there, or groups that say more are behind it.
+/// Whether a sound group begins where the log is said to end, or a little behind it, or with a later segment, of this database or of
+/// another where none of this one is; or the segment in which it is said to end is not there, which then must have been there, or groups that say more are behind it.
 /// Recycled segments hold groups of other positions only.
 ///
 /// - Cost: a few blocks, and one of each later segment; a part of the log if that segment is not there, and later ones are.
@@ -180,9 +180,12 @@ pub(crate) fn goes_on(segments: &Segments, end: Lsn, database: u64) -> Result<bo
         file.read_at(offset, &mut blocks)?;
         let from = Lsn::new(number * segments.segment_bytes() + offset);
         let places = (0..).step_by(LOG_BLOCK_BYTES).map(|at| from.plus(at));
-        let mut all = blocks.chunks_exact(LOG_BLOCK_BYTES).zip(places);
-        if all.any(|(block, at)| sound_at(block, at).is_some()) {
-            return Ok(true);
+        for (block, at) in blocks.chunks_exact(LOG_BLOCK_BYTES).zip(places) {
+            if let Some((_, of)) = sound_at(block, at)
+                && (of == database || !is_own(segments, end, database)?)
+            {
+                return Ok(true);
+            }
         }
     }
     Ok(false)
@@ -202,8 +205,30 @@ fn sound_at(block: &[u8], at: Lsn) -> Option<(Group, u64)> {
     Some((group, database))
 }
 
-/// A sound group behind `end` that says more than that was durable, or is of another database, which this log must not be taken for:
-/// its position and what it says.
+/// Whether a sound group of `database` is found before `end`, in the segment of the last byte before it. If so, what is of another
+/// database behind it is a value that looks like a group, in a segment that was recycled: who stores one need not know our id.
+fn is_own(segments: &Segments, end: Lsn, database: u64) -> Result<bool, LogError> {
+    let (number, _) = segments.locate(Lsn::new(end.get().saturating_sub(1)));
+    let Some(file) = segments.open_file(number, OpenMode::Read)? else {
+        return Ok(false);
+    };
+    let (start, len) = (number * segments.segment_bytes(), file.len()?);
+    let mut block = Buf::zeroed(LOG_BLOCK_BYTES);
+    for at in (start..end.get()).step_by(LOG_BLOCK_BYTES) {
+        let offset = at - start;
+        if offset + LOG_BLOCK_BYTES as u64 > len {
+            break;
+        }
+        file.read_at(offset, &mut block)?;
+        if sound_at(&block, Lsn::new(at)).is_some_and(|(_, of)| of == database) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// A sound group behind `end` that says more than that was durable, or is of another database where none of this one is: its position
+/// and what it says.
 ///
 /// # Errors
 /// [`LogError::Io`].
@@ -355,10 +380,17 @@ fn find_proof(
             let blocks = chunk.chunks_exact(LOG_BLOCK_BYTES);
             for (block, offset) in blocks.zip((0..).step_by(LOG_BLOCK_BYTES)) {
                 let at = base.plus(offset);
-                if at > end
-                    && let Some((later, of)) = sound_at(block, at)
-                    && (later.durable_through > end || of != database)
-                {
+                if at <= end {
+                    continue;
+                }
+                let Some((later, of)) = sound_at(block, at) else {
+                    continue;
+                };
+                let is_proof = match of == database {
+                    true => later.durable_through > end,
+                    false => !is_own(segments, end, database)?,
+                };
+                if is_proof {
                     return Ok(Some((at, later.durable_through)));
                 }
             }
