@@ -5,9 +5,9 @@ mod common;
 
 use std::path::Path;
 
-use common::{key, small, value};
+use common::{key, put_row, small, value};
 use northstardb::{
-    Backup, Db, Durability, Error, Holder, LogFilter, Options, Retention, Table, TxnId, WriteBatch,
+    Backup, Db, Durability, Error, LogFilter, Options, Retention, TxnId, WriteBatch,
 };
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
@@ -351,56 +351,6 @@ fn a_damaged_or_cut_backup_is_never_restored() {
     }
 }
 
-fn numbers(subscriber: &mut northstardb::Subscriber, most: usize) -> Vec<u64> {
-    let found = std::iter::from_fn(|| subscriber.try_next().unwrap());
-    found.take(most).map(|found| found.txn_id().get()).collect()
-}
-
-fn put(db: &Db, table: &Table, number: u64) -> TxnId {
-    let mut write = db.begin_write().unwrap();
-    write.put(table, key(number), value(number, 200)).unwrap();
-    write.commit().unwrap().txn_id
-}
-
-#[test]
-fn a_subscriber_is_acknowledged_in_the_database_that_it_follows_and_in_no_other() {
-    let [one, other] = [(); 2].map(|()| {
-        let db = small().memory().unwrap();
-        let table = db.table("t").unwrap();
-        (0..20).for_each(|number| _ = put(&db, &table, number));
-        db
-    });
-    let subscribe = |db: &Db| {
-        let log = db.log().unwrap();
-        log.subscribe("s", TxnId::new(1), LogFilter::all()).unwrap()
-    };
-    let (mut own, foreign) = (subscribe(&one), subscribe(&other));
-    assert_eq!(numbers(&mut own, 10).len(), 10);
-    let through = TxnId::new(own.position().get() - 1);
-    let mut txn = other.begin_write().unwrap();
-    let refused = txn.acknowledge(&mut own, through);
-    assert!(
-        matches!(refused, Err(Error::UnknownTable { .. })),
-        "{refused:?}"
-    );
-    txn.commit().unwrap();
-    let position = |db: &Db| db.log().unwrap().subscribers().unwrap()[0].position;
-    assert_eq!(position(&other), foreign.acknowledged());
-    own.acknowledge(through).unwrap();
-    assert_eq!(position(&one), through.next());
-    // Nor is one that was forgotten, where another has its name.
-    let log = one.log().unwrap();
-    assert!(log.unsubscribe("s").unwrap());
-    let again = log.subscribe("s", TxnId::new(3), LogFilter::all()).unwrap();
-    assert!(numbers(&mut own, 1).len() == 1);
-    let refused = own.acknowledge(TxnId::new(own.position().get() - 1));
-    assert!(
-        matches!(refused, Err(Error::UnknownTable { .. })),
-        "{refused:?}"
-    );
-    assert_eq!(position(&one), again.acknowledged());
-}
-
 #[test]
 fn an_increment_to_what_was_buffered_leads_there() {
     let dir = tempfile::tempdir().unwrap();
@@ -433,7 +383,7 @@ fn an_increment_to_what_was_buffered_leads_there() {
 fn an_increment_from_a_state_that_is_not_there_is_refused() {
     let db = small().memory().unwrap();
     let table = db.table("t").unwrap();
-    let last = put(&db, &table, 1);
+    let last = put_row(&db, &table, 1);
     for since in [last.get() + 1, u64::MAX - 1, u64::MAX] {
         let refused = db.backup_since(TxnId::new(since), Vec::new());
         assert!(
@@ -444,182 +394,28 @@ fn an_increment_from_a_state_that_is_not_there_is_refused() {
 }
 
 #[test]
-fn a_subscriber_goes_on_where_it_acknowledged_across_reopening() {
-    let dir = tempfile::tempdir().unwrap();
-    let path = dir.path().join("db");
-    let open = || small().log_segment_bytes(1 << 16).open(&path).unwrap();
-    let db = open();
-    let table = db.table("t").unwrap();
-    let from = db.log().unwrap().next();
-    let subscribe = |db: &Db| {
-        let log = db.log().unwrap();
-        log.subscribe("s", from, LogFilter::all()).unwrap()
-    };
-    let mut subscriber = subscribe(&db);
-    let mut put_txns = Vec::new();
-    // More than a few segments, and nothing else keeps the log.
-    for number in 0..2000 {
-        put_txns.push(put(&db, &table, number).get());
-        if number % 500 == 0 {
-            db.checkpoint().unwrap();
-        }
-    }
-    assert_eq!(numbers(&mut subscriber, 10), put_txns[..10]);
-    subscriber.acknowledge(TxnId::new(put_txns[4])).unwrap();
-    // Not what was not given, not backwards.
-    let ahead = subscriber.acknowledge(TxnId::new(put_txns[10]));
-    assert!(
-        matches!(ahead, Err(Error::InvalidOption { .. })),
-        "{ahead:?}"
-    );
-    subscriber.acknowledge(TxnId::new(put_txns[2])).unwrap();
-    assert_eq!(subscriber.acknowledged().get(), put_txns[5]);
-    drop(subscriber);
-    db.checkpoint().unwrap();
-    db.close().unwrap();
-
-    let db = open();
-    let mut subscriber = subscribe(&db);
-    let rest = numbers(&mut subscriber, usize::MAX);
-    assert_eq!(
-        rest,
-        put_txns[5..],
-        "no transaction that only acknowledges is among them"
-    );
-    // With what was made of it, or not at all.
-    let table = db.open_table("t").unwrap();
-    let mut write = db.begin_write().unwrap();
-    write.put(&table, "made", "of it").unwrap();
-    write
-        .acknowledge(&mut subscriber, TxnId::new(put_txns[900]))
-        .unwrap();
-    write.abort();
-    let position = |db: &Db| db.log().unwrap().subscribers().unwrap()[0].position.get();
-    assert_eq!(position(&db), put_txns[5]);
-    let mut write = db.begin_write().unwrap();
-    write
-        .acknowledge(&mut subscriber, TxnId::new(put_txns[1900]))
-        .unwrap();
-    write.commit().unwrap();
-    assert_eq!(position(&db), put_txns[1901]);
-    drop(subscriber);
-    let before = db.log().unwrap().first().unwrap();
-    for number in 0..600 {
-        put(&db, &table, number);
-    }
-    db.checkpoint().unwrap();
-    let first = db.log().unwrap().first().unwrap();
-    assert!(
-        before < first && first.get() <= put_txns[1901],
-        "{before} {first}"
-    );
-    assert!(db.log().unwrap().unsubscribe("s").unwrap());
-    assert!(!db.log().unwrap().unsubscribe("s").unwrap());
-    for number in 0..600 {
-        put(&db, &table, number);
-    }
-    db.checkpoint().unwrap();
-    assert!(db.log().unwrap().first().unwrap().get() > put_txns[1901]);
-    db.close().unwrap();
-}
-
-#[test]
-fn a_subscriber_too_far_behind_loses_its_place_and_is_told() {
-    let dir = tempfile::tempdir().unwrap();
-    let path = dir.path().join("db");
-    let options = small().log_segment_bytes(1 << 16);
-    let db = options.subscriber_log_bytes(200_000).open(&path).unwrap();
-    let table = db.table("t").unwrap();
-    let log = db.log().unwrap();
-    let mut slow = log.subscribe("slow", log.next(), LogFilter::all()).unwrap();
-    for number in 0..3000 {
-        put(&db, &table, number);
-        if number % 300 == 0 {
-            db.checkpoint().unwrap();
-        }
-    }
-    db.checkpoint().unwrap();
-    let states = log.subscribers().unwrap();
-    assert!(states[0].is_lost, "{states:?}");
-    // It may still have hold of a segment that has gone, but of no more.
-    let gap =
-        std::iter::from_fn(|| Some(slow.try_next())).find(|found| !matches!(found, Ok(Some(_))));
-    let gap = gap.unwrap();
-    let first = log.first();
-    assert!(
-        matches!(gap, Err(Error::NotInLog { .. })),
-        "{first:?} {states:?}"
-    );
-    drop(slow);
-    let again = log.subscribe("slow", log.next(), LogFilter::all());
-    assert!(matches!(again, Err(Error::NotInLog { .. })), "{again:?}");
-    // Nothing is kept any more for one that cannot go on, but for another behind it.
-    let mut other = log
-        .subscribe("other", log.next(), LogFilter::all())
-        .unwrap();
-    for number in 0..20 {
-        put(&db, &table, number);
-    }
-    // Twice, since the older slot needs its own.
-    db.checkpoint().unwrap();
-    db.checkpoint().unwrap();
-    let held = |name: &str| {
-        let holders = db.holders().unwrap();
-        let found = holders.into_iter().find_map(|holder| {
-            let Holder::Subscriber {
-                name: found,
-                held_bytes,
-                ..
-            } = holder
-            else {
-                return None;
-            };
-            (found == name).then_some(held_bytes)
-        });
-        found.unwrap()
-    };
-    assert_eq!(held("slow"), 0);
-    assert!((20 * 4096..=20 * 4096 + (1 << 16)).contains(&held("other")));
-    assert_eq!(numbers(&mut other, 20).len(), 20);
-    let start = other.acknowledged();
-    assert!(log.first().unwrap() > TxnId::new(start.get() - 20));
-    drop(other);
-    assert!(log.unsubscribe("other").unwrap());
-    assert!(log.unsubscribe("slow").unwrap());
-    let mut anew = log.subscribe("slow", log.next(), LogFilter::all()).unwrap();
-    let txn = put(&db, &table, 1);
-    assert_eq!(anew.try_next().unwrap().unwrap().txn_id(), txn);
-    // A place that is not there leaves no subscriber behind.
-    let never = log.subscribe("never", TxnId::new(1), LogFilter::all());
-    assert!(matches!(never, Err(Error::NotInLog { .. })), "{never:?}");
-    assert_eq!(log.subscribers().unwrap().len(), 1);
-    drop(anew);
-    db.close().unwrap();
-}
-
-#[test]
 fn an_increment_of_a_copy_that_went_its_own_way_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     let (one, other) = (dir.path().join("one"), dir.path().join("other"));
     let db = logged().open(&one).unwrap();
     let table = db.table("t").unwrap();
-    put(&db, &table, 1);
+    put_row(&db, &table, 1);
     db.close().unwrap();
     common::copy(&one, &other);
     let [mut full, mut own, mut early, mut foreign, mut longer] = [const { Vec::new() }; 5];
 
     let db = logged().open(&one).unwrap();
     let table = db.open_table("t").unwrap();
-    let met = put(&db, &table, 2);
+    let met = put_row(&db, &table, 2);
     db.backup(&mut full).unwrap();
-    let last = put(&db, &table, 3);
+    let last = put_row(&db, &table, 3);
     db.backup_since(met, &mut own).unwrap();
     db.close().unwrap();
 
     let db = logged().open(&other).unwrap();
     let table = db.open_table("t").unwrap();
-    assert_eq!(put(&db, &table, 7), met);
-    put(&db, &table, 8);
+    assert_eq!(put_row(&db, &table, 7), met);
+    put_row(&db, &table, 8);
     db.backup_since(met, &mut foreign).unwrap();
     db.backup_since(TxnId::new(met.get() - 1), &mut early)
         .unwrap();
@@ -651,9 +447,9 @@ fn a_copy_with_smaller_pages_refuses_a_key_that_is_too_long_for_them() {
     let db = db.open(dir.path().join("db")).unwrap();
     let table = db.table("t").unwrap();
     let mut full = Vec::new();
-    let met = put(&db, &table, 1);
+    let met = put_row(&db, &table, 1);
     db.backup(&mut full).unwrap();
-    let sound = put(&db, &table, 2);
+    let sound = put_row(&db, &table, 2);
     let mut write = db.begin_write().unwrap();
     write.put(&table, vec![7; 2000], b"value").unwrap();
     write.commit().unwrap();
@@ -686,7 +482,7 @@ fn the_state_of_a_backup_is_found_by_its_time_once_it_is_restored() {
     pause();
     let before = std::time::SystemTime::now();
     pause();
-    let at = put(&db, &table, 1);
+    let at = put_row(&db, &table, 1);
     pause();
     let moment = std::time::SystemTime::now();
     pause();
@@ -722,7 +518,7 @@ fn the_state_of_a_backup_is_found_by_its_time_once_it_is_restored() {
             other => panic!("{other:?}"),
         }
         let table = copy.open_table("t").unwrap();
-        put(&copy, &table, 2);
+        put_row(&copy, &table, 2);
         copy.checkpoint().unwrap();
     }
     assert!(copy.check().unwrap().faults.is_empty());
@@ -733,7 +529,7 @@ fn the_state_of_a_backup_is_found_by_its_time_once_it_is_restored() {
 fn a_backup_waits_for_no_writer() {
     let db = Db::memory().unwrap();
     let table = db.table("t").unwrap();
-    let at = put(&db, &table, 1);
+    let at = put_row(&db, &table, 1);
     let mut write = db.begin_write().unwrap();
     write.put(&table, "not yet", "x").unwrap();
     let (say, heard) = std::sync::mpsc::channel();

@@ -306,41 +306,57 @@ fn the_data_file_of_a_copy_that_ends_within_a_group_does_not_hide_the_log() {
 #[test]
 fn what_looks_like_a_group_of_another_database_behind_the_own_ones_is_a_value() {
     let dir = tempfile::tempdir().unwrap();
-    let (path, other) = (dir.path().join("db"), dir.path().join("other"));
-    for (path, rows) in [(&path, 5), (&other, 9)] {
-        let db = short(Retention::All).open(path).unwrap();
-        commit(&db, 0..rows, 50);
-        db.close().unwrap();
+    let other = dir.path().join("other");
+    commit_and(&other, 9, true);
+    let theirs = std::fs::read(&segments(&other)[0]).unwrap();
+    let end = 6 * 4096;
+    // As a recycled segment may hold it, right at the end of the log or behind it, of a database that was closed and of one that was not.
+    for (from, closed) in [
+        (end, true),
+        (end, false),
+        (end + 4096, true),
+        (end + 4096, false),
+    ] {
+        let path = dir.path().join(format!("{from} {closed}"));
+        commit_and(&path, 5, closed);
+        let own = &segments(&path)[0];
+        let mut bytes = std::fs::read(own).unwrap();
+        bytes[from..].copy_from_slice(&theirs[from..]);
+        std::fs::write(own, &bytes).unwrap();
+        let report = short(Retention::All).verify_log(&path).unwrap();
+        assert!(report.holes.is_empty(), "{report:?}");
+        assert_eq!(report.next, Some(TxnId::new(7)));
+        // Nor when it is opened again.
+        for rows in [5, 6] {
+            let db = short(Retention::All).open(&path).unwrap();
+            let table = db.open_table("t").unwrap();
+            let read = db.begin_read().unwrap();
+            assert_eq!(read.iter(&table).unwrap().count(), rows);
+            assert!(db.log().unwrap().check().unwrap().holes.is_empty());
+            drop(read);
+            commit(&db, 5..6, 50);
+        }
     }
-    // As a recycled segment may hold it: from the own end on, what another database has at the same place.
-    let (own, foreign) = (&segments(&path)[0], &segments(&other)[0]);
-    let report = short(Retention::All).verify_log(&path).unwrap();
-    let end = usize::try_from(report.recovery.unwrap().get()).unwrap();
-    let mut bytes = std::fs::read(own).unwrap();
-    assert_eq!((end, report.next), (6 * 4096, Some(TxnId::new(7))));
-    let behind = end + 4096;
-    bytes[behind..].copy_from_slice(&std::fs::read(foreign).unwrap()[behind..]);
-    std::fs::write(own, &bytes).unwrap();
-    let report = short(Retention::All).verify_log(&path).unwrap();
-    assert!(report.holes.is_empty(), "{report:?}");
-    let db = short(Retention::All).open(&path).unwrap();
-    let table = db.open_table("t").unwrap();
-    assert_eq!(db.begin_read().unwrap().iter(&table).unwrap().count(), 5);
-    commit(&db, 5..6, 50);
-    drop(db);
-    let db = short(Retention::All).open(&path).unwrap();
-    assert_eq!(
-        db.begin_read()
-            .unwrap()
-            .iter(&table_of(&db))
-            .unwrap()
-            .count(),
-        6
-    );
-    assert!(db.log().unwrap().check().unwrap().holes.is_empty());
-    db.close().unwrap();
 }
 
-fn table_of(db: &Db) -> northstardb::Table {
-    db.open_table("t").unwrap()
+/// Makes a database of so many rows, one a transaction.
+fn commit_and(path: &Path, rows: u64, close: bool) {
+    let db = short(Retention::All).open(path).unwrap();
+    commit(&db, 0..rows, 50);
+    match close {
+        true => db.close().unwrap(),
+        false => drop(db),
+    }
+}
+
+#[test]
+fn the_last_segment_of_another_database_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let (path, other) = (dir.path().join("db"), dir.path().join("other"));
+    for path in [&path, &other] {
+        commit_and(path, 40, false);
+    }
+    let last = last_used(&path);
+    std::fs::copy(&segments(&other)[last], &segments(&path)[last]).unwrap();
+    refused(&path, Retention::All);
 }

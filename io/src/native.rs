@@ -226,15 +226,14 @@ impl Disk for NativeDisk {
     }
 
     fn lock(&self, path: &Path) -> Result<Box<dyn FileLock>, LockError> {
-        let mut lock = try_lock(path)?;
-        for _ in 0..LOCKS_MAX {
+        for _ in 1..LOCKS_MAX {
+            let lock = try_lock(path)?;
             // Else it was removed before the lock was had: others do not find it any more.
             if lock.is_at(path) {
-                break;
+                return Ok(Box::new(lock));
             }
-            lock = try_lock(path)?;
         }
-        Ok(Box::new(lock))
+        Ok(Box::new(try_lock(path)?))
     }
 
     fn queue(&self, depth: u32) -> Result<Box<dyn Queue>, IoError> {

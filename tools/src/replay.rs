@@ -31,9 +31,9 @@ pub(crate) struct Replay {
     /// Rebuild it aside, compare the two at every digest that checkpoints noted, and name the first transaction that differs
     #[arg(long)]
     verify: bool,
-    /// Read nothing of the database but its log, and do not open it: for one whose data file is lost or damaged. One that is there says whose log
-    /// it is and where it ends; remove it if it is another's. The log may hold a
-    /// little at its end that was never acknowledged; what is missing before its end is an error, which says how far it leads
+    /// Read nothing of the database but its log, and do not open it: for one whose data file is lost or damaged. One that is there
+    /// says whose log it is and where it ends; remove it if it is another's. The log may hold a little at its end that was never
+    /// acknowledged; what is missing before its end is an error, which says how far it leads
     #[arg(long, requires = "into", conflicts_with = "verify")]
     log_alone: bool,
     /// A full backup to begin with, where the log does not reach back to the first transaction
@@ -94,15 +94,7 @@ pub(crate) fn perform(
     let Some(into) = &replay.into else {
         return Err(Failure::Use("give --into or --verify".to_owned()));
     };
-    let upto = match &replay.to {
-        None => Upto::All,
-        Some(State::Txn(txn)) => Upto::Txn(TxnId::new(*txn)),
-        Some(State::Time(moment)) => Upto::Time((*moment).into()),
-        Some(State::Tag(tag)) => {
-            let tag = State::Tag(tag.clone()).open(source)?;
-            Upto::Txn(tag.txn_id())
-        }
-    };
+    let upto = Upto::of(replay.to.as_ref(), |tag| Ok(tag.open(source)?.txn_id()))?;
     let base = replay.base.as_deref();
     let figures = make_in(into, base, |copy| rebuild(source, copy, upto))?;
     report::print(&figures, json, out)
@@ -118,16 +110,11 @@ pub(crate) fn perform_alone(
     let Some(into) = &replay.into else {
         return Err(Failure::Use("give --into".to_owned()));
     };
-    let upto = match &replay.to {
-        None => Upto::All,
-        Some(State::Txn(txn)) => Upto::Txn(TxnId::new(*txn)),
-        Some(State::Time(moment)) => Upto::Time((*moment).into()),
-        Some(State::Tag(_)) => {
-            return Err(Failure::Use(
-                "tags are looked up in history, which is in the data file: give --to a transaction or a time".to_owned(),
-            ));
-        }
-    };
+    let upto = Upto::of(replay.to.as_ref(), |_| {
+        Err(Failure::Use(
+            "tags are looked up in history, which is in the data file: give --to a transaction or a time".to_owned(),
+        ))
+    })?;
     let base = replay.base.as_deref();
     let figures = make_in(into, base, |copy| rebuild_alone(path, copy, upto))?;
     report::print(&figures, json, out)
@@ -193,20 +180,26 @@ fn read_alone(
     base: Option<Base>,
 ) -> Result<(LogReader, Option<SystemTime>), Failure> {
     let open = |from| Options::new().read_log(path, from);
-    let mut before = None;
+    let (mut reader, mut before) = (None, None);
     if base.is_some() {
-        before = match open(begun) {
+        match open(begun) {
             // What is damaged there is not needed.
-            Ok(mut reader) => reader.next().and_then(Result::ok),
-            Err(Error::NotInLog { .. }) => None,
+            Ok(mut found) => {
+                if let Some(Ok(transaction)) = found.next() {
+                    (reader, before) = (Some(found), Some(transaction.time()));
+                }
+            }
+            Err(Error::NotInLog { .. }) => {}
             Err(other) => return Err(other).during(failed),
-        };
+        }
     }
-    let before = before.map(|found| found.time());
-    let reader = open(begun.next()).during(|| match base {
-        None => NOT_SO_FAR.to_owned(),
-        Some(_) => failed(),
-    })?;
+    let reader = match reader {
+        Some(reader) => reader,
+        None => open(begun.next()).during(|| match base {
+            None => NOT_SO_FAR.to_owned(),
+            Some(_) => failed(),
+        })?,
+    };
     if let Some(base) = base {
         let foreign =
             |why: &str| Failure::Found(format!("the base is not of this database: {why}"));
@@ -284,6 +277,19 @@ enum Upto {
 }
 
 impl Upto {
+    /// What was asked for; `tagged` finds the transaction of a tag.
+    fn of(
+        state: Option<&State>,
+        tagged: impl FnOnce(&State) -> Result<TxnId, Failure>,
+    ) -> Result<Self, Failure> {
+        Ok(match state {
+            None => Self::All,
+            Some(State::Txn(txn)) => Self::Txn(TxnId::new(*txn)),
+            Some(State::Time(moment)) => Self::Time((*moment).into()),
+            Some(tag @ State::Tag(_)) => Self::Txn(tagged(tag)?),
+        })
+    }
+
     fn includes(self, found: &Transaction) -> bool {
         match self {
             Self::All => true,

@@ -40,9 +40,9 @@ impl Checkpointer {
         if planted("subscribers do not hold the log") {
             return None;
         }
-        let first = self.retainer.first(&self.segments);
-        let newest =
-            Snapshot::newest(&self.shapes, None).and_then(|newest| furthest_behind(&newest, first));
+        let (retainer, segments) = (&mut self.retainer, &self.segments);
+        let newest = Snapshot::newest(&self.shapes, None)
+            .and_then(|newest| furthest_behind(&newest, || retainer.first(segments)));
         newest.unwrap_or(Some(TxnId::ZERO))
     }
 

@@ -2,6 +2,7 @@
 //!
 //! Spec: SE-024.
 
+use std::cell::LazyCell;
 use std::collections::BTreeMap;
 use std::time::{Duration, UNIX_EPOCH};
 
@@ -50,9 +51,9 @@ impl Db {
             }
         }
         // Who holds what is said also of a log that is damaged.
-        let first = log.first().unwrap_or(TxnId::ZERO);
+        let first = LazyCell::new(|| log.first().unwrap_or(TxnId::ZERO));
         each_of(&log.snapshot()?, |name, (position, since_ns)| {
-            let is_lost = position < first;
+            let is_lost = position < *first;
             holders.push(Holder::Subscriber {
                 held_bytes: if is_lost { 0 } else { bytes_from(position) },
                 name: String::from_utf8_lossy(name).into_owned(),

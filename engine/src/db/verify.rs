@@ -19,7 +19,7 @@ use super::options::Options;
 use crate::error::{Error, Result};
 use crate::format::meta::Meta;
 use crate::ids::{Lsn, TxnId};
-use crate::log::{Follower, LogError, Segments, proof_behind, survey};
+use crate::log::{Follower, LogError, Segments, is_value, proof_behind, survey};
 use crate::pages::metas;
 
 /// What a walk over the whole log found.
@@ -179,7 +179,7 @@ fn examine_by_meta(
         .files_end()
         .max(meta.durable_through)
         .max(border.lsn);
-    let ends = walk.walk_on(&segments, &mut rest, end, meta.durable_through);
+    let ends = walk.walk_on((&segments, database), &mut rest, end, meta.durable_through);
     let report = &mut walk.report;
     // Else it is among the holes.
     if end == border.lsn
@@ -233,11 +233,11 @@ fn examine_alone(
     let follower =
         database.and_then(|database| Follower::from_any(&segments, database, start, end));
     walk.note_start(start, follower.as_ref(), None);
-    match follower {
-        Some(mut follower) => {
-            walk.walk_on(&segments, &mut follower, end, start);
+    match (follower, database) {
+        (Some(mut follower), Some(database)) => {
+            walk.walk_on((&segments, database), &mut follower, end, start);
         }
-        None => walk.report.holes.push(LogHole {
+        (_, _) => walk.report.holes.push(LogHole {
             first: None,
             next: None,
             place: Some((start, end)),
@@ -310,7 +310,7 @@ impl Walk {
     /// `known`. Gives that place.
     fn walk_on(
         &mut self,
-        segments: &Segments,
+        (segments, database): (&Segments, u64),
         follower: &mut Follower,
         end: Lsn,
         known: Lsn,
@@ -324,7 +324,8 @@ impl Walk {
                     let damage = follower.skip_damage(end);
                     let is_empty = self.closed_at == Some(damage.from) && is_short(&error);
                     let is_lost = segments.lost(damage.from).is_some();
-                    if may_be_torn(&error) && !is_lost || is_empty {
+                    let is_torn = may_be_torn(&error) || is_stale(segments, &error, database);
+                    if is_torn && !is_lost || is_empty {
                         self.doubts.push(Doubt {
                             at: damage.from,
                             transactions: self.report.transactions,
@@ -456,6 +457,14 @@ fn may_be_torn(error: &LogError) -> bool {
         | LogError::Record { .. }
         | LogError::Halted => false,
     }
+}
+
+/// Whether it is what recovery takes for no group.
+fn is_stale(segments: &Segments, error: &LogError, database: u64) -> bool {
+    let LogError::Corrupt { why, .. } = error else {
+        return false;
+    };
+    is_value(segments, why, database).unwrap_or(false)
 }
 
 /// Whether what was to be read lies beyond the end of its file.

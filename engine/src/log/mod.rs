@@ -35,7 +35,7 @@ pub(crate) use group::GroupBuilder;
 pub(crate) use places::Places;
 pub(crate) use probe::{fingerprint, probe};
 pub(crate) use retain::Retainer;
-pub(crate) use scan::{ScanEnd, ScanStart, goes_on, proof_behind, scan};
+pub(crate) use scan::{ScanEnd, ScanStart, goes_on, is_value, proof_behind, scan};
 pub(crate) use segment::Segments;
 pub(crate) use survey::survey;
 

@@ -72,7 +72,13 @@ pub(crate) fn scan<E: From<LogError>>(
     };
     let mut doubted = None;
     let why = loop {
-        match next_group(&mut reader, found.end, start.database)? {
+        let next = match next_group(&mut reader, found.end, start.database) {
+            Err(LogError::Corrupt { why, .. }) if is_value(segments, &why, start.database)? => {
+                Next::Broken(why)
+            }
+            next => next?,
+        };
+        match next {
             Next::Group {
                 group,
                 checksum,
@@ -182,7 +188,7 @@ pub(crate) fn goes_on(segments: &Segments, end: Lsn, database: u64) -> Result<bo
         let places = (0..).step_by(LOG_BLOCK_BYTES).map(|at| from.plus(at));
         for (block, at) in blocks.chunks_exact(LOG_BLOCK_BYTES).zip(places) {
             if let Some((_, of)) = sound_at(block, at)
-                && (of == database || !is_own(segments, end, database)?)
+                && (of == database || !begins_own(segments, end, database)?)
             {
                 return Ok(true);
             }
@@ -205,22 +211,30 @@ fn sound_at(block: &[u8], at: Lsn) -> Option<(Group, u64)> {
     Some((group, database))
 }
 
-/// Whether a sound group of `database` is found before `end`, in the segment of the last byte before it. If so, what is of another
-/// database behind it is a value that looks like a group, in a segment that was recycled: who stores one need not know our id.
-fn is_own(segments: &Segments, end: Lsn, database: u64) -> Result<bool, LogError> {
-    let (number, _) = segments.locate(Lsn::new(end.get().saturating_sub(1)));
+/// Whether what was found is no group of another database but a value that looks like one, left in a segment that was recycled.
+///
+/// # Errors
+/// [`LogError::Io`].
+pub(crate) fn is_value(
+    segments: &Segments,
+    why: &GroupError,
+    database: u64,
+) -> Result<bool, LogError> {
+    Ok(why.field == GroupField::Database && begins_own(segments, why.at, database)?)
+}
+
+/// Whether a sound group of `database` lies before `end` in the same segment: then the segment is this log's, and what is of another
+/// database behind that is a value that somebody stored, who need not have known our id.
+fn begins_own(segments: &Segments, end: Lsn, database: u64) -> Result<bool, LogError> {
+    let (number, offset) = segments.locate(end);
     let Some(file) = segments.open_file(number, OpenMode::Read)? else {
         return Ok(false);
     };
-    let (start, len) = (number * segments.segment_bytes(), file.len()?);
+    let (start, until) = (number * segments.segment_bytes(), offset.min(file.len()?));
     let mut block = Buf::zeroed(LOG_BLOCK_BYTES);
-    for at in (start..end.get()).step_by(LOG_BLOCK_BYTES) {
-        let offset = at - start;
-        if offset + LOG_BLOCK_BYTES as u64 > len {
-            break;
-        }
-        file.read_at(offset, &mut block)?;
-        if sound_at(&block, Lsn::new(at)).is_some_and(|(_, of)| of == database) {
+    for at in (0..until / LOG_BLOCK_BYTES as u64).map(|block| block * LOG_BLOCK_BYTES as u64) {
+        file.read_at(at, &mut block)?;
+        if sound_at(&block, Lsn::new(start + at)).is_some_and(|(_, of)| of == database) {
             return Ok(true);
         }
     }
@@ -369,6 +383,7 @@ fn find_proof(
     let chunk_bytes = segments.chunk_bytes();
     // The first chunk counts whole, though mostly behind the end.
     let mut budget = group::LEN_BYTES_MAX + chunk_bytes;
+    let mut own: Option<bool> = None;
     for number in segments.numbers_from(segments.locate(end).0) {
         let start = Lsn::new(number * segments.segment_bytes());
         for index in 0..segments.segment_bytes() / chunk_bytes {
@@ -388,7 +403,10 @@ fn find_proof(
                 };
                 let is_proof = match of == database {
                     true => later.durable_through > end,
-                    false => !is_own(segments, end, database)?,
+                    false => match own {
+                        Some(own) => !own,
+                        None => !*own.insert(begins_own(segments, end, database)?),
+                    },
                 };
                 if is_proof {
                     return Ok(Some((at, later.durable_through)));

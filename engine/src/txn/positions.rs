@@ -6,6 +6,8 @@
 //!
 //! - Spec: FF-025.
 
+use std::cell::LazyCell;
+
 use northstar_io::planted::planted;
 
 use super::cursor::Cursor;
@@ -13,14 +15,20 @@ use super::snapshot::Snapshot;
 use crate::error::{Corruption, Error, Result};
 use crate::ids::{TableId, TxnId};
 
-/// The position of the subscriber furthest behind, of those that wait for transaction `first` or a later one, if there are any.
+/// The position of the subscriber furthest behind, of those that wait for transaction `first` or a later one, if there are any. `first`
+/// is asked for once, if there is a subscriber.
 ///
 /// # Errors
 /// What reading meets, and damaged rows.
-pub(crate) fn furthest_behind(snapshot: &Snapshot, first: TxnId) -> Result<Option<TxnId>> {
+pub(crate) fn furthest_behind(
+    snapshot: &Snapshot,
+    first: impl FnOnce() -> TxnId,
+) -> Result<Option<TxnId>> {
     let mut oldest: Option<TxnId> = None;
+    let first = LazyCell::new(first);
     each_of(snapshot, |_, (position, _)| {
-        if position >= first && !(oldest.is_some() && planted("the log is held for one subscriber"))
+        if position >= *first
+            && !(oldest.is_some() && planted("the log is held for one subscriber"))
         {
             oldest = Some(oldest.map_or(position, |oldest| oldest.min(position)));
         }

@@ -94,6 +94,13 @@ pub fn put(db: &Db, table: &Table, key: &str, value: &[u8]) -> TxnId {
     write.commit().unwrap().txn_id
 }
 
+/// Commits a row of 200 bytes with that number and says by which transaction.
+pub fn put_row(db: &Db, table: &Table, number: u64) -> TxnId {
+    let mut write = db.begin_write().unwrap();
+    write.put(table, key(number), value(number, 200)).unwrap();
+    write.commit().unwrap().txn_id
+}
+
 /// The rows that [`load`] leaves.
 pub fn loaded(range: std::ops::Range<u64>, len: usize) -> Rows {
     range
