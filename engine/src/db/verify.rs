@@ -321,10 +321,12 @@ impl Walk {
                 Step::Sound => {}
                 Step::End => break,
                 Step::Broken(error) => {
+                    let chain = follower.chain();
                     let damage = follower.skip_damage(end);
                     let is_empty = self.closed_at == Some(damage.from) && is_short(&error);
                     let is_lost = segments.lost(damage.from).is_some();
-                    let is_torn = may_be_torn(&error) || is_stale(segments, &error, database);
+                    let is_torn =
+                        may_be_torn(&error) || is_stale(segments, &error, database, chain);
                     if is_torn && !is_lost || is_empty {
                         self.doubts.push(Doubt {
                             at: damage.from,
@@ -460,11 +462,11 @@ fn may_be_torn(error: &LogError) -> bool {
 }
 
 /// Whether it is what recovery takes for no group.
-fn is_stale(segments: &Segments, error: &LogError, database: u64) -> bool {
+fn is_stale(segments: &Segments, error: &LogError, database: u64, chain: Option<u32>) -> bool {
     let LogError::Corrupt { why, .. } = error else {
         return false;
     };
-    is_value(segments, why, database).unwrap_or(false)
+    is_value(segments, why, database, chain).unwrap_or(false)
 }
 
 /// Whether what was to be read lies beyond the end of its file.

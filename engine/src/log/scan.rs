@@ -73,7 +73,9 @@ pub(crate) fn scan<E: From<LogError>>(
     let mut doubted = None;
     let why = loop {
         let next = match next_group(&mut reader, found.end, start.database) {
-            Err(LogError::Corrupt { why, .. }) if is_value(segments, &why, start.database)? => {
+            Err(LogError::Corrupt { why, .. })
+                if is_value(segments, &why, start.database, Some(found.end.checksum))? =>
+            {
                 Next::Broken(why)
             }
             next => next?,
@@ -211,7 +213,8 @@ fn sound_at(block: &[u8], at: Lsn) -> Option<(Group, u64)> {
     Some((group, database))
 }
 
-/// Whether what was found is no group of another database but a value that looks like one, left in a segment that was recycled.
+/// Whether what was found is no group of another database but a value that looks like one, left in a segment that was recycled: it does not
+/// carry `chain`, which this log's next group must, where that is known.
 ///
 /// # Errors
 /// [`LogError::Io`].
@@ -219,8 +222,20 @@ pub(crate) fn is_value(
     segments: &Segments,
     why: &GroupError,
     database: u64,
+    chain: Option<u32>,
 ) -> Result<bool, LogError> {
-    Ok(why.field == GroupField::Database && begins_own(segments, why.at, database)?)
+    if why.field != GroupField::Database {
+        return Ok(false);
+    }
+    let (number, offset) = segments.locate(why.at);
+    let Some(file) = segments.open_file(number, OpenMode::Read)? else {
+        return Ok(false);
+    };
+    let mut block = Buf::zeroed(LOG_BLOCK_BYTES);
+    file.read_at(offset, &mut block)?;
+    let found = sound_at(&block, why.at);
+    let follows = found.is_some_and(|(group, _)| Some(group.previous) == chain);
+    Ok(!follows && begins_own(segments, why.at, database)?)
 }
 
 /// Whether a sound group of `database` lies before `end` in the same segment: then the segment is this log's, and what is of another
