@@ -11,8 +11,7 @@
 
 #![deny(clippy::indexing_slicing)]
 
-use std::ops::Range;
-
+use crate::format::node::Suffix;
 use crate::ids::{TableId, TxnId};
 
 /// Zero bytes in one full part of a run.
@@ -70,30 +69,73 @@ pub(crate) fn table_prefix(table: TableId) -> [u8; TABLE_BYTES] {
     table.get().to_be_bytes()
 }
 
-/// Where in `packed` its key lies as it is, as it does if it has no zeros.
+/// Whether one of the eight bytes of `word` is zero.
 #[inline]
-pub(crate) fn as_packed(packed: &[u8]) -> Option<Range<usize>> {
-    let (key, [0, 0]) = packed.get(TABLE_BYTES..)?.split_last_chunk()? else {
-        return None;
-    };
-    (!has_zero(key)).then_some(TABLE_BYTES..TABLE_BYTES + key.len())
+fn has_zero_byte(word: u64) -> bool {
+    const ONES: u64 = u64::from_le_bytes([1; 8]);
+    const HIGH: u64 = ONES << 7;
+    word.wrapping_sub(ONES) & !word & HIGH != 0
 }
 
 /// Whether there is a zero byte. Eight at a time, since most keys have none and are short; the last eight once more where they are
 /// no whole word.
 #[inline]
 fn has_zero(key: &[u8]) -> bool {
-    const ONES: u64 = u64::from_le_bytes([1; 8]);
-    const HIGH: u64 = ONES << 7;
-    let in_word = |word: &[u8; 8]| {
-        let word = u64::from_le_bytes(*word);
-        word.wrapping_sub(ONES) & !word & HIGH != 0
-    };
+    let in_word = |word: &[u8; 8]| has_zero_byte(u64::from_le_bytes(*word));
     let Some(last) = key.last_chunk() else {
         return key.contains(&0);
     };
     let (words, _) = key.as_chunks();
     words.iter().any(in_word) || in_word(last)
+}
+
+/// Puts into `into` what the keys of a leaf begin with, whose stored keys begin with `prefix`. Says whether each of them is that and
+/// what its row adds, where [`plain`] tells what that is; else they are unpacked one by one.
+pub(crate) fn unpack_lead(prefix: &[u8], into: &mut Vec<u8>) -> bool {
+    into.clear();
+    let Some((_, mut rest)) = prefix.split_first_chunk::<TABLE_BYTES>() else {
+        return false;
+    };
+    loop {
+        match *rest {
+            [] => return true,
+            [0, zeros, ref end @ ..] if zeros > FULL && zeros < u8::MAX => {
+                if end.first() == Some(&0) {
+                    return false;
+                }
+                into.resize(into.len() + usize::from(u8::MAX - zeros), 0);
+                rest = end;
+            }
+            [0, ..] => return false,
+            [byte, ref end @ ..] => {
+                into.push(byte);
+                rest = end;
+            }
+        }
+    }
+}
+
+/// What a row adds to the key that [`unpack_lead`] began, if that has no zeros: its first four bytes, which are the head of
+/// `suffix`, then these.
+#[inline]
+pub(crate) fn plain<'k>(suffix: &Suffix<'k>) -> Option<&'k [u8]> {
+    let (key, [0, 0, ..]) = suffix.rest.split_last_chunk::<{ 2 + TXN_BYTES }>()? else {
+        return None;
+    };
+    let head = u64::from(suffix.head) | u64::MAX << 32;
+    let is_plain = match (key.last_chunk(), suffix.rest.first_chunk()) {
+        // Behind so short a key there are more bytes of the row.
+        (None, Some(word)) => {
+            let ours = (1 << (8 * key.len())) - 1;
+            !has_zero_byte(u64::from_le_bytes(*word) | !ours)
+        }
+        (Some(last), _) => {
+            let (words, _) = key.as_chunks();
+            !(words.iter().chain([last])).any(|word| has_zero_byte(u64::from_le_bytes(*word)))
+        }
+        (None, None) => false,
+    };
+    (is_plain && !has_zero_byte(head)).then_some(key)
 }
 
 /// Puts the key of `packed` into `into`. Says whether it is one.
@@ -103,8 +145,10 @@ pub(crate) fn unpack(packed: &[u8], into: &mut Vec<u8>) -> bool {
         return false;
     };
     // Most keys have no zeros.
-    if let Some(key) = as_packed(packed) {
-        into.extend_from_slice(packed.get(key).unwrap_or_default());
+    if let Some((key, [0, 0])) = rest.split_last_chunk()
+        && !has_zero(key)
+    {
+        into.extend_from_slice(key);
         return true;
     }
     let mut in_run = false;
@@ -210,6 +254,36 @@ mod tests {
             prop_assert_eq!(packed(table, &a).cmp(&packed(table, &b)), a.cmp(&b));
             let is_start = packed(table, &a).starts_with(&packed(table, &b));
             prop_assert_eq!(is_start, a == b);
+        }
+
+        #[test]
+        fn a_key_in_two_parts_is_the_key(key in keys(), table in 0..20_u32, cut in 0..40_usize, to in any::<u64>()) {
+            let mut stored = packed(table, &key);
+            push_end(TxnId::new(to), &mut stored);
+            let (front, rest) = stored.split_at(cut.min(stored.len()));
+            let mut whole = Vec::new();
+            if let (true, Some(end)) = (unpack_lead(front, &mut whole), plain(&Suffix::of(rest))) {
+                whole.extend_from_slice(rest.first_chunk::<4>().unwrap());
+                whole.extend_from_slice(end);
+                prop_assert_eq!(whole, key);
+            }
+        }
+
+        #[test]
+        fn a_key_without_zeros_is_in_two_parts_wherever_it_is_cut(key in vec(1..255_u8, 4..30), zeros in 0..9_usize, cut in 0..26_usize) {
+            // Zeros in front, as numbers have them, and a cut that leaves the row four bytes.
+            let key = [vec![0; zeros], key].concat();
+            let mut stored = packed(16, &key);
+            push_end(TxnId::new(1), &mut stored);
+            let lead = TABLE_BYTES + 2 * usize::from(zeros > 0);
+            let (front, rest) = stored.split_at((lead + cut).min(stored.len() - 14));
+            let mut whole = Vec::new();
+            prop_assert!(unpack_lead(front, &mut whole));
+            let end = plain(&Suffix::of(rest));
+            prop_assert!(end.is_some());
+            whole.extend_from_slice(rest.first_chunk::<4>().unwrap());
+            whole.extend_from_slice(end.unwrap());
+            prop_assert_eq!(whole, key);
         }
 
         #[test]

@@ -19,9 +19,11 @@ use northstar_io::planted::planted;
 use super::key;
 use super::run::Run;
 use crate::format::leaf::{Leaf, LeafRow, RowValue};
+use crate::format::node;
 use crate::format::page::PageError;
 use crate::ids::{PageId, TableId, TxnId};
 use crate::pages::{Class, PageRead};
+use crate::prefetch::prefetch_line;
 use crate::tree::cursor::{Between, Cursor, CursorRow, Look, Taken};
 
 /// Versions passed over before a run stands on one that was not seen.
@@ -81,6 +83,7 @@ impl<'p, P: PageRead> Seen<'p, P> {
             last: None,
             last_seen: None,
             packed: Vec::new(),
+            lead: Vec::new(),
             left: Vec::new(),
         };
         Self {
@@ -240,13 +243,23 @@ impl<'p, P: PageRead> Seen<'p, P> {
     }
 
     /// Whether the turn of `one` is before that of `other`.
+    #[inline]
     fn is_before(&self, one: Stand, other: Stand) -> bool {
+        let order = match one.head.cmp(&other.head) {
+            Ordering::Equal => return self.is_before_alike(one, other),
+            order @ (Ordering::Less | Ordering::Greater) => order,
+        };
+        order == self.way.before()
+    }
+
+    /// The same where both keys begin alike.
+    #[inline(never)]
+    fn is_before_alike(&self, one: Stand, other: Stand) -> bool {
         let (Some(run), Some(other_run)) = (self.runs.get(one.run), self.runs.get(other.run))
         else {
             return false;
         };
-        let order = one.head.cmp(&other.head);
-        match order.then_with(|| run.key().cmp(other_run.key())) {
+        match run.key().cmp(other_run.key()) {
             Ordering::Equal => other_run.is_seen() && !run.is_seen(),
             order @ (Ordering::Less | Ordering::Greater) => order == self.way.before(),
         }
@@ -271,11 +284,15 @@ impl<P: PageRead> Between for Seen<'_, P> {
         visit: &mut impl FnMut(&[u8], RowValue<'_>) -> ControlFlow<()>,
     ) -> Result<ControlFlow<()>, PageError> {
         if let Some(run) = self.foremost()
-            && let Some(row) = run.row()
+            && let Some(version) = run.version()
+            && let Some(key) = run.keys.get(version.key.clone())
         {
-            let ends = match run.is_seen() {
-                true => visit(row.key, row.value).is_break(),
-                false => to.is_some_and(|to| row.key >= to),
+            let ends = match version.is_seen {
+                true => match run.cursor.taken(&version.taken, key) {
+                    Some(row) => visit(key, row.value).is_break(),
+                    None => false,
+                },
+                false => to.is_some_and(|to| key >= to),
             };
             if ends {
                 return Ok(ControlFlow::Break(()));
@@ -313,8 +330,10 @@ struct RunCursor<'p, P: PageRead> {
     /// The key of the last version of those before, and that of the last one that was seen.
     last: Option<Vec<u8>>,
     last_seen: Option<Vec<u8>>,
-    /// A stored key.
+    /// A key, as it is stored or was.
     packed: Vec<u8>,
+    /// What the keys of the leaf begin with.
+    lead: Vec<u8>,
     /// The stored key from which it jumped.
     left: Vec<u8>,
 }
@@ -439,51 +458,63 @@ impl<P: PageRead> RunCursor<'_, P> {
             let (mut wrong, mut ends) = (None, false);
             let (keys, versions, packed) = (&mut self.keys, &mut self.versions, &mut self.packed);
             let (last_seen, table, batch) = (&self.last_seen, self.table, self.batch);
+            let (lead, mut leads) = (&mut self.lead, None);
             let look = |leaf: &Leaf<'_>, row: &LeafRow<'_>| {
-                // Of most versions the row alone says whether they were seen, without its whole key.
-                let prefix = leaf.prefix();
+                let (prefix, start) = (leaf.prefix(), keys.len());
+                let mut plain = None;
                 if let Some(to) = row.suffix.rest.last_chunk()
                     && prefix.first_chunk() == Some(&own)
-                    && !is_seen(at, row.txn, TxnId::new(u64::from_be_bytes(*to)))
-                    && passed + 1 < STEPS_MAX
                 {
-                    passed += 1;
-                    return Look::On;
+                    // Of most versions the row alone says whether they were seen, without its whole key.
+                    let is_seen = is_seen(at, row.txn, TxnId::new(u64::from_be_bytes(*to)));
+                    if !is_seen && passed + 1 < STEPS_MAX {
+                        passed += 1;
+                        return Look::On;
+                    }
+                    // And most keys are what all of the leaf begin with, and then bytes of the row as they are.
+                    let mut unpack = || key::unpack_lead(prefix, lead).then(|| head_of(lead));
+                    if is_seen && let Some(head) = *leads.get_or_insert_with(&mut unpack) {
+                        plain = key::plain(&row.suffix).map(|rest| (head, rest));
+                    }
                 }
-                let start = keys.len();
-                keys.reserve(prefix.len() + row.suffix.len);
-                keys.extend_from_slice(prefix);
-                row.suffix.append_to(keys);
-                let stored = keys.get(start..).unwrap_or_default();
-                // The check of every page that is read says that keys are in order, not that they are packed.
-                let Some((own, to)) = key::split(stored) else {
-                    wrong = Some(Wrong::Key);
-                    return Look::Again;
-                };
-                if key::table_of(own) != Some(table) {
-                    ends = true;
-                    return Look::Again;
-                }
-                let is_seen = is_seen(at, row.txn, to);
-                if !is_seen && passed + 1 < STEPS_MAX {
-                    passed += 1;
-                    keys.truncate(start);
-                    return Look::On;
-                }
-                let key = match key::as_packed(own) {
-                    Some(key) => start + key.start..start + key.end,
+                let (key, head, is_seen) = match plain {
+                    Some((head, rest)) => {
+                        put_short(lead, keys);
+                        keys.extend_from_slice(&row.suffix.head.to_be_bytes());
+                        put_short(rest, keys);
+                        let head = head | head_behind(lead.len(), row.suffix.head, rest);
+                        (start..keys.len(), head, true)
+                    }
                     None => {
+                        keys.reserve(prefix.len() + row.suffix.len);
+                        keys.extend_from_slice(prefix);
+                        row.suffix.append_to(keys);
+                        let stored = keys.get(start..).unwrap_or_default();
+                        // The check of every page that is read says that keys are in order, not that they are packed.
+                        let Some((own, to)) = key::split(stored) else {
+                            wrong = Some(Wrong::Key);
+                            return Look::Again;
+                        };
+                        if key::table_of(own) != Some(table) {
+                            ends = true;
+                            return Look::Again;
+                        }
+                        let is_seen = is_seen(at, row.txn, to);
+                        if !is_seen && passed + 1 < STEPS_MAX {
+                            passed += 1;
+                            keys.truncate(start);
+                            return Look::On;
+                        }
                         if !key::unpack(own, packed) {
                             wrong = Some(Wrong::Key);
                             return Look::Again;
                         }
                         keys.truncate(start);
                         keys.extend_from_slice(packed);
-                        start..keys.len()
+                        (start..keys.len(), head_of(packed), is_seen)
                     }
                 };
                 let own = keys.get(key.clone()).unwrap_or_default();
-                let head = head_of(own);
                 if is_seen {
                     let is_same = match versions.last() {
                         Some(version) => {
@@ -496,6 +527,10 @@ impl<P: PageRead> RunCursor<'_, P> {
                         return Look::Again;
                     }
                     passed = 0;
+                }
+                // It will be read when its turn comes.
+                if let RowValue::Inline([.., last]) = row.value {
+                    prefetch_line(last);
                 }
                 versions.push(Version {
                     key,
@@ -593,6 +628,41 @@ fn head_of(key: &[u8]) -> u64 {
     u64::from_be_bytes(padded)
 }
 
+/// Adds `bytes` to `keys`: a few by as many stores, without a call.
+#[inline(always)]
+fn put_short(bytes: &[u8], keys: &mut Vec<u8>) {
+    if let (8..=16, Some(first), Some(last)) = (
+        bytes.len(),
+        bytes.first_chunk::<8>(),
+        bytes.last_chunk::<8>(),
+    ) {
+        keys.extend_from_slice(first);
+        keys.truncate(keys.len() + bytes.len() - 16);
+        keys.extend_from_slice(last);
+    } else if let (4..8, Some(first), Some(last)) = (
+        bytes.len(),
+        bytes.first_chunk::<4>(),
+        bytes.last_chunk::<4>(),
+    ) {
+        keys.extend_from_slice(first);
+        keys.truncate(keys.len() + bytes.len() - 8);
+        keys.extend_from_slice(last);
+    } else {
+        keys.extend_from_slice(bytes);
+    }
+}
+
+/// What the four bytes of `head` and `rest` add to how a key begins behind `before` bytes: from what is at hand, before the key is put
+/// together.
+#[inline]
+fn head_behind(before: usize, head: u32, rest: &[u8]) -> u64 {
+    let added = u64::from(head) << 32 | u64::from(node::head_of(rest));
+    match before {
+        0..8 => added >> (8 * before),
+        _ => 0,
+    }
+}
+
 /// What is wrong with a row.
 enum Wrong {
     /// Its key is none of history.
@@ -614,6 +684,33 @@ pub(super) fn seen_twice(page: Option<PageId>) -> PageError {
 /// Whether `at` saw a version that is there `from` up to but not including `to`.
 #[inline]
 fn is_seen(at: TxnId, from: TxnId, to: TxnId) -> bool {
-    let ended = to <= at && !planted("a walk shows what had ended");
-    from <= at && !ended
+    // Both at once: nobody can foretell either, and one guess is cheaper than two.
+    let ended = (to <= at) & !planted("a walk shows what had ended");
+    (from <= at) & !ended
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn a_key_put_together_is_the_key_and_its_head_that_of_the_key(
+            lead in vec(any::<u8>(), 0..30),
+            head in any::<[u8; 4]>(),
+            rest in vec(any::<u8>(), 0..30),
+        ) {
+            let mut keys = b"before".to_vec();
+            put_short(&lead, &mut keys);
+            keys.extend_from_slice(&head);
+            put_short(&rest, &mut keys);
+            let key = [&*lead, &head, &rest].concat();
+            prop_assert_eq!(&keys[6..], &*key);
+            let begins = head_of(&lead) | head_behind(lead.len(), u32::from_be_bytes(head), &rest);
+            prop_assert_eq!(begins, head_of(&key));
+        }
+    }
 }

@@ -27,6 +27,8 @@ mod scan;
 
 pub(crate) use scan::Between;
 
+/// Rows whose memory is asked for ahead.
+const ROWS_AHEAD: usize = 8;
 /// Leaves asked for ahead, at first and at most.
 const WINDOW_MIN: usize = 4;
 const WINDOW_MAX: usize = 64;
@@ -388,6 +390,10 @@ impl<'p, P: PageRead> Cursor<'p, P> {
             let last = end_row(&leaf, way);
             let mut index = cursor.index;
             let looked = loop {
+                leaf.prefetch_row(match way {
+                    Way::Forward => index + ROWS_AHEAD,
+                    Way::Backward => index.wrapping_sub(ROWS_AHEAD),
+                });
                 let looked = look(&leaf, &leaf.row(index)?);
                 if looked != Look::On || index == last {
                     break looked;

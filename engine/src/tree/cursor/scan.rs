@@ -3,7 +3,7 @@
 use std::cmp::Ordering;
 use std::ops::ControlFlow;
 
-use super::{Cursor, Place, Way};
+use super::{Cursor, Place, ROWS_AHEAD, Way};
 use crate::format::leaf::{Leaf, RowValue};
 use crate::format::node::{Suffix, strip, structure};
 use crate::format::page::PageError;
@@ -147,9 +147,11 @@ impl<P: PageRead> Cursor<'_, P> {
         let prefix = leaf.prefix();
         key.clear();
         key.extend_from_slice(prefix);
-        let mut limit = Limit::of(others.key(), prefix);
-        let end = Limit::of(to, prefix);
+        let front = Front::of(prefix);
+        let mut limit = front.limit(others.key());
+        let end = front.limit(to);
         for index in self.index..leaf.count() {
+            leaf.prefetch_row(index + ROWS_AHEAD);
             let row = leaf.row(index)?;
             loop {
                 match limit.order(&row.suffix) {
@@ -162,7 +164,7 @@ impl<P: PageRead> Cursor<'_, P> {
                 if others.visit(to, visit)?.is_break() {
                     return Ok(ControlFlow::Break(()));
                 }
-                limit = Limit::of(others.key(), prefix);
+                limit = front.limit(others.key());
             }
             if row.txn <= at {
                 key.truncate(prefix.len());
@@ -189,23 +191,111 @@ enum Limit<'k> {
     Last,
 }
 
-impl<'k> Limit<'k> {
-    #[inline]
-    fn of(key: Option<&'k [u8]>, prefix: &[u8]) -> Self {
-        match key.map(|key| strip(key, prefix)) {
-            Some(Ok(rest)) => Self::At(Suffix::of(rest)),
-            Some(Err(Ordering::Less)) => Self::First,
-            Some(Err(Ordering::Equal | Ordering::Greater)) | None => Self::Last,
-        }
-    }
-
+impl Limit<'_> {
     /// How a row compares with it.
     #[inline]
     fn order(&self, suffix: &Suffix<'_>) -> Ordering {
         match self {
             Self::First => Ordering::Greater,
+            Self::At(limit) if suffix.head != limit.head => suffix.head.cmp(&limit.head),
+            Self::At(limit) if is_same(suffix.rest, limit.rest) => Ordering::Equal,
             Self::At(limit) => suffix.compare(limit),
             Self::Last => Ordering::Less,
+        }
+    }
+}
+
+/// What the keys of a leaf begin with, as a number where that is short: then so is telling whether a key does.
+struct Front<'l> {
+    prefix: &'l [u8],
+    head: u64,
+    /// Bits of a key's first eight bytes that are not of the prefix.
+    beyond: usize,
+}
+
+impl<'l> Front<'l> {
+    fn of(prefix: &'l [u8]) -> Self {
+        let mut head = [0; 8];
+        for (to, from) in head.iter_mut().zip(prefix) {
+            *to = *from;
+        }
+        Self {
+            prefix,
+            head: u64::from_be_bytes(head),
+            beyond: 64 - 8 * prefix.len().min(8),
+        }
+    }
+
+    /// Where `key` lies among the rows of the leaf.
+    #[inline]
+    fn limit<'k>(&self, key: Option<&'k [u8]>) -> Limit<'k> {
+        let Some(key) = key else {
+            return Limit::Last;
+        };
+        if let 1..=8 = self.prefix.len()
+            && let Some(first) = key.first_chunk()
+            && (u64::from_be_bytes(*first) ^ self.head) >> self.beyond == 0
+            && let Some(rest) = key.get(self.prefix.len()..)
+        {
+            return Limit::At(Suffix::of(rest));
+        }
+        match strip(key, self.prefix) {
+            Ok(rest) => Limit::At(Suffix::of(rest)),
+            Err(Ordering::Less) => Limit::First,
+            Err(Ordering::Equal | Ordering::Greater) => Limit::Last,
+        }
+    }
+}
+
+/// Whether both are the same bytes, where a few comparisons tell: of 4 to 16.
+#[inline]
+fn is_same(one: &[u8], other: &[u8]) -> bool {
+    if one.len() != other.len() {
+        return false;
+    }
+    let eight: [Option<&[u8; 8]>; 4] = [
+        one.first_chunk(),
+        other.first_chunk(),
+        one.last_chunk(),
+        other.last_chunk(),
+    ];
+    if one.len() <= 16 && eight[0].is_some() {
+        return eight[0] == eight[1] && eight[2] == eight[3];
+    }
+    let four: [Option<&[u8; 4]>; 4] = [
+        one.first_chunk(),
+        other.first_chunk(),
+        one.last_chunk(),
+        other.last_chunk(),
+    ];
+    one.len() <= 8 && four[0].is_some() && four[0] == four[1] && four[2] == four[3]
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn a_limit_lies_where_its_key_does(
+            prefix in vec(0..3_u8, 0..12),
+            row in vec(0..3_u8, 0..24),
+            begins in any::<bool>(),
+            key in vec(0..3_u8, 0..24),
+        ) {
+            let key = match begins {
+                true => [&*prefix, &key].concat(),
+                false => key,
+            };
+            let front = Front::of(&prefix);
+            let order = front.limit(Some(&key)).order(&Suffix::of(&row));
+            prop_assert_eq!(order, [&*prefix, &row].concat().cmp(&key));
+            prop_assert_eq!(front.limit(None).order(&Suffix::of(&row)), Ordering::Less);
+            let same = front.limit(Some(&[&*prefix, &row].concat())).order(&Suffix::of(&row));
+            prop_assert_eq!(same, Ordering::Equal);
         }
     }
 }
