@@ -22,7 +22,6 @@ use super::overflow::{EXTENT_REF_BYTES, ExtentRef};
 use super::page::{HEADER_BYTES, Page, PageError, PageHeader, PageKind};
 use crate::ids::{TableId, TxnId};
 use crate::limits::KEY_BYTES_MAX;
-use crate::prefetch::prefetch_line;
 
 /// Fewest bytes a row's txn offset takes; see the module's text.
 const TXN_BYTES_MIN: usize = 3;
@@ -158,14 +157,6 @@ impl<'a> Leaf<'a> {
     pub(crate) fn row(&self, index: usize) -> Result<LeafRow<'a>, PageError> {
         self.decode(index)
             .ok_or_else(|| structure(self.page(), "row", index as u64, self.count() as u64))
-    }
-
-    /// Asks for the memory that row `index` begins in, if there is such a row.
-    #[inline]
-    pub(crate) fn prefetch_row(&self, index: usize) {
-        if let Some((_, bytes)) = self.arrays.entry(index) {
-            prefetch_line(bytes.as_ptr());
-        }
     }
 
     /// The key of row `index`, without the prefix.

@@ -23,7 +23,6 @@ use crate::format::node;
 use crate::format::page::PageError;
 use crate::ids::{PageId, TableId, TxnId};
 use crate::pages::{Class, PageRead};
-use crate::prefetch::prefetch_line;
 use crate::tree::cursor::{Between, Cursor, CursorRow, Look, Taken};
 
 /// Versions passed over before a run stands on one that was not seen.
@@ -527,10 +526,6 @@ impl<P: PageRead> RunCursor<'_, P> {
                         return Look::Again;
                     }
                     passed = 0;
-                }
-                // It will be read when its turn comes.
-                if let RowValue::Inline([.., last]) = row.value {
-                    prefetch_line(last);
                 }
                 versions.push(Version {
                     key,

@@ -22,6 +22,7 @@ use crate::format::overflow::ExtentRef;
 use crate::format::page::PageError;
 use crate::ids::{PageId, PageRef, TxnId};
 use crate::pages::{Class, PagePin, PageRead};
+use crate::prefetch::prefetch_line;
 
 mod scan;
 
@@ -115,9 +116,12 @@ pub(crate) struct Taken {
 }
 
 impl Taken {
-    /// A row of `leaf`.
+    /// A row of `leaf`; asks for the end of its value, which will be read when its turn comes.
     #[inline]
     pub(crate) fn of(leaf: &Leaf<'_>, row: &LeafRow<'_>) -> Self {
+        if let RowValue::Inline([.., last]) = row.value {
+            prefetch_line(last);
+        }
         Self {
             txn: row.txn,
             value: Value::of(leaf, row.value),
@@ -170,6 +174,14 @@ fn end_row(leaf: &Leaf<'_>, way: Way) -> usize {
     match way {
         Way::Forward => leaf.count().saturating_sub(1),
         Way::Backward => 0,
+    }
+}
+
+/// Asks for the memory that a row begins in, if there is such a row.
+#[inline]
+fn prefetch_row(leaf: &Leaf<'_>, index: usize) {
+    if let Some((_, bytes)) = leaf.arrays().entry(index) {
+        prefetch_line(bytes.as_ptr());
     }
 }
 
@@ -390,10 +402,11 @@ impl<'p, P: PageRead> Cursor<'p, P> {
             let last = end_row(&leaf, way);
             let mut index = cursor.index;
             let looked = loop {
-                leaf.prefetch_row(match way {
+                let ahead = match way {
                     Way::Forward => index + ROWS_AHEAD,
                     Way::Backward => index.wrapping_sub(ROWS_AHEAD),
-                });
+                };
+                prefetch_row(&leaf, ahead);
                 let looked = look(&leaf, &leaf.row(index)?);
                 if looked != Look::On || index == last {
                     break looked;

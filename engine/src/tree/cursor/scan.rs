@@ -3,7 +3,7 @@
 use std::cmp::Ordering;
 use std::ops::ControlFlow;
 
-use super::{Cursor, Place, ROWS_AHEAD, Way};
+use super::{Cursor, Place, ROWS_AHEAD, Way, prefetch_row};
 use crate::format::leaf::{Leaf, RowValue};
 use crate::format::node::{Suffix, strip, structure};
 use crate::format::page::PageError;
@@ -151,7 +151,7 @@ impl<P: PageRead> Cursor<'_, P> {
         let mut limit = front.limit(others.key());
         let end = front.limit(to);
         for index in self.index..leaf.count() {
-            leaf.prefetch_row(index + ROWS_AHEAD);
+            prefetch_row(&leaf, index + ROWS_AHEAD);
             let row = leaf.row(index)?;
             loop {
                 match limit.order(&row.suffix) {
