@@ -13,6 +13,7 @@ mod decision;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use crate::cli::{Ended, LimitArgs, SelectArgs, say};
 use crate::compare::{Finding, Thresholds, compare, lacking, table, unmatched};
@@ -77,11 +78,20 @@ pub(crate) fn against_baseline(
     };
     let first = after.values().flatten().next();
     let profile = first.map(|record| record.profile.name.clone());
+    let now = SystemTime::UNIX_EPOCH
+        .elapsed()
+        .map_or(0, |since| since.as_secs());
+    if let Some(record) = first {
+        say(&format!("judged: {}\n", origin(record, now)));
+    }
     let mut before = match (baseline, &profile) {
         (Some(baseline), _) => Record::read_all(baseline)?,
         (None, Some(profile)) => Record::read_all(&Path::new("baselines").join(profile))?,
         (None, None) => Results::new(),
     };
+    if let Some(record) = before.values().flatten().next() {
+        say(&format!("against: {}\n\n", origin(record, now)));
+    }
     let expected = decision::expected(select, summary.as_ref(), &before, &after);
     if expected.is_empty() {
         return Err(select.no_row());
@@ -114,6 +124,24 @@ pub(crate) fn against_baseline(
     }
     let limits = limits.over(gate.limits);
     Ok(decide(&before, &after, &ends, Vec::new(), gate.judged, &limits).tell())
+}
+
+/// Which sources a result is of, and how old it is.
+fn origin(record: &Record, now: u64) -> String {
+    let commit = record.git.as_ref().map_or_else(
+        || "sources of no known commit".to_owned(),
+        |git| {
+            let sha = git.sha.get(..7).unwrap_or(&git.sha);
+            format!("{sha}{}", if git.dirty { " and changes" } else { "" })
+        },
+    );
+    let seconds = now.saturating_sub(record.timestamp_unix_s);
+    let age = match (seconds / 86_400, seconds / 3600, seconds / 60) {
+        (0, 0, minutes) => format!("{minutes} min"),
+        (0, hours, _) => format!("{hours} h"),
+        (days, ..) => format!("{days} days"),
+    };
+    format!("{commit}, measured {age} ago")
 }
 
 /// Where a run leaves its results if it is not told another place.
@@ -180,6 +208,34 @@ pub(crate) mod tests {
             }
         };
         assert_eq!(gate(more), Ended::Regressed);
+    }
+
+    #[test]
+    fn what_is_judged_says_of_which_sources_and_when_it_is() {
+        let mut record = record();
+        record.timestamp_unix_s = 1000;
+        assert_eq!(
+            origin(&record, 1000 + 59),
+            "sources of no known commit, measured 0 min ago"
+        );
+        record.git = Some(crate::machine::Git {
+            sha: "0123456789abcdef".to_owned(),
+            branch: "main".to_owned(),
+            dirty: true,
+        });
+        assert_eq!(
+            origin(&record, 1000 + 7300),
+            "0123456 and changes, measured 2 h ago"
+        );
+        assert_eq!(
+            origin(&record, 1000 + 3 * 86_400),
+            "0123456 and changes, measured 3 days ago"
+        );
+        // A clock that was set back.
+        assert_eq!(
+            origin(&record, 0),
+            "0123456 and changes, measured 0 min ago"
+        );
     }
 
     #[test]

@@ -264,6 +264,12 @@ impl Record {
 
     /// A number that cannot be.
     fn fault(&self) -> Option<String> {
+        if !is_name(&self.bench_name) {
+            return Some(format!(
+                "bench_name is {:?}, expected bench/<suite>/<words> of small letters, digits and _",
+                self.bench_name
+            ));
+        }
         let Results {
             ops_total,
             ops_per_sec,
@@ -411,6 +417,17 @@ impl Record {
     }
 }
 
+/// Whether a row may be called so. Its file is, too: a name leads nowhere else.
+fn is_name(name: &str) -> bool {
+    let is_word = |word: &str| {
+        let is_letter =
+            |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_';
+        !word.is_empty() && word.bytes().all(is_letter)
+    };
+    let words = name.strip_prefix("bench/").map(|rest| rest.split('/'));
+    words.is_some_and(|words| words.clone().count() >= 2 && words.clone().all(is_word))
+}
+
 /// Result files at or below `path`.
 fn find(path: &Path, files: &mut Vec<PathBuf>) -> Result<()> {
     if !path.is_dir() {
@@ -552,6 +569,19 @@ pub(crate) mod tests {
         );
         assert!(why(&|v| v["results"]["ops_total"] = 0.into()).contains("ops_total"));
         assert!(why(&|v| v["repeat"] = 5.into()).contains("repeat is 5"));
+        for name in [
+            "bench/log",
+            "log/x",
+            "bench/log/",
+            "bench/../../x",
+            "bench/log/a b",
+            "bench/Log/x",
+        ] {
+            assert!(
+                why(&|v| v["bench_name"] = name.into()).contains("bench_name is"),
+                "{name}"
+            );
+        }
         let results = |name: &str, number: i64| {
             why(&|v: &mut serde_json::Value| v["results"][name] = number.into())
         };

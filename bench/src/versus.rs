@@ -75,6 +75,13 @@ pub(crate) struct VersusArgs {
 /// Builds and runs the comparison; `target` is the directory for what is not told a place.
 pub(crate) fn run(args: &VersusArgs, target: &Path) -> Result<Ended> {
     let wanted = wanted(args.rivals.as_deref())?;
+    if let Some(filter) = &args.filter
+        && !rows().any(|row| row.contains(filter))
+    {
+        return Err(BenchError::BadUse(format!(
+            "no row matches {filter}; `nsbench versus --list` names them all"
+        )));
+    }
     let manifest = manifest()?;
     let named = |variable: &str| std::env::var_os(variable).map(PathBuf::from);
     let build = Build {
@@ -129,6 +136,12 @@ fn started(command: &mut Command) -> Result<Ended> {
         Some(2) => Err(BenchError::RivalsUse),
         _ => Err(BenchError::Rivals(format!("{PROGRAM}: {status}"))),
     }
+}
+
+/// The names of all rows, as they are described: known before anything is built.
+fn rows() -> impl Iterator<Item = &'static str> {
+    let lines = include_str!("../../spec/benchmarks_v0.md").lines();
+    lines.filter_map(|line| Some(line.strip_prefix("| `versus/")?.split_once('`')?.0))
 }
 
 /// The engines asked for.
@@ -293,6 +306,8 @@ fn reason(said: &[String]) -> String {
 
 #[cfg(test)]
 mod tests {
+    use clap::Parser as _;
+
     use super::*;
 
     #[test]
@@ -346,6 +361,22 @@ mod tests {
         let error = wanted(Some(&names(&["leveldb"]))).unwrap_err();
         assert_eq!(error.exit_code(), 2);
         assert!(error.to_string().contains("canopydb"), "{error}");
+    }
+
+    #[test]
+    fn a_filter_that_matches_no_row_is_told_before_anything_is_built() {
+        let all: Vec<_> = rows().collect();
+        assert!(all.len() > 20 && all.contains(&"commit/solo"), "{all:?}");
+        let args = Command::try_parse_from(["", "--filter", "nosuch"]).unwrap();
+        let error = run(&args.versus, Path::new("target")).unwrap_err();
+        assert_eq!(error.exit_code(), 2);
+        assert!(error.to_string().contains("nosuch"), "{error}");
+    }
+
+    #[derive(clap::Parser)]
+    struct Command {
+        #[command(flatten)]
+        versus: VersusArgs,
     }
 
     #[test]

@@ -110,14 +110,16 @@ pub(crate) fn capture(args: &BaselineArgs, keep: Keep) -> Result<Ended> {
         Keep::New | Keep::Accepted => Ended::Met,
     };
     let measured = Record::read_all(&measured_in)?;
-    let mut kept = kept;
-    if foreign.is_some() {
-        // Not even what this machine cannot measure stays beside it.
-        for old in std::mem::take(&mut kept).values() {
-            remove(&kept_in, old)?;
+    match foreign.is_some() {
+        true => {
+            let written = replace(&kept_in, Results::new(), measured, keep, &args.select)?;
+            // Not even what this machine cannot measure stays beside it.
+            for old in kept.values() {
+                remove(&kept_in, old, &written)?;
+            }
         }
+        false => drop(replace(&kept_in, kept, measured, keep, &args.select)?),
     }
-    replace(&kept_in, kept, measured, keep, &args.select)?;
     say(&format!("kept in {}\n", kept_in.display()));
     Ok(ended)
 }
@@ -161,14 +163,17 @@ fn foreign(kept: &Results, run: &Run) -> Option<String> {
     })
 }
 
-/// Writes what was measured over what is kept, row by row, and says which rows stay and why.
+/// Writes what was measured over what is kept, row by row, and says which rows stay and why. Gives what it wrote.
+///
+/// A row's new results are there before its old ones are gone: a refresh that is cut short loses none.
 fn replace(
     dir: &Path,
     mut kept: Results,
     measured: Results,
     keep: Keep,
     select: &SelectArgs,
-) -> Result<()> {
+) -> Result<BTreeSet<PathBuf>> {
+    let mut written = BTreeSet::new();
     let known: BTreeSet<&str> = suites::all().iter().map(|row| row.name).collect();
     for (name, records) in measured {
         let old = kept.remove(&name).unwrap_or_default();
@@ -188,10 +193,11 @@ fn replace(
             say(&format!("{name} stays as it was: {}\n", worse.join(", ")));
             continue;
         }
-        remove(dir, &old)?;
         for record in records {
             record.write(dir)?;
+            written.insert(record.path(dir));
         }
+        remove(dir, &old, &written)?;
     }
     let names: BTreeSet<&str> = kept.keys().map(String::as_str).collect();
     let meant = select.choose(&names);
@@ -202,7 +208,7 @@ fn replace(
         let gone = !known.contains(name.as_str());
         let text = match (gone, keep) {
             (true, Keep::Accepted) => {
-                remove(dir, old)?;
+                remove(dir, old, &written)?;
                 "is removed: there is no such row"
             }
             (true, _) => "stays: there is no such row; --accept removes it",
@@ -210,12 +216,13 @@ fn replace(
         };
         say(&format!("{name} {text}\n"));
     }
-    Ok(())
+    Ok(written)
 }
 
-fn remove(dir: &Path, records: &[Record]) -> Result<()> {
-    for record in records {
-        let path = record.path(dir);
+/// Removes the files of `records` but for those that were just written.
+fn remove(dir: &Path, records: &[Record], written: &BTreeSet<PathBuf>) -> Result<()> {
+    let old = records.iter().map(|record| record.path(dir));
+    for path in old.filter(|path| !written.contains(path)) {
         std::fs::remove_file(&path).map_err(BenchError::file(&path))?;
     }
     Ok(())
@@ -288,6 +295,20 @@ mod tests {
         assert_eq!(rate(1, 1, Keep::Better), 5);
         assert_eq!(rate(3, 5, Keep::Accepted), 5);
         assert_eq!(rate(3, 3, Keep::Accepted), 3);
+    }
+
+    #[test]
+    fn a_refresh_that_is_cut_short_loses_no_result() {
+        let dir = tempfile::tempdir().unwrap();
+        written(dir.path(), &results(|_| {}));
+        // The third of five cannot be written.
+        let third = results(|_| {})["bench/log/commit_solo_durable"][2].path(dir.path());
+        std::fs::create_dir(third.with_extension("part")).unwrap();
+        let kept = there(dir.path(), Keep::Accepted).unwrap();
+        let (measured, select) = (results(|record| record.repeats = 5), SelectArgs::default());
+        replace(dir.path(), kept, measured, Keep::Accepted, &select).unwrap_err();
+        let kept = Record::read_all(dir.path()).unwrap();
+        assert_eq!(kept["bench/log/commit_solo_durable"].len(), 5);
     }
 
     #[test]
