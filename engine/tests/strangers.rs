@@ -339,6 +339,31 @@ fn what_looks_like_a_group_of_another_database_behind_the_own_ones_is_a_value() 
     }
 }
 
+#[test]
+fn a_group_that_was_made_another_databases_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    // Beside the data file of its own time, and beside an older one that was closed where the group begins.
+    for older in [false, true] {
+        let path = dir.path().join(format!("{older}"));
+        commit_and(&path, 5, true);
+        let data = std::fs::read(path.join("data")).unwrap();
+        let db = short(Retention::All).open(&path).unwrap();
+        commit(&db, 5..6, 50);
+        drop(db);
+        if older {
+            std::fs::write(path.join("data"), data).unwrap();
+        }
+        let segment = &segments(&path)[0];
+        let mut bytes = std::fs::read(segment).unwrap();
+        let header = &mut bytes[6 * 4096..][..64];
+        header[32] ^= 1;
+        let crc = crc_fast::crc32_iscsi(&header[8..]);
+        header[4..8].copy_from_slice(&crc.to_le_bytes());
+        std::fs::write(segment, &bytes).unwrap();
+        refused(&path, Retention::All);
+    }
+}
+
 /// Makes a database of so many rows, one a transaction.
 fn commit_and(path: &Path, rows: u64, close: bool) {
     let db = short(Retention::All).open(path).unwrap();

@@ -139,7 +139,7 @@ pub(crate) fn open_in(options: &Options, dir: &Path, world: World) -> Result<Db>
     // Nor is it where groups follow: then the data file is older than the log.
     let clean = meta.clean
         && (older.is_some() || alone)
-        && !goes_on(&segments, meta.log_start.lsn, meta.database_low())?;
+        && !goes_on(&segments, meta.log_start, meta.database_low())?;
     reached(match older {
         Some(_) => Mark::BothSlots,
         None => Mark::OneSlot,

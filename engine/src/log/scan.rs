@@ -154,14 +154,19 @@ pub(crate) fn scan<E: From<LogError>>(
 }
 
 /// Whether a sound group begins where the log is said to end, or a little behind it, or with a later segment, of this database or of
-/// another where none of this one is; or the segment in which it is said to end is not there, which then must have been there, or groups that say more are behind it.
+/// another where none of this one is or that carries its chain; or the segment in which it is said to end is not there, which then must have been there, or groups that say more are behind it.
 /// Recycled segments hold groups of other positions only.
 ///
 /// - Cost: a few blocks, and one of each later segment; a part of the log if that segment is not there, and later ones are.
 ///
 /// # Errors
 /// [`LogError::Io`].
-pub(crate) fn goes_on(segments: &Segments, end: Lsn, database: u64) -> Result<bool, LogError> {
+pub(crate) fn goes_on(
+    segments: &Segments,
+    end: LogPosition,
+    database: u64,
+) -> Result<bool, LogError> {
+    let (end, chain) = (end.lsn, end.checksum);
     let (first, offset) = segments.locate(end);
     let numbers = segments.numbers_from(first);
     if segments.lost(end).is_some() {
@@ -189,8 +194,10 @@ pub(crate) fn goes_on(segments: &Segments, end: Lsn, database: u64) -> Result<bo
         let from = Lsn::new(number * segments.segment_bytes() + offset);
         let places = (0..).step_by(LOG_BLOCK_BYTES).map(|at| from.plus(at));
         for (block, at) in blocks.chunks_exact(LOG_BLOCK_BYTES).zip(places) {
-            if let Some((_, of)) = sound_at(block, at)
-                && (of == database || !begins_own(segments, end, database)?)
+            if let Some((group, of)) = sound_at(block, at)
+                && (of == database
+                    || at == end && group.previous == chain
+                    || !begins_own(segments, end, database)?)
             {
                 return Ok(true);
             }
