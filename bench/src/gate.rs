@@ -81,17 +81,11 @@ pub(crate) fn against_baseline(
     let now = SystemTime::UNIX_EPOCH
         .elapsed()
         .map_or(0, |since| since.as_secs());
-    if let Some(record) = first {
-        say(&format!("judged: {}\n", origin(record, now)));
-    }
     let mut before = match (baseline, &profile) {
         (Some(baseline), _) => Record::read_all(baseline)?,
         (None, Some(profile)) => Record::read_all(&Path::new("baselines").join(profile))?,
         (None, None) => Results::new(),
     };
-    if let Some(record) = before.values().flatten().next() {
-        say(&format!("against: {}\n\n", origin(record, now)));
-    }
     let expected = decision::expected(select, summary.as_ref(), &before, &after);
     if expected.is_empty() {
         return Err(select.no_row());
@@ -99,6 +93,11 @@ pub(crate) fn against_baseline(
     before.retain(|name, _| expected.contains(name));
     after.retain(|name, _| expected.contains(name));
     comparable::one_commit(&after)?;
+    for (what, results) in [("judged", &after), ("against", &before)] {
+        if let Some(origin) = origin(results, now) {
+            say(&format!("{what}: {origin}\n"));
+        }
+    }
     let ends = decision::ends(summary.as_ref(), &expected);
     if let Some(other) = comparable(&before, &after)? {
         say(&format!(
@@ -126,22 +125,17 @@ pub(crate) fn against_baseline(
     Ok(decide(&before, &after, &ends, Vec::new(), gate.judged, &limits).tell())
 }
 
-/// Which sources a result is of, and how old it is.
-fn origin(record: &Record, now: u64) -> String {
-    let commit = record.git.as_ref().map_or_else(
-        || "sources of no known commit".to_owned(),
-        |git| {
-            let sha = git.sha.get(..7).unwrap_or(&git.sha);
-            format!("{sha}{}", if git.dirty { " and changes" } else { "" })
-        },
-    );
-    let seconds = now.saturating_sub(record.timestamp_unix_s);
+/// Which sources results are of, and how old the oldest is.
+fn origin(results: &Results, now: u64) -> Option<String> {
+    let times = results.values().flatten().map(|one| one.timestamp_unix_s);
+    let seconds = now.saturating_sub(times.min()?);
     let age = match (seconds / 86_400, seconds / 3600, seconds / 60) {
         (0, 0, minutes) => format!("{minutes} min"),
         (0, hours, _) => format!("{hours} h"),
         (days, ..) => format!("{days} days"),
     };
-    format!("{commit}, measured {age} ago")
+    let commits = comparable::commits(results);
+    Some(format!("{commits}; measured {age} ago"))
 }
 
 /// Where a run leaves its results if it is not told another place.
@@ -212,30 +206,24 @@ pub(crate) mod tests {
 
     #[test]
     fn what_is_judged_says_of_which_sources_and_when_it_is() {
-        let mut record = record();
-        record.timestamp_unix_s = 1000;
-        assert_eq!(
-            origin(&record, 1000 + 59),
-            "sources of no known commit, measured 0 min ago"
-        );
-        record.git = Some(crate::machine::Git {
-            sha: "0123456789abcdef".to_owned(),
-            branch: "main".to_owned(),
-            dirty: true,
+        let mut all = results(|record| record.timestamp_unix_s = 1000);
+        let told = |all: &Results, now| origin(all, now).unwrap();
+        assert_eq!(told(&all, 1059), "an unknown commit; measured 0 min ago");
+        let mut other = results(|record| {
+            record.timestamp_unix_s = 900;
+            record.git = Some(crate::machine::Git {
+                sha: "0123456789abcdef".to_owned(),
+                branch: "main".to_owned(),
+                dirty: true,
+            });
         });
-        assert_eq!(
-            origin(&record, 1000 + 7300),
-            "0123456 and changes, measured 2 h ago"
-        );
-        assert_eq!(
-            origin(&record, 1000 + 3 * 86_400),
-            "0123456 and changes, measured 3 days ago"
-        );
-        // A clock that was set back.
-        assert_eq!(
-            origin(&record, 0),
-            "0123456 and changes, measured 0 min ago"
-        );
+        let one = other.pop_first().unwrap().1;
+        all.insert("bench/log/other".to_owned(), one);
+        let both = "0123456789 with changes, an unknown commit";
+        for (now, age) in [(8200, "2 h"), (1000 + 3 * 86_400, "3 days"), (0, "0 min")] {
+            assert_eq!(told(&all, now), format!("{both}; measured {age} ago"));
+        }
+        assert_eq!(origin(&Results::new(), 0), None);
     }
 
     #[test]

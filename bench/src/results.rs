@@ -331,6 +331,11 @@ impl Record {
 
     /// Writes it below `dir`, once it was seen to read back.
     pub(crate) fn write(&self, dir: &Path) -> Result<()> {
+        self.stage(dir)?.place()
+    }
+
+    /// Writes it beside its place below `dir`.
+    pub(crate) fn stage(&self, dir: &Path) -> Result<Staged> {
         let path = self.path(dir);
         let mut text = serde_json::to_string_pretty(self)
             .map_err(|error| BenchError::file(&path)(std::io::Error::other(error)))?;
@@ -341,7 +346,7 @@ impl Record {
         // Whole or not there, whenever the run ends.
         let part = path.with_extension("part");
         std::fs::write(&part, text).map_err(BenchError::file(&part))?;
-        std::fs::rename(&part, &path).map_err(BenchError::file(&path))
+        Ok(Staged { part, path })
     }
 
     /// All results in a file or below a directory, by name and repeat.
@@ -414,6 +419,20 @@ impl Record {
         let mut text = serde_json::to_string_pretty(&schema).unwrap_or_default();
         text.push('\n');
         text
+    }
+}
+
+/// A result that was written beside its place.
+#[derive(Debug)]
+pub(crate) struct Staged {
+    part: PathBuf,
+    path: PathBuf,
+}
+
+impl Staged {
+    /// Puts it there, over what was.
+    pub(crate) fn place(self) -> Result<()> {
+        std::fs::rename(&self.part, &self.path).map_err(BenchError::file(&self.path))
     }
 }
 

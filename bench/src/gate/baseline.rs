@@ -16,7 +16,7 @@ use crate::error::{BenchError, Result};
 use crate::machine::{Git, Machine};
 use crate::profile::Profile;
 use crate::report::Run;
-use crate::results::Record;
+use crate::results::{Record, Staged};
 use crate::run::{run_by, with_profile};
 use crate::scratch::Scratch;
 use crate::suites;
@@ -69,7 +69,7 @@ pub(crate) fn capture(args: &BaselineArgs, keep: Keep) -> Result<Ended> {
         });
     }
     let kept_in = args.baselines.join(&profile.name);
-    let kept = there(&kept_in, keep)?;
+    let (kept, mixed) = there(&kept_in, keep)?;
     let instrumented = cfg!(debug_assertions) || northstardb::INSTRUMENTED;
     if instrumented || Git::of_this_program().is_none_or(|git| git.dirty) {
         return Err(BenchError::Incomparable(
@@ -85,7 +85,7 @@ pub(crate) fn capture(args: &BaselineArgs, keep: Keep) -> Result<Ended> {
         args.dir.as_deref(),
     );
     let run = with_profile(&run_args, machine, profile);
-    let foreign = foreign(&kept, &run);
+    let foreign = mixed.or_else(|| foreign(&kept, &run));
     if let Some(other) = &foreign {
         say(&format!("{other}\n"));
         if keep != Keep::Accepted || !args.select.is_all() {
@@ -124,21 +124,25 @@ pub(crate) fn capture(args: &BaselineArgs, keep: Keep) -> Result<Ended> {
     Ok(ended)
 }
 
-/// What is kept now, looked at before anything is measured.
-fn there(dir: &Path, keep: Keep) -> Result<Results> {
+/// What is kept now, looked at before anything is measured; and, if all of it may be replaced, why its results do not belong together.
+fn there(dir: &Path, keep: Keep) -> Result<(Results, Option<String>)> {
     let shown = dir.display();
     match (keep, dir.exists()) {
         (Keep::New, true) => Err(BenchError::Incomparable(format!(
             "{shown} exists; refresh-baselines replaces it"
         ))),
-        (Keep::New, false) => Ok(Results::new()),
+        (Keep::New, false) => Ok((Results::new(), None)),
         (Keep::Better | Keep::Accepted, false) => Err(BenchError::Incomparable(format!(
             "{shown} does not exist; capture-baseline makes it"
         ))),
         (Keep::Better | Keep::Accepted, true) => {
             let kept = Record::read_all(dir)?;
-            comparable::check(&kept, &Results::new())?;
-            Ok(kept)
+            let mixed = match (comparable::check(&kept, &Results::new()), keep) {
+                (Ok(_), _) => None,
+                (Err(why), Keep::Accepted) => Some(why.to_string()),
+                (Err(why), _) => return Err(why),
+            };
+            Ok((kept, mixed))
         }
     }
 }
@@ -165,7 +169,8 @@ fn foreign(kept: &Results, run: &Run) -> Option<String> {
 
 /// Writes what was measured over what is kept, row by row, and says which rows stay and why. Gives what it wrote.
 ///
-/// A row's new results are there before its old ones are gone: a refresh that is cut short loses none.
+/// All new results of a row are written before the first old one gives way to one: a refresh that is cut short, or finds no room, leaves
+/// each row as it was or as it was measured.
 fn replace(
     dir: &Path,
     mut kept: Results,
@@ -180,9 +185,11 @@ fn replace(
         let repeats = records.first().map_or(0, |record| record.repeats) as usize;
         let mut worse = worsened(&old, &records);
         if records.len() < repeats {
-            say(&format!(
-                "{name} stays as it was: not measured in every repeat\n"
-            ));
+            let what = match old.is_empty() {
+                true => "is left out",
+                false => "stays as it was",
+            };
+            say(&format!("{name} {what}: not measured in every repeat\n"));
             continue;
         }
         if records.len() < old.len() {
@@ -193,10 +200,10 @@ fn replace(
             say(&format!("{name} stays as it was: {}\n", worse.join(", ")));
             continue;
         }
-        for record in records {
-            record.write(dir)?;
-            written.insert(record.path(dir));
-        }
+        let staged = records.iter().map(|record| record.stage(dir));
+        let staged: Vec<_> = staged.collect::<Result<_>>()?;
+        staged.into_iter().try_for_each(Staged::place)?;
+        written.extend(records.iter().map(|record| record.path(dir)));
         remove(dir, &old, &written)?;
     }
     let names: BTreeSet<&str> = kept.keys().map(String::as_str).collect();
@@ -245,7 +252,7 @@ mod tests {
             record.results.ops_per_sec *= factor;
             record.results.latency_ns.p99 *= p99;
         });
-        let kept = there(dir, keep).unwrap();
+        let (kept, _) = there(dir, keep).unwrap();
         replace(dir, kept, measured, keep, &SelectArgs::default()).unwrap();
         let kept = Record::read_all(dir).unwrap();
         assert_eq!(kept["bench/log/commit_solo_durable"].len(), 5);
@@ -288,7 +295,7 @@ mod tests {
             for records in few.values_mut() {
                 records.truncate(repeats);
             }
-            let kept = there(dir.path(), keep).unwrap();
+            let (kept, _) = there(dir.path(), keep).unwrap();
             replace(dir.path(), kept, few, keep, &SelectArgs::default()).unwrap();
             Record::read_all(dir.path()).unwrap()["bench/log/commit_solo_durable"].len()
         };
@@ -304,11 +311,27 @@ mod tests {
         // The third of five cannot be written.
         let third = results(|_| {})["bench/log/commit_solo_durable"][2].path(dir.path());
         std::fs::create_dir(third.with_extension("part")).unwrap();
-        let kept = there(dir.path(), Keep::Accepted).unwrap();
-        let (measured, select) = (results(|record| record.repeats = 5), SelectArgs::default());
-        replace(dir.path(), kept, measured, Keep::Accepted, &select).unwrap_err();
-        let kept = Record::read_all(dir.path()).unwrap();
-        assert_eq!(kept["bench/log/commit_solo_durable"].len(), 5);
+        let (kept, _) = there(dir.path(), Keep::Accepted).unwrap();
+        let new = |record: &mut Record| {
+            record.git = Some(Git {
+                sha: "0123456789abcdef".to_owned(),
+                branch: "main".to_owned(),
+                dirty: false,
+            });
+        };
+        let select = SelectArgs::default();
+        replace(dir.path(), kept, results(new), Keep::Accepted, &select).unwrap_err();
+        let (kept, mixed) = there(dir.path(), Keep::Better).unwrap();
+        let kept = &kept["bench/log/commit_solo_durable"];
+        assert!(kept.len() == 5 && mixed.is_none());
+        assert!(kept.iter().all(|record| record.git.is_none()), "as it was");
+        // One that was cut short while results took their places is replaced as a whole.
+        let mut third = results(new);
+        third.values_mut().for_each(|all| all.truncate(2));
+        written(dir.path(), &third);
+        assert_eq!(there(dir.path(), Keep::Better).unwrap_err().exit_code(), 2);
+        let (_, mixed) = there(dir.path(), Keep::Accepted).unwrap();
+        assert!(mixed.unwrap().contains("commit of"));
     }
 
     #[test]
@@ -323,7 +346,7 @@ mod tests {
         written(dir.path(), &gone);
         let without = results(|record| record.results.floors.clear());
         for (keep, rows, floors) in [(Keep::Better, 2, 1), (Keep::Accepted, 1, 0)] {
-            let kept = there(dir.path(), keep).unwrap();
+            let (kept, _) = there(dir.path(), keep).unwrap();
             let select = SelectArgs::default();
             replace(dir.path(), kept, without.clone(), keep, &select).unwrap();
             let kept = Record::read_all(dir.path()).unwrap();
@@ -341,7 +364,7 @@ mod tests {
         assert_eq!(there(&kept, Keep::Better).unwrap_err().exit_code(), 2);
         written(&kept, &results(|_| {}));
         assert_eq!(there(&kept, Keep::New).unwrap_err().exit_code(), 2);
-        let kept = there(&kept, Keep::Better).unwrap();
+        let (kept, _) = there(&kept, Keep::Better).unwrap();
         let machine = Machine::read(Path::new("."));
         let (profile, _) = Profile::find("ci", &machine).unwrap();
         let select = SelectArgs::default();
