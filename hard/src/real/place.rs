@@ -155,7 +155,14 @@ impl Place {
             empty_image(&place.image, mib)?;
             kind.format(&place.image)?;
         }
-        place.mount(&format!("size={mib}m"))
+        let size = format!("size={mib}m");
+        place.mount(match kind {
+            Kind::Tmpfs => &size,
+            Kind::Ext4 | Kind::Xfs => "loop",
+            // What was written over is free again with the next transaction only: within half a minute, as is usual, a small one is full,
+            // and may end read-only.
+            Kind::Btrfs => "loop,commit=1",
+        })
     }
 
     /// The file system in an image that exists.
@@ -175,7 +182,7 @@ impl Place {
         }
         let mut place = Self::unmounted(kind)?;
         place.image = image.to_owned();
-        place.mount("")
+        place.mount("loop")
     }
 
     fn unmounted(kind: Kind) -> Result<Self, Failure> {
@@ -190,11 +197,11 @@ impl Place {
         })
     }
 
-    fn mount(mut self, memory: &str) -> Result<Self, NoPlace> {
+    fn mount(mut self, options: &str) -> Result<Self, NoPlace> {
         let on = self.path();
-        let (what, options) = match self.kind {
-            Kind::Tmpfs => (PathBuf::from("tmpfs"), memory),
-            Kind::Ext4 | Kind::Xfs | Kind::Btrfs => (self.image.clone(), "loop"),
+        let what = match self.kind {
+            Kind::Tmpfs => PathBuf::from("tmpfs"),
+            Kind::Ext4 | Kind::Xfs | Kind::Btrfs => self.image.clone(),
         };
         let words: [&OsStr; 7] = [
             "mount".as_ref(),
