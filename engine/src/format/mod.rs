@@ -6,6 +6,7 @@
 pub(crate) mod backup;
 pub(crate) mod branch;
 pub(crate) mod checksum;
+pub(crate) mod few;
 pub(crate) mod free;
 pub(crate) mod group;
 pub(crate) mod leaf;

@@ -123,19 +123,15 @@ pub(crate) fn plain<'k>(suffix: &Suffix<'k>) -> Option<&'k [u8]> {
         return None;
     };
     let head = u64::from(suffix.head) | u64::MAX << 32;
-    let is_plain = match (key.last_chunk(), suffix.rest.first_chunk()) {
+    let has_zero = match suffix.rest.first_chunk() {
         // Behind so short a key there are more bytes of the row.
-        (None, Some(word)) => {
+        Some(word) if key.len() < 8 => {
             let ours = (1 << (8 * key.len())) - 1;
-            !has_zero_byte(u64::from_le_bytes(*word) | !ours)
+            has_zero_byte(u64::from_le_bytes(*word) | !ours)
         }
-        (Some(last), _) => {
-            let (words, _) = key.as_chunks();
-            !(words.iter().chain([last])).any(|word| has_zero_byte(u64::from_le_bytes(*word)))
-        }
-        (None, None) => false,
+        _ => has_zero(key),
     };
-    (is_plain && !has_zero_byte(head)).then_some(key)
+    (!has_zero && !has_zero_byte(head)).then_some(key)
 }
 
 /// Puts the key of `packed` into `into`. Says whether it is one.

@@ -18,6 +18,7 @@ use northstar_io::planted::planted;
 
 use super::key;
 use super::run::Run;
+use crate::format::few;
 use crate::format::leaf::{Leaf, LeafRow, RowValue};
 use crate::format::node;
 use crate::format::page::PageError;
@@ -478,9 +479,9 @@ impl<P: PageRead> RunCursor<'_, P> {
                 }
                 let (key, head, is_seen) = match plain {
                     Some((head, rest)) => {
-                        put_short(lead, keys);
+                        few::put(lead, keys);
                         keys.extend_from_slice(&row.suffix.head.to_be_bytes());
-                        put_short(rest, keys);
+                        few::put(rest, keys);
                         let head = head | head_behind(lead.len(), row.suffix.head, rest);
                         (start..keys.len(), head, true)
                     }
@@ -623,30 +624,6 @@ fn head_of(key: &[u8]) -> u64 {
     u64::from_be_bytes(padded)
 }
 
-/// Adds `bytes` to `keys`: a few by as many stores, without a call.
-#[inline(always)]
-fn put_short(bytes: &[u8], keys: &mut Vec<u8>) {
-    if let (8..=16, Some(first), Some(last)) = (
-        bytes.len(),
-        bytes.first_chunk::<8>(),
-        bytes.last_chunk::<8>(),
-    ) {
-        keys.extend_from_slice(first);
-        keys.truncate(keys.len() + bytes.len() - 16);
-        keys.extend_from_slice(last);
-    } else if let (4..8, Some(first), Some(last)) = (
-        bytes.len(),
-        bytes.first_chunk::<4>(),
-        bytes.last_chunk::<4>(),
-    ) {
-        keys.extend_from_slice(first);
-        keys.truncate(keys.len() + bytes.len() - 8);
-        keys.extend_from_slice(last);
-    } else {
-        keys.extend_from_slice(bytes);
-    }
-}
-
 /// What the four bytes of `head` and `rest` add to how a key begins behind `before` bytes: from what is at hand, before the key is put
 /// together.
 #[inline]
@@ -699,9 +676,9 @@ mod tests {
             rest in vec(any::<u8>(), 0..30),
         ) {
             let mut keys = b"before".to_vec();
-            put_short(&lead, &mut keys);
+            few::put(&lead, &mut keys);
             keys.extend_from_slice(&head);
-            put_short(&rest, &mut keys);
+            few::put(&rest, &mut keys);
             let key = [&*lead, &head, &rest].concat();
             prop_assert_eq!(&keys[6..], &*key);
             let begins = head_of(&lead) | head_behind(lead.len(), u32::from_be_bytes(head), &rest);

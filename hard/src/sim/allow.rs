@@ -2,7 +2,7 @@
 //!
 //! Without a fault: nothing but success. A fault that the disk reported allows errors while it runs, and nothing once the
 //! disk is sound again: all that was acknowledged must be there. Only a disk that said "done" and lied allows more, and one
-//! that lied twice about the same place of the log: what is twice the same is believed to be its end.
+//! that lied twice about the same place of the log: what is twice the same is believed to be its end, or its beginning.
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -63,6 +63,12 @@ impl Allowed {
     #[must_use]
     pub const fn error(&self, error: &Error) -> bool {
         (self.errors || self.damage) && speaks_of_the_disk(error)
+    }
+
+    /// Whether `error` may say that the log does not hold what is still wanted.
+    #[must_use]
+    pub const fn log_lost(&self, error: &Error) -> bool {
+        (self.damage || self.shorter) && matches!(error, Error::NotInLog { .. })
     }
 
     /// Whether a sound disk may be answered with `error`.

@@ -4,6 +4,7 @@ use std::cmp::Ordering;
 use std::ops::ControlFlow;
 
 use super::{Cursor, Place, ROWS_AHEAD, Way, prefetch_row};
+use crate::format::few;
 use crate::format::leaf::{Leaf, RowValue};
 use crate::format::node::{Suffix, strip, structure};
 use crate::format::page::PageError;
@@ -198,7 +199,7 @@ impl Limit<'_> {
         match self {
             Self::First => Ordering::Greater,
             Self::At(limit) if suffix.head != limit.head => suffix.head.cmp(&limit.head),
-            Self::At(limit) if is_same(suffix.rest, limit.rest) => Ordering::Equal,
+            Self::At(limit) if few::is_same(suffix.rest, limit.rest) => Ordering::Equal,
             Self::At(limit) => suffix.compare(limit),
             Self::Last => Ordering::Less,
         }
@@ -245,30 +246,6 @@ impl<'l> Front<'l> {
             Err(Ordering::Equal | Ordering::Greater) => Limit::Last,
         }
     }
-}
-
-/// Whether both are the same bytes, where a few comparisons tell: of 4 to 16.
-#[inline]
-fn is_same(one: &[u8], other: &[u8]) -> bool {
-    if one.len() != other.len() {
-        return false;
-    }
-    let eight: [Option<&[u8; 8]>; 4] = [
-        one.first_chunk(),
-        other.first_chunk(),
-        one.last_chunk(),
-        other.last_chunk(),
-    ];
-    if one.len() <= 16 && eight[0].is_some() {
-        return eight[0] == eight[1] && eight[2] == eight[3];
-    }
-    let four: [Option<&[u8; 4]>; 4] = [
-        one.first_chunk(),
-        other.first_chunk(),
-        one.last_chunk(),
-        other.last_chunk(),
-    ];
-    one.len() <= 8 && four[0].is_some() && four[0] == four[1] && four[2] == four[3]
 }
 
 #[cfg(test)]

@@ -101,8 +101,7 @@ impl Teller {
             }
         };
         let subscriber = match subscriber {
-            // Only a disk that lied may have lost a segment that is still wanted.
-            Err(Error::NotInLog { .. }) if self.allowed().damage => return Ok(()),
+            Err(error) if self.allowed().log_lost(&error) => return Ok(()),
             subscriber => subscriber.during("subscribe")?,
         };
         if subscriber.acknowledged() != next {
@@ -118,7 +117,7 @@ impl Teller {
     fn read(&mut self, reading: &mut Reading, most: u64) -> Result<(), Failure> {
         for _ in 0..most {
             let found = match reading.subscriber.try_next() {
-                Err(Error::NotInLog { .. }) if self.allowed().damage => return Ok(()),
+                Err(error) if self.allowed().log_lost(&error) => return Ok(()),
                 found => found.during("read the log")?,
             };
             let Some(found) = found else {
@@ -202,8 +201,7 @@ impl Teller {
             self.note(Note::Acked(at));
         }
         match done {
-            // Only a disk that lied may have lost a segment that is still wanted.
-            Err(Error::NotInLog { .. }) if self.allowed().damage => Ok(()),
+            Err(error) if self.allowed().log_lost(&error) => Ok(()),
             done => done.map(drop).during("move a subscriber by a commit"),
         }
     }
